@@ -1,0 +1,348 @@
+"""The recipe: every knob of the method, typed, with its unit and the paper's symbol.
+
+A recipe says *what* is computed and never *where*: the number of workers, micro-batches and devices belong to
+`vwl.training.distributed.Layout`, because the answer must not depend on them. Recipes are YAML files, `vwl/recipes/*.yaml`
+or the user's own; a file may name a `base` recipe and change some of its keys. Single keys are changed with
+``section.key=value``. Unknown keys are refused with a suggestion.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vwl.errors import VwlError, did_you_mean
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Threshold = Fraction | Literal["auto"]
+
+
+class Section(BaseModel):
+    """A group of knobs: immutable, unknown keys forbidden, each field documented by the string below it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Backbone(Section):
+    """The convolutional network below the heads (the paper's E)."""
+
+    name: str = "resnet101"
+    """`resnet18|34|50|101` (torchvision), `lite0` (EfficientNet-Lite0, weights embedded), or `timm:<model name>`."""
+    weights: str = "imagenet"
+    """`imagenet` (torchvision's IMAGENET1K_V1, or the embedded ones of lite0), `none`, or the path of a weights file."""
+
+
+class Optimiser(Section):
+    """SGD with polynomial decay per iteration: lr * (1 - step / max_step) ** power."""
+
+    learning_rate: float = Field(0.01, gt=0)
+    """Of the pre-trained parameters."""
+    head_factor: float = Field(10.0, gt=0)
+    """Newly added parameters learn at this multiple of `learning_rate`."""
+    momentum: Fraction = 0.9
+    """0.9 in the paper; the published code's argument order makes it 1e-4 (recipe `reference`)."""
+    weight_decay: float = Field(1e-4, ge=0)
+    power: float = Field(0.9, ge=0)
+    """Exponent of the polynomial decay."""
+    clip_norm: float | None = None
+    """Largest gradient norm; none: no clipping."""
+
+
+class Classifier(Section):
+    """The classification network, paper sections 3.2-3.5 and Table 4."""
+
+    backbone: Backbone = Backbone()
+    frozen_stages: int = Field(1, ge=0, le=5)
+    """Leading stages without gradient: 1 = stem; 3 = stem, layer1, layer2."""
+    pooling: Literal["gap", "hybrid"] = "hybrid"
+    """`gap` is the baseline of Table 4; `hybrid` is Eq. 10."""
+    gap_weight: float = Field(2.0, ge=0)
+    """gamma of Eq. 10; 0 is hybrid pooling without GAP (Fig. 12)."""
+    words: Literal["none", "learning", "memory"] = "learning"
+    """Codebook strategy: none, learning-based (VWL-L) or memory bank (VWL-M)."""
+    num_words: Positive = 256
+    """k, the number of visual words."""
+    temperature: float = Field(1.0, gt=0)
+    """tau of Eq. 3."""
+    bank_momentum: Fraction = 1e-3
+    """rho of Eq. 7, the weight of the new words."""
+    histogram: Literal["mean", "sum"] = "mean"
+    """Eq. 5 is a mean over pixels; the published code sums."""
+    decov: Literal["none", "squared", "unsquared"] = "squared"
+    """Eq. 13 with squared norms; `unsquared` as in the published code; `none` is VWE of Table 4. Both on the sum over feature
+    dimensions of the row-centred words' products (the covariance times d - 1): divided by d - 1 it would be 7 orders smaller."""
+    absent_words: Literal["keep", "decay"] = "keep"
+    """Memory bank: a word that no pixel took stays as it is, or is multiplied by 1 - rho (published code)."""
+    bank_start: Literal["features", "gaussian"] = "features"
+    """The first step labels words with features of the first global batch, or (published code) with Gaussian words that are
+    replaced by such features after the step."""
+    padding_takes_words: bool = False
+    """Whether pixels outside the photograph (crop larger than it) count in histogram, word labels and bank."""
+    optimiser: Optimiser = Optimiser()
+    epochs: Positive = 6
+    batch_size: Positive = 16
+    """Global batch: the sum over workers and accumulated micro-batches."""
+    crop: Positive = 512
+    """Side of the square crop, pixels."""
+    resize: tuple[int, int] = (320, 640)
+    """The long side is drawn uniformly from this closed range, pixels."""
+
+
+class Cam(Section):
+    """Class activation maps, Eq. 1."""
+
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    mirror: bool = True
+    mirror_fusion: Literal["max", "sum"] = "max"
+    """`max` in the VWL code, `sum` in IRNet's."""
+    long_side: int | None = None
+    """Side that scale 1.0 means, pixels; none: the photograph's own size."""
+    background_threshold: Threshold = 0.13
+    """Score of the background when masks are made; `auto`: chosen without ground truth."""
+
+
+class CrfKernels(Section):
+    """Pairwise terms of the dense CRF."""
+
+    iterations: Positive = 10
+    gaussian_sxy: float = 1.0
+    """Pixels."""
+    gaussian_compat: float = 3.0
+    bilateral_sxy: float = 64.0
+    """Pixels."""
+    bilateral_srgb: float = 3.0
+    """Grey levels of 255."""
+    bilateral_compat: float = 4.0
+
+
+class Crf(Section):
+    """Dense CRF on class activation maps (Table 1, column +CRF)."""
+
+    background: Threshold = 0.15
+    """Score of the background beside the maps before the softmax; `auto`: the threshold chosen for the maps without ground truth."""
+    sharpness: float = Field(1.0, gt=0)
+    """Scores are multiplied by this before the softmax; 1 in the published code."""
+    kernels: CrfKernels = CrfKernels()
+
+
+class IrnetLabels(Section):
+    """Confident labels for IRNet from two thresholds."""
+
+    foreground_threshold: Fraction = 0.30
+    background_threshold: Fraction = 0.05
+    confidence: Fraction = 0.7
+    """Probability given to a pixel's own label in the unary term."""
+    kernels: CrfKernels = CrfKernels(gaussian_sxy=3, gaussian_compat=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_compat=10)
+
+
+class Irnet(Section):
+    """The boundary network (edge branch) and its affinity loss."""
+
+    backbone: Backbone = Backbone(name="resnet50")
+    optimiser: Optimiser = Optimiser(learning_rate=0.1, head_factor=1.0)
+    epochs: Positive = 3
+    batch_size: Positive = 32
+    crop: Positive = 512
+    long_side: int | None = None
+    """Photographs are first resized to this long side; none: their own size."""
+    rescale: tuple[float, float] = (0.5, 1.5)
+    radius: Positive = 10
+    """Pairs of pixels nearer than this many cells of the stride-4 grid."""
+
+
+class Walk(Section):
+    """Random walk on the affinities of the boundary map."""
+
+    radius: Positive = 5
+    exponent: float = 10.0
+    """beta: affinities are raised to it."""
+    steps: Positive = 256
+    """Powers of the transition matrix; 2^8 in IRNet."""
+    tolerance: float = Field(1e-5, gt=0)
+    """Bound of the Chebyshev expansion's error, relative to the map's maximum."""
+    long_side: int | None = None
+    """Photographs are resized to this long side for the boundary network; none: their own size."""
+    background_threshold: Threshold = 0.25
+
+
+class Segmenter(Section):
+    """DeepLabV2."""
+
+    backbone: Backbone = Backbone()
+    output_stride: Literal[8, 16] = 8
+    rates: tuple[int, ...] = (6, 12, 18, 24)
+    """Dilations of the parallel 3x3 convolutions (ASPP)."""
+    input_scales: tuple[float, ...] = (0.5, 0.75)
+    """Further sizes of the input whose logits are fused by maximum, each with its own loss."""
+    optimiser: Optimiser = Optimiser(learning_rate=0.001, weight_decay=5e-4)
+    """ASPP weights learn at `head_factor`, its biases at twice that, without decay."""
+    iterations: Positive = 20_000
+    batch_size: Positive = 10
+    crop: Positive = 321
+    long_side: int | None = None
+    """Photographs are first resized to this long side; none: their own size."""
+    rescale: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5)
+
+
+class Segment(Section):
+    """Prediction by the segmentation model."""
+
+    scales: tuple[float, ...] = (1.0,)
+    mirror: bool = True
+    long_side: int | None = None
+    crf: bool = True
+    kernels: CrfKernels = CrfKernels(gaussian_sxy=1, gaussian_compat=3, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4)
+
+
+class Evaluation(Section):
+    """What is scored."""
+
+    classes: tuple[str, ...] | None = None
+    """Object classes of the mean (background is always in); none: all classes present in the ground truth."""
+
+
+class Recipe(Section):
+    """All settings of a run."""
+
+    name: str = "paper-voc"
+    seed: int = 0
+    """Every random choice is drawn from (seed, epoch, image id)."""
+    classifier: Classifier = Classifier()
+    cam: Cam = Cam()
+    crf: Crf = Crf()
+    irnet_labels: IrnetLabels = IrnetLabels()
+    irnet: Irnet = Irnet()
+    walk: Walk = Walk()
+    segmenter: Segmenter = Segmenter()
+    segment: Segment = Segment()
+    evaluation: Evaluation = Evaluation()
+
+
+def fingerprint(value: Any) -> str:
+    """Return 16 hex digits that identify a JSON-like value or a recipe section."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def builtin_recipes() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    return sorted(entry.name[:-5] for entry in resources.files("vwl.recipes").iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by built-in name or file path and apply ``section.key=value`` overrides.
+
+    Raises:
+        VwlError: the recipe does not exist, is no YAML mapping, or has unknown keys or values out of range; all
+            problems are named in one message.
+    """
+    values = _read(name_or_path, seen=())
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise VwlError(f"override '{override}' is not of the form section.key=value")
+        _merge(values, _nested(key.strip().split("."), _yaml(text, f"override '{override}'")))
+    return recipe_from(values, source=name_or_path)
+
+
+def recipe_from(values: Mapping[str, Any], source: str) -> Recipe:
+    """Validate a mapping as a recipe; `source` names it in the error.
+
+    Raises:
+        VwlError: naming every wrong key with the nearest known one.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_problem(item) for item in error.errors())
+        raise VwlError(f"recipe {source}: {problems}") from None
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """Return lines ``section.key: old -> new`` of the keys in which two recipes differ."""
+    before, after = dict(_flat(old.model_dump(mode="json"))), dict(_flat(new.model_dump(mode="json")))
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Return the resolved recipe as YAML that `load_recipe` reads back."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    if name_or_path in seen:
+        raise VwlError(f"recipes name each other as base in a circle: {' -> '.join([*seen, name_or_path])}")
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise VwlError(f"recipe file {path} does not exist")
+        text = path.read_text()
+    else:
+        if name_or_path not in builtin_recipes():
+            raise VwlError(f"no recipe named '{name_or_path}'{did_you_mean(name_or_path, builtin_recipes())} (vwl recipe list)")
+        text = resources.files("vwl.recipes").joinpath(f"{name_or_path}.yaml").read_text()
+    values = _yaml(text, f"recipe {name_or_path}")
+    if not isinstance(values, dict):
+        raise VwlError(f"recipe {name_or_path} holds no mapping of sections")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    below = _read(str(base), (*seen, name_or_path))
+    _merge(below, values)
+    return below
+
+
+def _yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise VwlError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-4 as a string; here it is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    return {keys[0]: value if len(keys) == 1 else _nested(keys[1:], value)}
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(key), dict):
+            _merge(below[key], value)
+        else:
+            below[key] = value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _problem(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        section: Any = Recipe
+        for part in error["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"unknown key '{key}'{did_you_mean(str(error['loc'][-1]), section.model_fields)}"
+    return f"{key}: {error['msg'].lower()} (given: {error['input']!r})"

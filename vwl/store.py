@@ -1,0 +1,288 @@
+"""Where results live: folders on any pyarrow file system, score maps in Parquet, masks in indexed PNG, manifests in JSON.
+
+Every write goes to a temporary name and is renamed, so a reader sees a whole file or none. Paths may be local or URIs
+(``s3://bucket/run``); names that come from data files cannot leave their folder.
+"""
+
+import io
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from pyarrow import fs
+
+from vwl.errors import VwlError
+
+MAP_STRIDE = 4
+"""Score maps are kept at this stride of the photograph, pixels."""
+IGNORE = 255
+"""Mask value of pixels that count nowhere."""
+
+
+class Folder:
+    """A folder on a pyarrow file system; picklable, so that it can be sent to workers."""
+
+    def __init__(self, uri: str | Path) -> None:
+        """Open `uri`, a local path (made absolute) or a URI; nothing is created yet."""
+        text = str(uri)
+        if "://" in text:
+            self.uri = text.rstrip("/")
+        else:
+            self.uri = str(Path(text).expanduser().absolute())
+        self._connect()
+
+    def _connect(self) -> None:
+        try:
+            found = fs.FileSystem.from_uri(self.uri) if "://" in self.uri else (fs.LocalFileSystem(), self.uri)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise VwlError(f"cannot open {self.uri}: {error}") from None
+        self.filesystem: fs.FileSystem = found[0]
+        self.path: str = found[1]
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"uri": self.uri}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.uri = state["uri"]
+        self._connect()
+
+    def __truediv__(self, name: str) -> "Folder":
+        base, question, query = self.uri.partition("?")
+        return Folder(f"{base}/{_inside(name)}{question}{query}")
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def _full(self, name: str) -> str:
+        return f"{self.path}/{_inside(name)}"
+
+    def exists(self, name: str = "") -> bool:
+        """Return whether the folder, or the file `name` in it, is there."""
+        return bool(self.filesystem.get_file_info(self._full(name) if name else self.path).type != fs.FileType.NotFound)
+
+    def names(self, suffix: str = "") -> list[str]:
+        """Return the sorted names of the finished files directly in this folder that end in `suffix`."""
+        infos = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+        return sorted(i.base_name for i in infos if i.is_file and i.base_name.endswith(suffix) and not i.base_name.startswith(".part-"))
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes.
+
+        Raises:
+            VwlError: it is not there or cannot be read.
+        """
+        try:
+            with self.filesystem.open_input_stream(self._full(name)) as stream:
+                return bytes(stream.read())
+        except OSError as error:
+            raise VwlError(f"cannot read {self.uri}/{name}: {_reason(error)}") from None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file atomically, making its folder.
+
+        Raises:
+            VwlError: it cannot be written (no permission, disk full); what was there before is untouched.
+        """
+        target = self._full(name)
+        parent, _, base = target.rpartition("/")
+        temporary = f"{parent}/.part-{uuid.uuid4().hex}-{base}"
+        try:
+            self.filesystem.create_dir(parent, recursive=True)
+            with self.filesystem.open_output_stream(temporary) as stream:
+                stream.write(data)
+            self.filesystem.move(temporary, target)
+        except OSError as error:
+            if self.filesystem.get_file_info(temporary).type != fs.FileType.NotFound:
+                self.filesystem.delete_file(temporary)
+            raise VwlError(f"cannot write {self.uri}/{name}: {_reason(error)}; free space or choose another folder") from None
+
+    def append(self, name: str, text: str) -> None:
+        """Add text at the end of a log file (whole-file rewrite where the file system cannot append)."""
+        if isinstance(self.filesystem, fs.LocalFileSystem):
+            path = Path(self._full(name))
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("a") as stream:
+                    stream.write(text)
+            except OSError as error:
+                raise VwlError(f"cannot write {path}: {_reason(error)}; free space or choose another folder") from None
+        else:
+            before = self.read(name) if self.exists(name) else b""
+            self.write(name, before + text.encode())
+
+    def delete(self, name: str) -> None:
+        """Delete a file if it is there."""
+        if self.exists(name):
+            self.filesystem.delete_file(self._full(name))
+
+    def clear(self) -> None:
+        """Delete everything in the folder."""
+        if self.exists():
+            self.filesystem.delete_dir_contents(self.path)
+
+    def read_json(self, name: str) -> Any:
+        """Return a JSON file's value.
+
+        Raises:
+            VwlError: it is not there or no JSON.
+        """
+        try:
+            return json.loads(self.read(name))
+        except ValueError as error:
+            raise VwlError(f"{self.uri}/{name} is not valid JSON: {error}") from None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a value as indented JSON, atomically."""
+        self.write(name, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise VwlError(f"the name '{name}' would leave its folder")
+    return str(path)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error).split(". Detail:")[0]
+
+
+@dataclass(frozen=True)
+class ScoreMap:
+    """Soft class scores of one photograph.
+
+    Attributes:
+        image_id: the photograph.
+        classes: class id of each map (K,); ascending; 0, if present, is the background.
+        height, width: the photograph's size, pixels.
+        values: (K, ceil(height / 4), ceil(width / 4)) float16.
+    """
+
+    image_id: str
+    classes: tuple[int, ...]
+    height: int
+    width: int
+    values: np.ndarray
+
+
+_MAP_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("classes", pa.list_(pa.int32())),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("values", pa.list_(pa.float16())),
+    ]
+)
+
+
+def map_size(height: int, width: int) -> tuple[int, int]:
+    """Return the size of a score map of a photograph of `height` x `width` pixels."""
+    return -(-height // MAP_STRIDE), -(-width // MAP_STRIDE)
+
+
+def write_maps(folder: Folder, name: str, maps: Sequence[ScoreMap]) -> None:
+    """Write one Parquet shard, one row and one row group per image, atomically; same maps, same bytes."""
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, _MAP_SCHEMA, compression="zstd") as writer:
+        for m in maps:
+            if m.values.shape != (len(m.classes), *map_size(m.height, m.width)):
+                raise ValueError(f"map of {m.image_id} has shape {m.values.shape} for {m.height} x {m.width} pixels")
+            columns = [[m.image_id], [m.classes], [m.height], [m.width]]
+            arrays = [pa.array(c, f.type) for c, f in zip(columns, _MAP_SCHEMA, strict=False)]
+            flat = pa.array(np.ascontiguousarray(m.values, np.float16).ravel())
+            arrays.append(pa.ListArray.from_arrays(pa.array([0, len(flat)], pa.int32()), flat))
+            writer.write_table(pa.Table.from_arrays(arrays, schema=_MAP_SCHEMA))
+    folder.write(name, sink.getvalue())
+
+
+class MapReader:
+    """Random access by image id to the Parquet shards of a folder; picklable, opens files when first used."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self._places: dict[str, tuple[str, int]] | None = None
+        self._open: tuple[str, pq.ParquetFile] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "_places": self._places, "_open": None}
+
+    @property
+    def places(self) -> dict[str, tuple[str, int]]:
+        """Shard and row group of each image id."""
+        if self._places is None:
+            self._places = {}
+            for name in self.folder.names(".parquet"):
+                table = pq.read_table(pa.BufferReader(self.folder.read(name)), columns=["image_id"])
+                for row, image_id in enumerate(table["image_id"].to_pylist()):
+                    self._places[image_id] = (name, row)
+        return self._places
+
+    def __contains__(self, image_id: str) -> bool:
+        return image_id in self.places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def read(self, image_id: str) -> ScoreMap:
+        """Return one image's maps.
+
+        Raises:
+            VwlError: there are none.
+        """
+        if image_id not in self.places:
+            raise VwlError(f"{self.folder} holds no map of image {image_id}; run the stage that makes it first")
+        name, row_group = self.places[image_id]
+        if self._open is None or self._open[0] != name:
+            self._open = (name, pq.ParquetFile(pa.BufferReader(self.folder.read(name))))
+        row = self._open[1].read_row_group(row_group)
+        classes = tuple(row["classes"][0].as_py())
+        height, width = row["height"][0].as_py(), row["width"][0].as_py()
+        values = row["values"].chunk(0).values.to_numpy(zero_copy_only=False).reshape(len(classes), *map_size(height, width))
+        return ScoreMap(image_id, classes, height, width, values)
+
+
+def encode_mask(mask: np.ndarray, palette: Sequence[int]) -> bytes:
+    """Return an indexed PNG of class ids (H, W) uint8; `palette` holds 768 colour values."""
+    image = Image.fromarray(mask, mode="L")
+    image.putpalette(list(palette))
+    sink = io.BytesIO()
+    image.save(sink, format="PNG", optimize=False)
+    return sink.getvalue()
+
+
+def decode_mask(data: bytes, source: str) -> np.ndarray:
+    """Return the class ids (H, W) uint8 of an indexed or 8-bit grey PNG.
+
+    Raises:
+        VwlError: not an image, or one whose pixels are no ids (RGB, 16-bit).
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.mode not in {"L", "P", "1"}:
+            raise VwlError(f"mask {source} has mode {image.mode}; masks hold one 8-bit class id a pixel (indexed or grey PNG)")
+        return np.array(image, dtype=np.uint8)
+    except (OSError, SyntaxError) as error:
+        raise VwlError(f"mask {source} cannot be read: {error}") from None
+
+
+def voc_palette() -> list[int]:
+    """Return the VOC devkit's colours, 256 x RGB: bit-interleaved class ids, distinct for neighbouring ids."""
+    colours = []
+    for index in range(256):
+        for channel in range(3):
+            colours.append(sum(((index >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)))
+    return colours
+
+
+def missing(folder: Folder, image_ids: Iterable[str], suffix: str = ".png") -> list[str]:
+    """Return the ids that have no file of their own in the folder."""
+    there = set(folder.names(suffix))
+    return [image_id for image_id in image_ids if f"{image_id}{suffix}" not in there]
