@@ -124,28 +124,25 @@ def _draw_animal(
     animal, (height, width) = ANIMALS[kind], mask.shape
     size = rng.uniform(0.2, 0.34) * min(height, width) * shrink * (1.0, 0.85, 0.75)[crowd - 1]
     # Of a few places the one that hides least; what is still hidden is the occlusion.
-    reach = 0.8 * size
+    reach = size
     places = np.stack([rng.uniform(reach, height - reach, 4), rng.uniform(reach, width - reach, 4)], 1)
     hidden = [(mask[_around(y, reach, height), _around(x, reach, width)] > 0).mean() for y, x in places]
     y, x = places[int(np.argmin(hidden))]
-    rows, columns = _around(y, 3 * size, height), _around(x, 3 * size, width)
+    rows, columns = _around(y, 2.4 * size, height), _around(x, 2.4 * size, width)
     down, right = np.mgrid[rows, columns] + 0.5
     turn = rng.normal(0, 0.35)
     u = ((right - x) * np.cos(turn) + (down - y) * np.sin(turn)) * rng.choice([-1, 1]) / size
     v = ((down - y) * np.cos(turn) - (right - x) * np.sin(turn)) / size
 
-    coat = _coat(rng, ground)
-    phase = rng.uniform(0, 6, 2)
-    skin = _mix(animal.skin(u + phase[0], v + phase[1]), *coat)
+    coat, phase, tint = _coat(rng, ground), rng.uniform(0, 6, 2), rng.uniform(0.9, 1.1)
     limbs, body, head = _shape(rng, animal, u, v)
     outline = np.minimum(np.minimum(limbs, body), head) * size
-    colours = np.where((body < 0)[..., None], skin, skin * 0.82)
-    face_u, face_v = (u - _HEAD[0]) / animal.head, (v + _HEAD[1]) / animal.head
-    tint = rng.uniform(0.9, 1.1)
-    colours = np.where((head < 0)[..., None], tint * _mix(animal.face(face_u, face_v), *map(np.array, animal.face_colours)), colours)
-    colours *= np.where(outline > -max(1.0, size / 30), 0.55, 1.0)[..., None]
-    cover = np.clip(0.5 - outline, 0, 1)[..., None]
-    picture[rows, columns] = picture[rows, columns] * (1 - cover) + colours * cover
+    seen = outline < 0.5  # from here on vectors of the pixels that the animal touches
+    u, v, body, head, depth = u[seen], v[seen], body[seen], head[seen], outline[seen]
+    skin = _mix(animal.skin(u + phase[0], v + phase[1]), *coat) * np.where(body < 0, 1.0, 0.82)[:, None]
+    face = tint * _mix(animal.face((u - _HEAD[0]) / animal.head, (v + _HEAD[1]) / animal.head), *map(np.array, animal.face_colours))
+    colours = np.where((head < 0)[:, None], face, skin) * np.where(depth > -max(1.0, size / 30), 0.55, 1.0)[:, None]
+    _paint(picture[rows, columns], seen, depth, colours)
     mask[rows, columns][outline < 0] = kind + 1
 
 
@@ -209,9 +206,15 @@ def _stone(rng: np.random.Generator, picture: np.ndarray, ground: np.ndarray) ->
     rows, columns = _around(y, 2 * size, height), _around(x, 2 * size, width)
     down, right = np.mgrid[rows, columns] + 0.5
     outline = _ellipse((right - x) / size, (down - y) / size, rng.uniform(0.7, 1.4), rng.uniform(0.5, 1.0)) * size
-    colour = _mix(_noise(rng, *outline.shape, 4, 4), *_coat(rng, ground))
-    cover = np.clip(0.5 - outline, 0, 1)[..., None]
-    picture[rows, columns] = picture[rows, columns] * (1 - cover) + colour * cover
+    seen = outline < 0.5
+    weight = _noise(rng, outline.shape[0], outline.shape[1], 4, 4)[seen]
+    _paint(picture[rows, columns], seen, outline[seen], _mix(weight, *_coat(rng, ground)))
+
+
+def _paint(picture: np.ndarray, seen: np.ndarray, depth: np.ndarray, colours: np.ndarray) -> None:
+    """Paint the seen pixels in place; those the outline runs through (`depth` within half a pixel) are mixed with what is below."""
+    cover = np.clip(0.5 - depth, 0, 1)[:, None]
+    picture[seen] = picture[seen] * (1 - cover) + colours * cover
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, rows: int, columns: int) -> np.ndarray:
