@@ -1,0 +1,71 @@
+# Everything from a bare machine: Python 3.11 or 3.12, make and a C++ compiler. `make help` lists the targets.
+
+UV_VERSION := 0.13.9
+# Another interpreter: make setup PYTHON=/opt/python3.12/bin/python3
+PYTHON ?=
+PYTEST_ARGS ?=
+BIN := .venv/bin
+
+export RAY_USAGE_STATS_ENABLED := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock check format test demo bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+setup: .venv/.stamp  ## make .venv with the pinned dependencies and the command vwl
+
+# pydensecrf2 is compiled at installation: it needs the interpreter's headers.
+CHECK_PYTHON := import sys, sysconfig, pathlib; \
+v = sys.version_info[:2]; \
+v in ((3, 11), (3, 12)) or sys.exit("is Python %d.%d, and 3.11 or 3.12 is needed" % v); \
+import importlib.util as u; \
+u.find_spec("ensurepip") or sys.exit("has no ensurepip (on Debian and Ubuntu: apt-get install python%d.%d-venv)" % v); \
+pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file() or sys.exit("has no headers (on Debian and Ubuntu: apt-get install python%d.%d-dev)" % v)
+
+.venv/.stamp: requirements.lock pyproject.toml
+	@command -v c++ g++ clang++ >/dev/null || { echo "error: no C++ compiler found (on Debian and Ubuntu: apt-get install g++)" >&2; exit 1; }
+	@if ! $(BIN)/python -c '' 2>/dev/null; then \
+	  for candidate in $(or $(PYTHON),python3.11 python3.12 python3 python); do \
+	    "$$candidate" -c '' >/dev/null 2>&1 || continue; \
+	    if why=$$("$$candidate" -c '$(CHECK_PYTHON)' 2>&1); then found=$$candidate; break; fi; \
+	    echo "$$candidate $$why" >&2; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "error: no usable Python 3.11 or 3.12 found; install one, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; \
+	  fi; \
+	  echo "making .venv with $$found"; \
+	  "$$found" -m venv --clear .venv; \
+	fi
+	@$(BIN)/uv --version 2>/dev/null | grep -q '^uv $(UV_VERSION)\b' || $(BIN)/python -m pip install --quiet 'uv==$(UV_VERSION)'
+	$(BIN)/uv pip install --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+lock: setup  ## resolve pyproject.toml into requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --quiet -o requirements.lock
+	@! grep -n '://' requirements.lock || { echo "error: requirements.lock names a host" >&2; exit 1; }
+
+check: setup  ## lint, format check, type check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The hash seed is random on purpose: no answer may depend on the order of a set.
+test: check  ## check, then all tests (PYTEST_ARGS="-k crf" for some)
+	PYTHONHASHSEED=random $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+demo: setup  ## the whole method on a few generated scenes
+	$(BIN)/vwl demo
+
+bench: setup  ## every script in benchmarks/
+	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean:  ## remove caches and the demo's folder (.venv stays)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
+	find vwl cli tune_spaces tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
