@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from vwl.maps.cam import best_class, class_activation, decide, normalise, to_stride4, upsample
+from vwl.store import map_size
+
+scores = st.floats(-1, 1, width=32)
+
+
+@st.composite
+def score_maps(draw):
+    shape = draw(st.tuples(st.integers(0, 4), st.integers(1, 6), st.integers(1, 6)))
+    return draw(arrays.arrays(np.float32, shape, elements=scores))
+
+
+def bilinear(values, size):
+    """Resize (h, w) with cell centres aligned, in NumPy."""
+    for axis, length in enumerate(size):
+        old = values.shape[axis]
+        position = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0, None)
+        low = np.floor(position).astype(int)
+        high, part = np.minimum(low + 1, old - 1), position - low
+        part = part[:, None] if axis == 0 else part
+        values = values.take(low, axis) * (1 - part) + values.take(high, axis) * part
+    return values
+
+
+def test_class_activation_is_equation_1_with_relu():
+    rng = np.random.default_rng(0)
+    features, weight = rng.normal(size=(2, 7, 3, 4)), rng.normal(size=(5, 7))
+    expected = np.zeros((2, 5, 3, 4))
+    for c in range(5):
+        for i in range(7):
+            expected[:, c] += weight[c, i] * features[:, i]
+    found = class_activation(torch.from_numpy(features), torch.from_numpy(weight))
+    np.testing.assert_allclose(found.numpy(), np.maximum(expected, 0), atol=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(score_maps())
+def test_normalised_maps_are_the_positive_scores_over_their_maximum(maps):
+    found = normalise(maps)
+    assert found.shape == maps.shape
+    assert found.dtype == np.float32
+    for before, after in zip(maps, found, strict=True):
+        positive = np.where(before > 0, before, 0).astype(np.float64)
+        np.testing.assert_allclose(after, positive / (positive.max() + 1e-5), rtol=1e-6, atol=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(score_maps(), st.floats(0, 1))
+def test_a_decision_is_the_argmax_over_background_and_maps(maps, threshold):
+    class_ids = [3, 5, 7, 11][: len(maps)]
+    background = np.full((1, *maps.shape[1:]), threshold, np.float32)
+    expected = np.array([0, *class_ids])[np.concatenate([background, maps]).argmax(axis=0)]
+    found = decide(maps, class_ids, threshold)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.uint8
+
+
+@settings(max_examples=25, deadline=None)
+@given(score_maps().filter(len), st.floats(0, 1))
+def test_maps_with_their_own_background_know_no_threshold(maps, threshold):
+    class_ids = [0, 5, 7, 11][: len(maps)]
+    np.testing.assert_array_equal(decide(maps, class_ids, threshold), np.array(class_ids)[maps.argmax(axis=0)])
+
+
+def test_an_image_without_labels_is_background():
+    nothing = normalise(to_stride4(np.zeros((0, 3, 3)), 9, 13))
+    assert nothing.shape == (0, 3, 4)
+    assert not decide(upsample(nothing, 9, 13), [], 0.0).any()
+    assert decide(upsample(nothing, 9, 13), [], 0.0).shape == (9, 13)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 4), (5, 3), (13, 18), (1, 9)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_upsampling_enlarges_by_four_and_crops(height, width, dtype):
+    values = np.random.default_rng(0).random((2, *map_size(height, width))).astype(dtype)
+    found = upsample(values, height, width)
+    assert found.dtype == np.float32
+    for before, after in zip(values, found, strict=True):
+        enlarged = bilinear(before.astype(float), (4 * before.shape[0], 4 * before.shape[1]))
+        np.testing.assert_allclose(after, enlarged[:height, :width], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (40, 33)])
+def test_maps_of_any_size_come_to_the_stride_4_grid(size):
+    maps = np.random.default_rng(1).random((3, *size))
+    found = to_stride4(maps, 33, 50)
+    assert found.shape == (3, 9, 13)
+    for before, after in zip(maps, found, strict=True):
+        np.testing.assert_allclose(after, bilinear(before, (9, 13)), atol=1e-5)
+
+
+def test_a_map_of_another_photograph_is_refused():
+    with pytest.raises(ValueError, match="does not belong"):
+        upsample(np.zeros((1, 3, 3)), 9, 13)
+
+
+def test_the_number_of_maps_and_classes_must_agree():
+    with pytest.raises(ValueError, match="2 maps for 1 class"):
+        best_class(np.zeros((2, 1, 1)), [1])
+
+
+def test_read_only_maps_are_accepted_and_left_alone():
+    values = np.random.default_rng(0).random((2, 3, 3)).astype(np.float32)
+    before = values.copy()
+    values.flags.writeable = False
+    decide(upsample(normalise(values), 12, 12), [1, 2], 0.1)
+    np.testing.assert_array_equal(values, before)

@@ -1,0 +1,83 @@
+"""Class activation maps as arrays: how they are computed, brought to stride 4, normalised, and turned into masks.
+
+Stands between the classifier (or random walk, or segmenter) and everything that reads score maps; paper section 3.2, Eq. 1.
+Maps are (K, h, w), one per class id of an image; an image without labels has K = 0 and is all background.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from vwl.store import MAP_STRIDE, map_size
+
+
+def class_activation(features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the class activation maps (B, C, h, w) of Eq. 1: ReLU of the features weighted by each class's classifier row.
+
+    Args:
+        features: F, (B, d, h, w).
+        weight: W, (C, d), the classifier without bias.
+    """
+    return functional.relu(functional.conv2d(features, weight[:, :, None, None]))
+
+
+def normalise(maps: np.ndarray) -> np.ndarray:
+    """Bring each class's map (K, h, w) to 0..1: negative scores become 0, then division by the map's maximum + 1e-5; float32."""
+    positive = np.maximum(maps, 0, dtype=np.float32)
+    return positive / (positive.max(axis=(1, 2), keepdims=True, initial=0) + np.float32(1e-5))
+
+
+def to_stride4(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize maps (K, a, b) of any size bilinearly to the stride-4 grid of a photograph of `height` x `width` pixels; float32."""
+    return _resize(maps, map_size(height, width))
+
+
+def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bring a score map's values (K, h, w) at stride 4 to the photograph's pixels (K, height, width), float32.
+
+    The map is enlarged by exactly 4 and then cropped, so that cells stay over the pixels they were made from.
+    """
+    if values.shape[1:] != map_size(height, width):
+        raise ValueError(f"a score map of {values.shape[1:]} cells does not belong to {height} x {width} pixels")
+    enlarged = _resize(values, (values.shape[1] * MAP_STRIDE, values.shape[2] * MAP_STRIDE))
+    return np.ascontiguousarray(enlarged[:, :height, :width])
+
+
+def best_class(maps: np.ndarray, class_ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return each pixel's strongest class (the first among equals) and its score: (H, W) uint8 class ids, (H, W) float32.
+
+    Without maps (K = 0) the class is 0 and the score 0.
+    """
+    if len(class_ids) != len(maps):
+        raise ValueError(f"{len(maps)} maps for {len(class_ids)} class ids")
+    if len(maps) == 0:
+        return np.zeros(maps.shape[1:], np.uint8), np.zeros(maps.shape[1:], np.float32)
+    value = maps[0].astype(np.float32)
+    best = np.full(value.shape, class_ids[0], np.uint8)
+    for scores, class_id in zip(maps[1:], class_ids[1:], strict=True):
+        best[scores > value] = class_id
+        np.maximum(value, scores, out=value)
+    return best, value
+
+
+def decide(maps: np.ndarray, class_ids: Sequence[int], threshold: float) -> np.ndarray:
+    """Return the mask (H, W) uint8 of the strongest among a constant background and the maps.
+
+    Args:
+        maps: (K, H, W) scores.
+        class_ids: the class of each map. If 0 is among them the maps have a background of their own: `threshold` is not used.
+        threshold: the background's score, compared in float32; a pixel that only equals it is background.
+    """
+    best, value = best_class(maps, class_ids)
+    if 0 in class_ids:
+        return best
+    return np.where(value > np.float32(threshold), best, np.uint8(0))
+
+
+def _resize(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if len(maps) == 0:
+        return np.zeros((0, *size), np.float32)
+    tensor = torch.from_numpy(np.array(maps, dtype=np.float32))
+    return functional.interpolate(tensor[None], size=size, mode="bilinear", align_corners=False)[0].numpy()
