@@ -8,26 +8,42 @@ or the user's own; a file may name a `base` recipe and change some of its keys. 
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from vwl.errors import VwlError, did_you_mean
 
+
+def _ordered(ends: tuple[Any, Any]) -> tuple[Any, Any]:
+    if ends[0] > ends[1]:
+        raise ValueError("has its smaller end first")
+    return ends
+
+
+def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("needs at least one value")
+    return values
+
+
 Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Threshold = Fraction | Literal["auto"]
+Scales = Annotated[tuple[PositiveFloat, ...], AfterValidator(_not_empty)]
 
 
 class Section(BaseModel):
     """A group of knobs: immutable, unknown keys forbidden, each field documented by the string below it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Backbone(Section):
@@ -51,7 +67,7 @@ class Optimiser(Section):
     weight_decay: float = Field(1e-4, ge=0)
     power: float = Field(0.9, ge=0)
     """Exponent of the polynomial decay."""
-    clip_norm: float | None = None
+    clip_norm: PositiveFloat | None = None
     """Largest gradient norm; none: no clipping."""
 
 
@@ -91,18 +107,18 @@ class Classifier(Section):
     """Global batch: the sum over workers and accumulated micro-batches."""
     crop: Positive = 512
     """Side of the square crop, pixels."""
-    resize: tuple[int, int] = (320, 640)
+    resize: Annotated[tuple[Positive, Positive], AfterValidator(_ordered)] = (320, 640)
     """The long side is drawn uniformly from this closed range, pixels."""
 
 
 class Cam(Section):
     """Class activation maps, Eq. 1."""
 
-    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    scales: Scales = (1.0, 0.5, 1.5, 2.0)
     mirror: bool = True
     mirror_fusion: Literal["max", "sum"] = "max"
     """`max` in the VWL code, `sum` in IRNet's."""
-    long_side: int | None = None
+    long_side: Positive | None = None
     """Side that scale 1.0 means, pixels; none: the photograph's own size."""
     background_threshold: Threshold = 0.13
     """Score of the background when masks are made; `auto`: chosen without ground truth."""
@@ -112,14 +128,14 @@ class CrfKernels(Section):
     """Pairwise terms of the dense CRF."""
 
     iterations: Positive = 10
-    gaussian_sxy: float = 1.0
+    gaussian_sxy: PositiveFloat = 1.0
     """Pixels."""
-    gaussian_compat: float = 3.0
-    bilateral_sxy: float = 64.0
+    gaussian_compat: float = Field(3.0, ge=0)
+    bilateral_sxy: PositiveFloat = 64.0
     """Pixels."""
-    bilateral_srgb: float = 3.0
+    bilateral_srgb: PositiveFloat = 3.0
     """Grey levels of 255."""
-    bilateral_compat: float = 4.0
+    bilateral_compat: float = Field(4.0, ge=0)
 
 
 class Crf(Section):
@@ -137,7 +153,7 @@ class IrnetLabels(Section):
 
     foreground_threshold: Fraction = 0.30
     background_threshold: Fraction = 0.05
-    confidence: Fraction = 0.7
+    confidence: float = Field(0.7, gt=0, lt=1)
     """Probability given to a pixel's own label in the unary term."""
     kernels: CrfKernels = CrfKernels(gaussian_sxy=3, gaussian_compat=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_compat=10)
 
@@ -150,9 +166,9 @@ class Irnet(Section):
     epochs: Positive = 3
     batch_size: Positive = 32
     crop: Positive = 512
-    long_side: int | None = None
+    long_side: Positive | None = None
     """Photographs are first resized to this long side; none: their own size."""
-    rescale: tuple[float, float] = (0.5, 1.5)
+    rescale: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)] = (0.5, 1.5)
     radius: Positive = 10
     """Pairs of pixels nearer than this many cells of the stride-4 grid."""
 
@@ -161,13 +177,13 @@ class Walk(Section):
     """Random walk on the affinities of the boundary map."""
 
     radius: Positive = 5
-    exponent: float = 10.0
+    exponent: float = Field(10.0, ge=0)
     """beta: affinities are raised to it."""
     steps: Positive = 256
     """Powers of the transition matrix; 2^8 in IRNet."""
     tolerance: float = Field(1e-5, gt=0)
     """Bound of the Chebyshev expansion's error, relative to the map's maximum."""
-    long_side: int | None = None
+    long_side: Positive | None = None
     """Photographs are resized to this long side for the boundary network; none: their own size."""
     background_threshold: Threshold = 0.25
 
@@ -177,26 +193,26 @@ class Segmenter(Section):
 
     backbone: Backbone = Backbone()
     output_stride: Literal[8, 16] = 8
-    rates: tuple[int, ...] = (6, 12, 18, 24)
+    rates: Annotated[tuple[Positive, ...], AfterValidator(_not_empty)] = (6, 12, 18, 24)
     """Dilations of the parallel 3x3 convolutions (ASPP)."""
-    input_scales: tuple[float, ...] = (0.5, 0.75)
+    input_scales: tuple[PositiveFloat, ...] = (0.5, 0.75)
     """Further sizes of the input whose logits are fused by maximum, each with its own loss."""
     optimiser: Optimiser = Optimiser(learning_rate=0.001, weight_decay=5e-4)
     """ASPP weights learn at `head_factor`, its biases at twice that, without decay."""
     iterations: Positive = 20_000
     batch_size: Positive = 10
     crop: Positive = 321
-    long_side: int | None = None
+    long_side: Positive | None = None
     """Photographs are first resized to this long side; none: their own size."""
-    rescale: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5)
+    rescale: Scales = (0.5, 0.75, 1.0, 1.25, 1.5)
 
 
 class Segment(Section):
     """Prediction by the segmentation model."""
 
-    scales: tuple[float, ...] = (1.0,)
+    scales: Scales = (1.0,)
     mirror: bool = True
-    long_side: int | None = None
+    long_side: Positive | None = None
     crf: bool = True
     kernels: CrfKernels = CrfKernels(gaussian_sxy=1, gaussian_compat=3, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4)
 
@@ -212,7 +228,7 @@ class Recipe(Section):
     """All settings of a run."""
 
     name: str = "paper-voc"
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Every random choice is drawn from (seed, epoch, image id)."""
     classifier: Classifier = Classifier()
     cam: Cam = Cam()
@@ -262,8 +278,11 @@ def recipe_from(values: Mapping[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_problem(item) for item in error.errors())
-        raise VwlError(f"recipe {source}: {problems}") from None
+        problems: dict[str, list[Any]] = {}
+        for item in error.errors():
+            problems.setdefault(".".join(_path(item["loc"])), []).append(item)
+        listed = "; ".join(_problem(key, items) for key, items in problems.items())
+        raise VwlError(f"recipe {source}: {listed}") from None
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
@@ -280,24 +299,34 @@ def to_yaml(recipe: Recipe) -> str:
 def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name_or_path in seen:
         raise VwlError(f"recipes name each other as base in a circle: {' -> '.join([*seen, name_or_path])}")
-    path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"}:
-        if not path.is_file():
-            raise VwlError(f"recipe file {path} does not exist")
-        text = path.read_text()
-    else:
-        if name_or_path not in builtin_recipes():
-            raise VwlError(f"no recipe named '{name_or_path}'{did_you_mean(name_or_path, builtin_recipes())} (vwl recipe list)")
-        text = resources.files("vwl.recipes").joinpath(f"{name_or_path}.yaml").read_text()
-    values = _yaml(text, f"recipe {name_or_path}")
+    values = _yaml(_text(name_or_path), f"recipe {name_or_path}")
     if not isinstance(values, dict):
         raise VwlError(f"recipe {name_or_path} holds no mapping of sections")
     base = values.pop("base", None)
     if base is None:
         return values
-    below = _read(str(base), (*seen, name_or_path))
+    # as in any file that names another one, a relative path starts at the file that names it
+    base = os.path.normpath(Path(name_or_path).parent / str(base)) if _is_path(str(base)) else str(base)
+    below = _read(base, (*seen, name_or_path))
     _merge(below, values)
     return below
+
+
+def _is_path(name_or_path: str) -> bool:
+    return Path(name_or_path).suffix in {".yaml", ".yml"}
+
+
+def _text(name_or_path: str) -> str:
+    if not _is_path(name_or_path):
+        if name_or_path not in builtin_recipes():
+            raise VwlError(f"no recipe named '{name_or_path}'{did_you_mean(name_or_path, builtin_recipes())} (vwl recipe list)")
+        return resources.files("vwl.recipes").joinpath(f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    try:
+        return Path(name_or_path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise VwlError(f"recipe file {name_or_path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise VwlError(f"recipe file {name_or_path} cannot be read: {error}") from None
 
 
 def _yaml(text: str, source: str) -> Any:
@@ -308,7 +337,14 @@ def _yaml(text: str, source: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-4 as a string; here it is a number."""
+    """YAML 1.1 reads 1e-4 as a string, and of a key given twice silently takes the last: here a number, and an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        names = [key.value for key, _ in node.value]
+        for (key, _), name in zip(node.value, names, strict=True):
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{name}' is given twice", key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -338,11 +374,33 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _problem(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        section: Any = Recipe
-        for part in error["loc"][:-1]:
-            section = section.model_fields[part].annotation
-        return f"unknown key '{key}'{did_you_mean(str(error['loc'][-1]), section.model_fields)}"
-    return f"{key}: {error['msg'].lower()} (given: {error['input']!r})"
+def _path(loc: Sequence[str | int]) -> list[str]:
+    """Return the key of an error without the names of the types that were tried."""
+    section, path = _section(loc)
+    rest = loc[len(path) :]
+    return [*path, *(str(part) for part in rest if isinstance(part, int) or section is not None)]
+
+
+def _section(loc: Sequence[str | int]) -> tuple[type[Section] | None, list[str]]:
+    """Return the known keys at the start of `loc` and the section they lead to; none if it is a value."""
+    section: Any = Recipe
+    path: list[str] = []
+    for part in loc:
+        if section is None or part not in section.model_fields:
+            break
+        kind = section.model_fields[part].annotation
+        section = kind if isinstance(kind, type) and issubclass(kind, Section) else None
+        path.append(str(part))
+    return section, path
+
+
+def _problem(key: str, errors: Sequence[Any]) -> str:
+    """Return a sentence about the errors of one key; a key of several types (a number or 'auto') has one error a type."""
+    first = errors[0]
+    if first["type"] == "extra_forbidden":
+        section, _ = _section(first["loc"])
+        assert section is not None
+        return f"unknown key '{key}'{did_you_mean(str(first['loc'][-1]), section.model_fields)}"
+    messages = " or ".join(error["msg"].removeprefix("Input ").removeprefix("Value error, ") for error in errors)
+    hint = "; write null for none" if first["input"] == "none" and first["type"].endswith(("_parsing", "_type")) else ""
+    return f"{key} {messages[0].lower()}{messages[1:]} (given: {first['input']!r}{hint})"
