@@ -23,7 +23,7 @@ from vwl.errors import VwlError, did_you_mean
 
 def _ordered(ends: tuple[Any, Any]) -> tuple[Any, Any]:
     if ends[0] > ends[1]:
-        raise ValueError("has its smaller end first")
+        raise ValueError("must have its smaller end first")
     return ends
 
 
@@ -341,9 +341,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = [key.value for key, _ in node.value]
-        for (key, _), name in zip(node.value, names, strict=True):
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{name}' is given twice", key.start_mark)
+        for place, (key, _) in enumerate(node.value):
+            if key.value in names[:place]:
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' is given twice", key.start_mark)
         return super().construct_mapping(node, deep)
 
 
