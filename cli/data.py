@@ -1,0 +1,190 @@
+"""`vwl data`: make index tables of data sets, look at them and check them."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vwl.data.index import Index
+
+app = typer.Typer(no_args_is_help=True, help="Make index tables of data sets, look at them and check them.")
+prepare = typer.Typer(no_args_is_help=True, help="Turn a data set into one index table (Parquet).")
+app.add_typer(prepare, name="prepare")
+
+Out = Annotated[str, typer.Option(help="The index table to write.")]
+IndexFile = Annotated[str, typer.Argument(metavar="INDEX", help="An index table made by: vwl data prepare.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@prepare.command()
+def voc(
+    root: Annotated[str, typer.Argument(help="The folder VOCdevkit/VOC2012, or one laid out like it.")],
+    out: Out = "index.parquet",
+    sbd: Annotated[str | None, typer.Option(help="SBD's folder: its masks are converted, train_aug is made by rule.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Text file of image labels, lines 'id name name ...'.")] = None,
+) -> None:
+    """Index PASCAL VOC 2012, with or without SBD.
+
+    \b
+    Examples:
+      vwl data prepare voc VOCdevkit/VOC2012 --sbd benchmark_RELEASE/dataset --out voc.parquet
+      vwl data prepare voc VOCdevkit/VOC2012 --labels image_labels.txt --out voc.parquet
+    """
+    from vwl.data.voc import prepare_voc
+
+    _finish(*prepare_voc(root, sbd, labels), out)
+
+
+@prepare.command()
+def coco(
+    root: Annotated[str, typer.Argument(help="Folder with annotations/, train2014/ and val2014/ (or 2017).")],
+    out: Out = "index.parquet",
+    masks: Annotated[str | None, typer.Option(help="Folder for the masks [default: SegmentationClass in ROOT].")] = None,
+) -> None:
+    """Paint the masks of MS COCO and index it.
+
+    \b
+    Examples:
+      vwl data prepare coco coco2014 --out coco.parquet
+      vwl data prepare coco coco2014 --masks coco-masks --out coco.parquet
+    """
+    from vwl.data.coco import prepare_coco
+
+    with _bar("painting masks") as progress:
+        result = prepare_coco(root, masks, progress)
+    _finish(*result, out)
+
+
+@prepare.command()
+def folder(
+    images: Annotated[str, typer.Argument(help="Folder of the photographs.")],
+    labels: Annotated[str, typer.Argument(help="CSV with columns image,labels and, if wanted, split.")],
+    out: Out = "index.parquet",
+    masks: Annotated[str | None, typer.Option(help="Folder of PNG masks named like the photographs.")] = None,
+    val_share: Annotated[float, typer.Option(help="Share of the photographs for split val, chosen by hash.")] = 0.0,
+    classes: Annotated[str | None, typer.Option(help="Text file of class names in the order of the mask ids.")] = None,
+) -> None:
+    """Index a folder of photographs with a CSV of labels.
+
+    \b
+    Examples:
+      vwl data prepare folder photos labels.csv --val-share 0.1 --out photos.parquet
+      vwl data prepare folder photos labels.csv --masks masks --classes classes.txt --out photos.parquet
+    """
+    from vwl.data.folder import prepare_folder
+
+    _finish(*prepare_folder(images, labels, masks, val_share, classes), out)
+
+
+@prepare.command()
+def scenes(
+    folder: Annotated[str, typer.Argument(help="Folder for the generated scenes.")],
+    out: Out = "index.parquet",
+    num_train: Annotated[int, typer.Option(help="Scenes of split train.")] = 240,
+    num_val: Annotated[int, typer.Option(help="Scenes of split val.")] = 80,
+    num_classes: Annotated[int, typer.Option(help="Object classes, 1 to 6.")] = 4,
+    heights: Annotated[tuple[int, int], typer.Option(help="Smallest and largest height, pixels.")] = (180, 220),
+    widths: Annotated[tuple[int, int], typer.Option(help="Smallest and largest width, pixels.")] = (240, 280),
+    seed: Annotated[int, typer.Option(help="Another seed, other scenes.")] = 0,
+) -> None:
+    """Draw scenes with exact masks and index them: a data set without download.
+
+    \b
+    Examples:
+      vwl data prepare scenes demo/scenes --out demo/index.parquet
+      vwl data prepare scenes tiny --num-train 8 --num-val 4 --heights 64 80 --widths 72 96 --out tiny.parquet
+    """
+    from vwl.data.scenes import prepare_scenes
+
+    _finish(*prepare_scenes(folder, num_train, num_val, heights, widths, num_classes, seed), out)
+
+
+@app.command()
+def show(index: IndexFile, as_json: Json = False) -> None:
+    """Show an index table: splits, classes and how often each occurs.
+
+    \b
+    Examples:
+      vwl data show voc.parquet
+      vwl data show voc.parquet --json
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from vwl.data.index import read_index
+    from vwl.data.summary import summarise
+
+    table = read_index(index)
+    splits = summarise(table)
+    if as_json:
+        about = {"source": table.source, "root": table.root.uri, "classes": table.classes, "fingerprint": table.fingerprint()}
+        typer.echo(json.dumps({**about, "splits": [asdict(split) for split in splits]}, indent=2))
+        return
+    _print_splits(table)
+    grid = Table("id", "class", *(f"{split.split} images" for split in splits), title="images that hold a class")
+    for label, name in enumerate(table.classes[1:], 1):
+        grid.add_row(str(label), name, *(f"{split.classes[name]:,}" for split in splits))
+    Console().print(grid)
+
+
+@app.command()
+def check(index: IndexFile, as_json: Json = False) -> None:
+    """Open every photograph and mask of an index table; exit with 1 where something is wrong.
+
+    \b
+    Examples:
+      vwl data check voc.parquet
+      vwl data check voc.parquet --json
+    """
+    from vwl.data.check import check_index
+    from vwl.data.index import read_index
+
+    table = read_index(index)
+    with _bar("checking") as progress:
+        problems = check_index(table, progress)
+    if as_json:
+        typer.echo(json.dumps([asdict(problem) for problem in problems], indent=2))
+    else:
+        for problem in problems:
+            typer.echo(f"{problem.kind}: {problem.message}")
+        typer.echo(f"problems: {len(problems):,} in {len(table.rows):,} images")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _finish(index: "Index", notes: list[str], out: str) -> None:
+    from vwl.data.index import write_index
+
+    write_index(index, out)
+    _print_splits(index)
+    for note in notes:
+        typer.echo(f"- {note}")
+    typer.echo(f"wrote {out}")
+
+
+def _print_splits(index: "Index") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from vwl.data.summary import summarise
+
+    table = Table("split", "images", "labels per image", "masks", title=f"{index.source}: {index.num_objects} classes")
+    for split in summarise(index):
+        table.add_row(split.split, f"{split.images:,}", f"{split.labels_per_image:.2f}", f"{split.masks:,}")
+    Console().print(table)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on standard error, so that standard output stays clean for scripts."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,36 @@
+"""What is in an index table, in numbers: for the tables that `vwl data` prints and for scripts (`--json`)."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from vwl.data.index import Index
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """Counts of one split.
+
+    Attributes:
+        split: its name.
+        images: number of photographs.
+        labels_per_image: mean number of labels of a photograph.
+        masks: number of photographs with a mask.
+        classes: number of photographs by class name, in class order, without background.
+    """
+
+    split: str
+    images: int
+    labels_per_image: float
+    masks: int
+    classes: dict[str, int]
+
+
+def summarise(index: Index) -> list[SplitSummary]:
+    """Return the counts of each split, in the order in which the splits first occur."""
+    summaries = []
+    for split in dict.fromkeys(row.split for row in index.rows):
+        rows = index.split(split)
+        counts = Counter(label for row in rows for label in row.labels)
+        classes = {name: counts[label] for label, name in enumerate(index.classes) if label}
+        summaries.append(SplitSummary(split, len(rows), counts.total() / len(rows), sum(row.mask is not None for row in rows), classes))
+    return summaries
