@@ -6,16 +6,19 @@ Every write goes to a temporary name and is renamed, so a reader sees a whole fi
 
 import io
 import json
+import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pyarrow import fs
 
 from vwl.errors import VwlError
@@ -54,22 +57,31 @@ class Folder:
         self._connect()
 
     def __truediv__(self, name: str) -> "Folder":
+        if "://" not in self.uri:
+            return Folder(Path(self.uri, _inside(name)))
         base, question, query = self.uri.partition("?")
-        return Folder(f"{base}/{_inside(name)}{question}{query}")
+        return Folder(f"{base}/{quote(_inside(name))}{question}{query}")
 
     def __str__(self) -> str:
         return self.uri
 
     def _full(self, name: str) -> str:
-        return f"{self.path}/{_inside(name)}"
+        return f"{self.path.rstrip('/')}/{_inside(name)}"
 
     def exists(self, name: str = "") -> bool:
         """Return whether the folder, or the file `name` in it, is there."""
         return bool(self.filesystem.get_file_info(self._full(name) if name else self.path).type != fs.FileType.NotFound)
 
     def names(self, suffix: str = "") -> list[str]:
-        """Return the sorted names of the finished files directly in this folder that end in `suffix`."""
-        infos = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+        """Return the sorted names of the finished files directly in this folder that end in `suffix`; none if it is not there.
+
+        Raises:
+            VwlError: it cannot be listed (no permission, or a file).
+        """
+        try:
+            infos = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+        except OSError as error:
+            raise VwlError(f"cannot list {self.uri}: {_reason(error)}") from None
         return sorted(i.base_name for i in infos if i.is_file and i.base_name.endswith(suffix) and not i.base_name.startswith(".part-"))
 
     def read(self, name: str) -> bytes:
@@ -81,6 +93,17 @@ class Folder:
         try:
             with self.filesystem.open_input_stream(self._full(name)) as stream:
                 return bytes(stream.read())
+        except OSError as error:
+            raise VwlError(f"cannot read {self.uri}/{name}: {_reason(error)}") from None
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Return a file open for reading at any place.
+
+        Raises:
+            VwlError: it is not there or cannot be read.
+        """
+        try:
+            return self.filesystem.open_input_file(self._full(name))
         except OSError as error:
             raise VwlError(f"cannot read {self.uri}/{name}: {_reason(error)}") from None
 
@@ -98,10 +121,12 @@ class Folder:
             with self.filesystem.open_output_stream(temporary) as stream:
                 stream.write(data)
             self.filesystem.move(temporary, target)
-        except OSError as error:
-            if self.filesystem.get_file_info(temporary).type != fs.FileType.NotFound:
+        except BaseException as error:
+            with suppress(OSError):
                 self.filesystem.delete_file(temporary)
-            raise VwlError(f"cannot write {self.uri}/{name}: {_reason(error)}; free space or choose another folder") from None
+            if isinstance(error, OSError):
+                raise VwlError(f"cannot write {self.uri}/{name}: {_reason(error)}; free space or choose another folder") from None
+            raise
 
     def append(self, name: str, text: str) -> None:
         """Add text at the end of a log file (whole-file rewrite where the file system cannot append)."""
@@ -123,9 +148,15 @@ class Folder:
             self.filesystem.delete_file(self._full(name))
 
     def clear(self) -> None:
-        """Delete everything in the folder."""
-        if self.exists():
-            self.filesystem.delete_dir_contents(self.path)
+        """Delete everything in the folder.
+
+        Raises:
+            VwlError: it cannot be deleted (no permission, or a file).
+        """
+        try:
+            self.filesystem.delete_dir_contents(self.path, missing_dir_ok=True)
+        except OSError as error:
+            raise VwlError(f"cannot clear {self.uri}: {_reason(error)}") from None
 
     def read_json(self, name: str) -> Any:
         """Return a JSON file's value.
@@ -145,13 +176,16 @@ class Folder:
 
 def _inside(name: str) -> str:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise VwlError(f"the name '{name}' would leave its folder")
     return str(path)
 
 
 def _reason(error: OSError) -> str:
-    return error.strerror or str(error).split(". Detail:")[0]
+    """Return the system's own words where pyarrow wraps them."""
+    text = error.strerror or str(error)
+    detail = re.search(r"\[errno \d+\] ([^.\n]+)", text)
+    return detail.group(1) if detail else " ".join(text.split())
 
 
 @dataclass(frozen=True)
@@ -204,25 +238,29 @@ def write_maps(folder: Folder, name: str, maps: Sequence[ScoreMap]) -> None:
 
 
 class MapReader:
-    """Random access by image id to the Parquet shards of a folder; picklable, opens files when first used."""
+    """Random access by image id to the Parquet shards of a folder; picklable, opens files when first used.
+
+    Only footers and the asked rows are read, so a reader of a whole data set's maps stays small and shuffled access is cheap.
+    """
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self._places: dict[str, tuple[str, int]] | None = None
+        self._footers: dict[str, pq.FileMetaData] = {}
         self._open: tuple[str, pq.ParquetFile] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "_places": self._places, "_open": None}
+        return {**self.__dict__, "_footers": {}, "_open": None}
 
     @property
     def places(self) -> dict[str, tuple[str, int]]:
         """Shard and row group of each image id."""
         if self._places is None:
-            self._places = {}
+            places = {}
             for name in self.folder.names(".parquet"):
-                table = pq.read_table(pa.BufferReader(self.folder.read(name)), columns=["image_id"])
-                for row, image_id in enumerate(table["image_id"].to_pylist()):
-                    self._places[image_id] = (name, row)
+                ids = self._read(name, lambda shard: shard.read(columns=["image_id"]))["image_id"].to_pylist()
+                places.update({image_id: (name, row) for row, image_id in enumerate(ids)})
+            self._places = places
         return self._places
 
     def __contains__(self, image_id: str) -> bool:
@@ -235,23 +273,36 @@ class MapReader:
         """Return one image's maps.
 
         Raises:
-            VwlError: there are none.
+            VwlError: there are none, or their file is damaged.
         """
         if image_id not in self.places:
             raise VwlError(f"{self.folder} holds no map of image {image_id}; run the stage that makes it first")
         name, row_group = self.places[image_id]
-        if self._open is None or self._open[0] != name:
-            self._open = (name, pq.ParquetFile(pa.BufferReader(self.folder.read(name))))
-        row = self._open[1].read_row_group(row_group)
+        row = self._read(name, lambda shard: shard.read_row_group(row_group, use_threads=False))
         classes = tuple(row["classes"][0].as_py())
         height, width = row["height"][0].as_py(), row["width"][0].as_py()
         values = row["values"].chunk(0).values.to_numpy(zero_copy_only=False).reshape(len(classes), *map_size(height, width))
         return ScoreMap(image_id, classes, height, width, values)
 
+    def _read(self, name: str, part: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:
+        try:
+            if self._open is None or self._open[0] != name:
+                remote = not isinstance(self.folder.filesystem, fs.LocalFileSystem)  # there one request is cheaper than one a column
+                shard = pq.ParquetFile(self.folder.open(name), metadata=self._footers.get(name), pre_buffer=remote)
+                self._footers[name] = shard.metadata
+                self._open = (name, shard)
+            return part(self._open[1])
+        except (pa.ArrowInvalid, OSError) as error:
+            raise VwlError(
+                f"{self.folder}/{name} is no whole file of score maps ({' '.join(str(error).split())}); delete it and run its stage again"
+            ) from None
+
 
 def encode_mask(mask: np.ndarray, palette: Sequence[int]) -> bytes:
     """Return an indexed PNG of class ids (H, W) uint8; `palette` holds 768 colour values."""
-    image = Image.fromarray(mask, mode="L")
+    assert mask.dtype == np.uint8, "class ids are bytes"
+    assert mask.ndim == 2
+    image = Image.fromarray(mask)
     image.putpalette(list(palette))
     sink = io.BytesIO()
     image.save(sink, format="PNG", optimize=False)
@@ -262,14 +313,18 @@ def decode_mask(data: bytes, source: str) -> np.ndarray:
     """Return the class ids (H, W) uint8 of an indexed or 8-bit grey PNG.
 
     Raises:
-        VwlError: not an image, or one whose pixels are no ids (RGB, 16-bit).
+        VwlError: not an image, or one whose pixels are no ids (RGB, 16-bit, JPEG).
     """
     try:
         image = Image.open(io.BytesIO(data))
+        if image.format == "JPEG":
+            raise VwlError(f"mask {source} is a JPEG, which blurs class ids; masks are indexed or grey PNG")
         if image.mode not in {"L", "P", "1"}:
             raise VwlError(f"mask {source} has mode {image.mode}; masks hold one 8-bit class id a pixel (indexed or grey PNG)")
         return np.array(image, dtype=np.uint8)
-    except (OSError, SyntaxError) as error:
+    except UnidentifiedImageError:
+        raise VwlError(f"mask {source} cannot be read: it is no image") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise VwlError(f"mask {source} cannot be read: {error}") from None
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from vwl.errors import VwlError, did_you_mean
 from vwl.store import Folder, decode_mask, voc_palette
@@ -123,6 +123,8 @@ def decode_image(data: bytes, source: str) -> Image.Image:
     try:
         image: Image.Image = Image.open(io.BytesIO(data))
         image.load()
+    except UnidentifiedImageError:
+        raise VwlError(f"image {source} cannot be read: it is no image") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise VwlError(f"image {source} cannot be read: {str(error) or 'truncated file'}") from None
     if image.mode.startswith("I") or image.mode == "F":
@@ -190,6 +192,8 @@ def read_index(path: str | Path) -> Index:
 
 
 def _parted(path: str | Path) -> tuple[Folder, str]:
+    if "://" not in str(path):
+        return Folder(Path(path).parent), Path(path).name
     base, question, query = str(path).partition("?")
     parent, _, name = base.rpartition("/")
-    return Folder(f"{parent or '.'}{question}{query}"), name
+    return Folder(f"{parent}{question}{query}"), name
