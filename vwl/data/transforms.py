@@ -1,0 +1,85 @@
+"""Sizes, crops and mirrors of photographs and masks: pure functions of arrays and a random generator.
+
+Photographs are (H, W, 3) uint8, masks (H, W) uint8. Used by the three trainings and, for sizes, by inference.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+
+def resize(photo: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return a photograph at another size (bicubic)."""
+    if photo.shape[:2] == (height, width):
+        return photo
+    return np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return a mask at another size (nearest pixel)."""
+    if mask.shape == (height, width):
+        return mask
+    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+
+
+def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
+    """Return (height, width) times `scale`, rounded, at least 1; further elements of `size` (a shape) are ignored."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def long_side_scale(size: Sequence[int], long_side: int | None) -> float:
+    """Return the factor that brings the longer of `size`'s first two elements to `long_side` pixels; 1 if that is none."""
+    return 1.0 if long_side is None else long_side / max(size[:2])
+
+
+def random_crop(
+    arrays: Sequence[np.ndarray], fills: Sequence[int | Sequence[float]], crop: int, rng: np.random.Generator
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Cut the same random square from several arrays of one size, padding what is smaller at a random offset.
+
+    Args:
+        arrays: each (H, W) or (H, W, 3).
+        fills: the padding value of each.
+        crop: side of the square, pixels.
+        rng: source of the offsets.
+
+    Returns:
+        The crops, and (crop, crop) bool: true on pixels that are not padding.
+    """
+    height, width = arrays[0].shape[:2]
+    top, left = (int(rng.integers(0, abs(size - crop) + 1)) for size in (height, width))
+    source_y, target_y = _overlap(height, crop, top)
+    source_x, target_x = _overlap(width, crop, left)
+    crops = []
+    for array, fill in zip(arrays, fills, strict=True):
+        canvas = np.empty((crop, crop, *array.shape[2:]), array.dtype)
+        canvas[...] = fill
+        canvas[target_y, target_x] = array[source_y, source_x]
+        crops.append(canvas)
+    valid = np.zeros((crop, crop), bool)
+    valid[target_y, target_x] = True
+    return crops, valid
+
+
+def _overlap(size: int, crop: int, offset: int) -> tuple[slice, slice]:
+    if size >= crop:
+        return slice(offset, offset + crop), slice(0, crop)
+    return slice(0, size), slice(offset, offset + size)
+
+
+def random_mirror(arrays: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """Mirror all arrays left to right, or none, with probability one half."""
+    mirrored = bool(rng.integers(0, 2))
+    return [array[:, ::-1] if mirrored else array for array in arrays]
+
+
+def normalise(photo: np.ndarray, mean: Sequence[float], std: Sequence[float], valid: np.ndarray | None = None) -> torch.Tensor:
+    """Return a photograph as (3, H, W) float32, (value / 255 - mean) / std per channel, and 0 where not `valid` (H, W)."""
+    scale = 1 / (255 * np.asarray(std, np.float32))
+    shift = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
+    values = photo.astype(np.float32) * scale - shift
+    if valid is not None:
+        values *= valid[:, :, None]
+    return torch.from_numpy(values).permute(2, 0, 1)

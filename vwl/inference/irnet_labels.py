@@ -1,0 +1,23 @@
+"""The stage that makes IRNet's training labels: confident objects, confident background, and 255 between them."""
+
+import numpy as np
+
+from vwl.data.index import Index, Row
+from vwl.inference.stage import Stage
+from vwl.maps.cam import upsample
+from vwl.maps.dense_crf import irnet_labels
+from vwl.recipe import Recipe
+from vwl.store import MapReader
+
+
+class IrnetLabelsStage(Stage):
+    """Two thresholds on the class activation maps, each followed by a dense CRF on the label map."""
+
+    def __init__(self, recipe: Recipe, index: Index, maps: MapReader) -> None:
+        """Take the CAM stage's maps."""
+        self.index, self.settings, self.maps = index, recipe.irnet_labels, maps
+
+    def __call__(self, row: Row) -> np.ndarray:
+        """Return the labels (H, W) uint8, 255 where neither is confident."""
+        photo, found = np.array(self.index.read_image(row)), self.maps.read(row.image_id)
+        return irnet_labels(photo, upsample(found.values, found.height, found.width), found.classes, self.settings)

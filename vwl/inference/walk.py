@@ -1,0 +1,42 @@
+"""The walk stage (IRNet): class activation maps spread along the learned affinities, stopped by the learned boundaries."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from vwl.data.index import Index, Row
+from vwl.data.transforms import long_side_scale, scaled_size
+from vwl.inference.stage import Stage, mirrored_pair
+from vwl.maps.random_walk import walk
+from vwl.models.irnet import BoundaryNet
+from vwl.recipe import Recipe
+from vwl.store import MapReader, ScoreMap, map_size
+
+
+class WalkStage(Stage):
+    """Boundaries of photograph and mirror image averaged; the walk; division by the image's largest score."""
+
+    def __init__(self, recipe: Recipe, index: Index, maps: MapReader, model: BoundaryNet) -> None:
+        """Take the CAM stage's maps and a trained boundary network."""
+        self.index, self.settings, self.maps, self.model = index, recipe.walk, maps, model.eval()
+
+    @torch.inference_mode()
+    def boundaries(self, photo: np.ndarray) -> np.ndarray:
+        """Return the boundary map (ceil(H / 4), ceil(W / 4)) float32 of a photograph (H, W, 3)."""
+        size = scaled_size(photo.shape, long_side_scale(photo.shape, self.settings.long_side))
+        backbone = self.model.backbone
+        logits = self.model(mirrored_pair(photo, size, backbone.mean, backbone.std, self.model.join.weight))
+        logits = (logits[:1] + logits[1:].flip(3)) / 2
+        grid = map_size(*photo.shape[:2])
+        if logits.shape[2:] != grid:
+            logits = F.interpolate(logits, grid, mode="bilinear", align_corners=False)
+        return torch.sigmoid(logits)[0, 0].float().cpu().numpy()
+
+    def __call__(self, row: Row) -> ScoreMap:
+        """Return the maps after the walk, 0..1."""
+        found = self.maps.read(row.image_id)
+        edge = self.boundaries(np.asarray(self.index.read_image(row)))
+        s = self.settings
+        values = walk(found.values.astype(np.float32), edge, s.radius, s.exponent, s.steps, s.tolerance)
+        values = values / max(float(values.max(initial=0)), 1e-12)
+        return ScoreMap(row.image_id, found.classes, found.height, found.width, values.astype(np.float16))

@@ -1,0 +1,76 @@
+"""The classification network (paper Fig. 3): backbone, pooling, the image-label head and the two visual-word heads."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vwl.maps.cam import class_activation
+from vwl.models.backbones import build_backbone
+from vwl.models.codebook import Codebook, Encoding
+from vwl.models.hybrid_pooling import global_average, hybrid_pooling
+from vwl.recipe import Classifier as Settings
+
+
+class ClassifierOutput(NamedTuple):
+    """Scores of a batch; the word fields are none where the strategy has no such head.
+
+    Attributes:
+        image: p_img (B, C).
+        word: p_word (B, k).
+        word_to_image: p_w2i (B, C).
+        encoding: histogram, y_word and Y.
+        features: F (B, d, h, w).
+    """
+
+    image: torch.Tensor
+    word: torch.Tensor | None
+    word_to_image: torch.Tensor | None
+    encoding: Encoding | None
+    features: torch.Tensor
+
+
+class Classifier(nn.Module):
+    """Backbone and heads; all heads are linear without bias, as 1 x 1 convolutions of pooled features are."""
+
+    def __init__(self, settings: Settings, num_objects: int) -> None:
+        """Build the network for `num_objects` classes (background is none of them)."""
+        super().__init__()
+        self.settings = settings
+        self.backbone = build_backbone(settings.backbone, output_stride=16, frozen_stages=settings.frozen_stages, tail=True)
+        dim = self.backbone.channels[-1]
+        self.image_head = nn.Linear(dim, num_objects, bias=False)
+        self.codebook: Codebook | None = None
+        self.word_head: nn.Linear | None = None
+        self.word_to_image_head: nn.Linear | None = None
+        if settings.words != "none":
+            self.codebook = Codebook(settings, dim)
+            self.word_head = nn.Linear(dim, settings.num_words, bias=False)
+        if settings.words == "learning":
+            self.word_to_image_head = nn.Linear(settings.num_words, num_objects, bias=False)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return F (B, d, h, w) of normalised images (B, 3, H, W), at output stride 16."""
+        return self.backbone(images)[-1]
+
+    def forward(self, images: torch.Tensor, valid: torch.Tensor | None = None) -> ClassifierOutput:
+        """Score images (B, 3, H, W); `valid` (B, H, W) bool marks the pixels of the photograph in a padded crop."""
+        features = self.features(images)
+        pooled = global_average(features)
+        hybrid = self.settings.pooling == "hybrid"
+        image = self.image_head(hybrid_pooling(features, self.settings.gap_weight) if hybrid else pooled)
+        if self.codebook is None or self.word_head is None:
+            return ClassifierOutput(image, None, None, None, features)
+        encoding = self.codebook(features, None if valid is None else cells_inside(valid, features))
+        word_to_image = self.word_to_image_head(encoding.histogram) if self.word_to_image_head is not None else None
+        return ClassifierOutput(image, self.word_head(pooled), word_to_image, encoding, features)
+
+    def activation_maps(self, images: torch.Tensor) -> torch.Tensor:
+        """Return class activation maps (B, C, h, w), Eq. 1 with ReLU."""
+        return class_activation(self.features(images), self.image_head.weight)
+
+
+def cells_inside(valid: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """Return (B, h, w) bool: the cells of the feature map at least half of whose pixels are `valid` (B, H, W)."""
+    return F.adaptive_avg_pool2d(valid[:, None].float(), (features.shape[2], features.shape[3]))[:, 0] >= 0.5

@@ -1,0 +1,93 @@
+"""How a training is laid out on machines, and the few collective operations it needs; knows torch.distributed, not Ray.
+
+The layout changes the time a training takes and nothing else: the recipe fixes the global batch, workers take equal shares of it
+in micro-batches, and everything that enters a loss is a global sum over a global count.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import distributed as dist
+
+from vwl.errors import VwlError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where and in what pieces a training runs.
+
+    Attributes:
+        workers: number of data-parallel workers.
+        cpus_per_worker: CPU threads of each.
+        gpus_per_worker: 0 or 1.
+        micro_batch: images a worker puts through the network at once; none: chosen for the device.
+        loader_threads: threads that read and augment photographs, per worker.
+        checkpoint_steps: steps between checkpoints.
+        precision: `float32`, `float64` (parity tests) or `bf16` autocast (losses and codebook stay float32).
+        compile: use torch.compile.
+    """
+
+    workers: int = 1
+    cpus_per_worker: int = 1
+    gpus_per_worker: int = 0
+    micro_batch: int | None = None
+    loader_threads: int = 2
+    checkpoint_steps: int = 50
+    precision: str = "float32"
+    compile: bool = False
+
+    def pieces(self, batch_size: int) -> tuple[int, int]:
+        """Return (micro-batch, micro-batches a step) of each worker for a global batch.
+
+        Raises:
+            VwlError: the batch does not divide.
+        """
+        if batch_size % self.workers:
+            good = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
+            raise VwlError(f"the recipe's batch of {batch_size} cannot be shared by {self.workers} workers; use one of {good}")
+        local = batch_size // self.workers
+        if self.micro_batch is None:
+            largest = local if self.gpus_per_worker else 4
+            micro = max(n for n in range(1, min(local, largest) + 1) if local % n == 0)
+        else:
+            micro = self.micro_batch
+        if local % micro:
+            raise VwlError(f"a worker's share of {local} images does not divide into micro-batches of {micro}")
+        return micro, local // micro
+
+
+def rank() -> int:
+    """Return this worker's number; 0 outside a process group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Return the number of workers; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def all_reduce(values: torch.Tensor) -> torch.Tensor:
+    """Sum a tensor over all workers, in place, and return it."""
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+class PendingSum:
+    """A sum over workers that is under way while other work goes on."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        """Start summing `values`, in place."""
+        self._values = values
+        self._work = dist.all_reduce(values, async_op=True) if world_size() > 1 else None
+
+    def result(self) -> torch.Tensor:
+        """Wait for the sum and return it."""
+        if self._work is not None:
+            self._work.wait()
+        return self._values
+
+
+def device() -> torch.device:
+    """Return the device of this worker: its GPU if it was given one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
