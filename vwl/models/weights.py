@@ -2,7 +2,6 @@
 
 The networks of `vwl.models` start from ImageNet weights or from a file the user names (`backbone.weights` of the recipe). A file
 that fits nowhere is an error and never a silent start from noise.
-
 """
 
 import io

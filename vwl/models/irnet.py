@@ -1,0 +1,71 @@
+"""The boundary network: IRNet's edge branch, which the random walk on class activation maps follows (paper, section 4.1).
+
+It stands between the confident labels (`vwl.inference.irnet_labels`), which train it through affinities of pixel pairs, and the walk
+(`vwl.inference.walk`). IRNet has a second branch that predicts displacements to object centres. It is left out: the backbone gets
+no gradient, so that branch shares nothing trainable with this one, and only instance masks use what it predicts.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vwl import recipe
+from vwl.models.backbones import build_backbone
+from vwl.store import MAP_STRIDE
+
+SIDE_CHANNELS = 32
+
+
+class BoundaryNet(nn.Module):
+    """A frozen backbone and a head that finds the boundaries between classes.
+
+    Each feature level is reduced to 32 channels by a 1x1 convolution and group norm, brought to stride 4 and rectified; a
+    1x1 convolution joins them to one logit.
+    """
+
+    def __init__(self, backbone: recipe.Backbone) -> None:
+        """Build the network; the head is drawn from torch's global random generator.
+
+        Raises:
+            VwlError: the backbone cannot be built.
+        """
+        super().__init__()
+        self.backbone = build_backbone(backbone)
+        self.backbone.freeze(len(self.backbone.levels))
+        self.sides = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, SIDE_CHANNELS, 1, bias=False), nn.GroupNorm(4, SIDE_CHANNELS))
+            for channels in self.backbone.channels
+        )
+        self.join = nn.Conv2d(SIDE_CHANNELS * len(self.sides), 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return boundary logits.
+
+        Args:
+            images: (B, 3, H, W) float, normalised for the backbone; any size.
+
+        Returns:
+            (B, 1, ceil(H / 4), ceil(W / 4)); the sigmoid is the probability of a boundary.
+        """
+        height, width = (-(-side // MAP_STRIDE) for side in images.shape[-2:])
+        sides = []
+        for features, side, stride in zip(self.backbone(images), self.sides, self.backbone.strides, strict=True):
+            if stride < MAP_STRIDE:
+                features = F.avg_pool2d(features, MAP_STRIDE // stride, ceil_mode=True)
+            x = side(features)
+            if stride > MAP_STRIDE:
+                x = F.interpolate(x, scale_factor=stride // MAP_STRIDE, mode="bilinear", align_corners=False)
+            sides.append(F.relu(_fit(x, height, width)))
+        logits: Tensor = self.join(torch.cat(sides, dim=1))
+        return logits
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that train: all of the head, none of the backbone."""
+        return [*self.sides.parameters(), *self.join.parameters()]
+
+
+def _fit(x: Tensor, height: int, width: int) -> Tensor:
+    """Crop at the right and bottom, or repeat the last pixels there where a backbone rounds its sizes down."""
+    x = x[..., :height, :width]
+    lacking = (width - x.shape[-1], height - x.shape[-2])
+    return F.pad(x, (0, lacking[0], 0, lacking[1]), mode="replicate") if any(lacking) else x
