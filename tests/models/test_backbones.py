@@ -109,6 +109,18 @@ def test_lite0_takes_the_embedded_tensors_in_order_and_all_fit() -> None:
     assert all(torch.equal(a, b) for a, b in zip(embedded.values(), loaded.values(), strict=False))
 
 
+def test_lite0_with_its_tail_ends_in_the_features_that_the_network_classifies() -> None:
+    backbone, without = (build_backbone(Backbone(name="lite0"), tail=tail) for tail in (True, False))
+    whole = timm.create_model("tf_efficientnet_lite0", output_stride=16).eval()
+    whole.load_state_dict(lite0_state(whole))
+    images = torch.randn(1, 3, 65, 49)
+    with torch.no_grad():
+        features = backbone(images)
+        torch.testing.assert_close(features[-1], whole.forward_features(images))
+        assert all(torch.equal(a, b) for a, b in zip(features[:-1], without(images)[:-1], strict=True))
+    assert backbone.channels == (16, 24, 40, 112, 1280)
+
+
 def _photographs(of: int, count: int) -> list[Path]:
     folder, found = real_data("voc12mini"), []
     for mask in sorted((folder / "SegmentationClassAug").glob("*.png")):

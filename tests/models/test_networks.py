@@ -22,7 +22,7 @@ def _deeplab(name: str) -> nn.Module:
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "backbone-resnet18": lambda: build_backbone(Backbone(name="resnet18", weights="none"), frozen_stages=1),
     "backbone-resnet18-stride8": lambda: build_backbone(Backbone(name="resnet18", weights="none"), output_stride=8),
-    "backbone-lite0": lambda: build_backbone(Backbone(name="lite0", weights="none")),
+    "backbone-lite0-tail": lambda: build_backbone(Backbone(name="lite0", weights="none"), tail=True),
     "backbone-timm": lambda: build_backbone(Backbone(name="timm:convnext_atto", weights="none")),
     "boundary-resnet18": lambda: BoundaryNet(Backbone(name="resnet18", weights="none")),
     "boundary-lite0": lambda: BoundaryNet(Backbone(name="lite0", weights="none")),
