@@ -106,11 +106,16 @@ def _region(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
     shape = annotation["segmentation"]
     try:
         if isinstance(shape, list):
-            runs = coco_mask.merge(coco_mask.frPyObjects(shape, height, width)) if shape else None
+            # Fewer than three points enclose nothing; the library would take two for the corners of a box.
+            outlines = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in shape]
+            polygons = [outline.ravel().tolist() for outline in outlines if len(outline) > 2]
+            if not polygons:
+                return np.zeros((height, width), bool)
+            region = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))).astype(bool)
         else:
             runs = coco_mask.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
-        region = np.zeros((height, width), bool) if runs is None else coco_mask.decode(runs).astype(bool)
-    except (TypeError, ValueError, KeyError, IndexError) as error:
+            region = coco_mask.decode(runs).astype(bool)
+    except (TypeError, ValueError, KeyError) as error:
         raise VwlError(f"COCO annotation {annotation['id']} has no valid segmentation ({error})") from None
     if region.shape != (height, width):
         raise VwlError(f"COCO annotation {annotation['id']} has a segmentation of {region.shape} pixels; its image has {height, width}")

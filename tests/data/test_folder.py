@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from vwl.data.folder import common_root, prepare_folder
+from vwl.errors import VwlError
+from vwl.store import Folder, encode_mask, voc_palette
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Photographs a.jpg, b.png and c.JPG, masks beside them."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (tmp_path / "truth").mkdir()
+    for name in ("a.jpg", "b.png", "c.JPG"):
+        Image.new("RGB", (8, 6)).save(folder / name)
+        (tmp_path / f"truth/{name[0]}.png").write_bytes(encode_mask(np.ones((6, 8), np.uint8), voc_palette()))
+    return folder
+
+
+def table(photos, text):
+    path = photos.parent / "labels.csv"
+    path.write_text(text)
+    return path
+
+
+def test_names_with_and_without_extension_are_found_and_classes_are_sorted(photos):
+    index, notes = prepare_folder(photos, table(photos, "image,labels\na,zebra ant\nb.png,ant\nc,zebra\n"))
+    assert index.classes == ("background", "ant", "zebra")
+    assert [(r.image_id, r.image, r.labels, r.split) for r in index.rows] == [
+        ("a", "a.jpg", (1, 2), "train"),
+        ("b", "b.png", (1,), "train"),
+        ("c", "c.JPG", (2,), "train"),
+    ]
+    assert notes == ["classes 1 to 2 are the sorted names of the table: ant, zebra"]
+
+
+@pytest.mark.parametrize("labels", ["big cat;dog", "big cat | dog", '"big cat;dog"', "'big cat'; 'dog';", "dog;big cat;dog"])
+def test_names_with_spaces_are_parted_by_semicolons_or_bars(photos, labels):
+    index, _ = prepare_folder(photos, table(photos, f"image,labels\na,{labels}\n"))
+    assert index.classes == ("background", "big cat", "dog")
+    assert index.rows[0].labels == (1, 2)
+
+
+def test_columns_stand_in_any_order_and_splits_are_taken_from_theirs(photos):
+    text = "\ufeffsplit, labels, note, image\ntrain, x, hello, a\nval, y, , b\ntest, , , c\n"
+    index, _ = prepare_folder(photos, table(photos, text))
+    assert [(row.split, row.labels) for row in index.rows] == [("train", (1,)), ("val", (2,)), ("test", ())]
+
+
+def test_masks_beside_the_photographs_move_the_root_up(photos):
+    index, _ = prepare_folder(photos, table(photos, "image,labels\na,x\n"), masks=photos.parent / "truth")
+    assert index.root.uri == str(photos.parent)
+    assert (index.rows[0].image, index.rows[0].mask) == ("photos/a.jpg", "truth/a.png")
+    assert index.read_image(index.rows[0]).size == (8, 6)
+    assert index.read_mask(index.rows[0]).shape == (6, 8)
+
+
+def test_masks_in_the_folder_of_the_photographs_or_below_it_are_found(photos):
+    (photos.parent / "truth").rename(photos / "truth")
+    index, _ = prepare_folder(photos, table(photos, "image,labels\na,x\n"), masks=photos / "truth")
+    assert index.root.uri == str(photos)
+    assert (index.rows[0].image, index.rows[0].mask) == ("a.jpg", "truth/a.png")
+
+
+def test_a_file_of_classes_fixes_their_order_and_unused_ones_are_noted(photos):
+    (photos.parent / "classes.txt").write_text("background\nzebra\nbig cat\nant\n")
+    index, notes = prepare_folder(photos, table(photos, "image,labels\na,ant;zebra\n"), classes=photos.parent / "classes.txt")
+    assert index.classes == ("background", "zebra", "big cat", "ant")
+    assert index.rows[0].labels == (1, 3)
+    assert "no image is labelled big cat" in notes
+    assert any(note.startswith("2 images of") and note.endswith("are left out") for note in notes)
+
+
+def many(tmp_path, names):
+    for name in names:
+        (tmp_path / f"{name}.jpg").touch()
+    text = "image,labels\n" + "".join(f"{name},x\n" for name in names)
+    (tmp_path / "labels.csv").write_text(text)
+    index, _ = prepare_folder(tmp_path, tmp_path / "labels.csv", val_share=0.3)
+    return {row.image_id: row.split for row in index.rows}
+
+
+def test_the_share_for_val_is_about_met_and_does_not_depend_on_the_other_images(tmp_path):
+    names = [f"photo{n}" for n in range(400)]
+    splits = many(tmp_path, names)
+    assert 0.25 < list(splits.values()).count("val") / 400 < 0.35
+    assert many(tmp_path, names[100:150][::-1]) == {name: splits[name] for name in names[100:150]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,labels\nd,x\n", "line 2: there is no image 'd'"),
+        ("image,labels\na.jpeg,x\n", "no image 'a.jpeg' in .*; did you mean 'a.jpg'"),
+        ("image,labels\na,\n", "line 2: the training image 'a' has no label"),
+        ("image,labels\na, ; \n", "line 2: the training image 'a' has no label"),
+        ("image,labels\n", "lists no image at all"),
+        ("", r"has no column 'image' \(it has: nothing\)"),
+        ("image,label\na,x\n", r"has no column 'labels' \(it has: image, label\)"),
+        ("image,labels\na,x\na.jpg,y\n", "image id 'a' is listed twice"),
+        ("image,labels\na,x,y\n", "line 2 has more fields than the header"),
+        ("image,labels,split\na,x,vall\n", "line 2: unknown split 'vall'; did you mean 'val'"),
+    ],
+)
+def test_a_bad_table_is_named_with_its_line(photos, text, message):
+    with pytest.raises(VwlError, match=message) as caught:
+        prepare_folder(photos, table(photos, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_mask_is_named_but_test_images_need_none(photos):
+    (photos.parent / "truth/b.png").unlink()
+    with pytest.raises(VwlError, match=r"line 3: the mask .*truth/b\.png of image 'b' is missing"):
+        prepare_folder(photos, table(photos, "image,labels\na,x\nb,x\n"), masks=photos.parent / "truth")
+    index, _ = prepare_folder(photos, table(photos, "image,labels,split\na,x,train\nb,,test\n"), masks=photos.parent / "truth")
+    assert index.rows[1].mask is None
+
+
+def test_two_files_that_differ_in_extension_need_it_in_the_table(photos):
+    Image.new("RGB", (8, 6)).save(photos / "a.png")
+    with pytest.raises(VwlError, match="there is no image 'a'"):
+        prepare_folder(photos, table(photos, "image,labels\na,x\n"))
+    assert prepare_folder(photos, table(photos, "image,labels\na.png,x\n"))[0].rows[0].image == "a.png"
+
+
+def test_a_folder_without_images_a_wrong_share_and_wrong_classes_are_refused(photos):
+    text = table(photos, "image,labels\na,x\n")
+    (photos.parent / "empty").mkdir()
+    with pytest.raises(VwlError, match="holds no image at all"):
+        prepare_folder(photos.parent / "empty", text)
+    with pytest.raises(VwlError, match=r"share of images for val is 1\.5"):
+        prepare_folder(photos, text, val_share=1.5)
+    with pytest.raises(VwlError, match=r"absent\.csv"):
+        prepare_folder(photos, photos / "absent.csv")
+    classes = photos.parent / "classes.txt"
+    for content, message in (("y\n", "class 'x' is not in"), ("x\nx\n", "names class 'x' twice"), ("\n", "names no class")):
+        classes.write_text(content)
+        with pytest.raises(VwlError, match=message):
+            prepare_folder(photos, text, classes=classes)
+    text = table(photos, "image,labels,split\na,x,val\n")
+    with pytest.raises(VwlError, match="share for val cannot be given too"):
+        prepare_folder(photos, text, val_share=0.1)
+
+
+def test_the_common_root_is_the_deepest_shared_folder():
+    assert common_root(Folder("/data/a/b"), Folder("/data/a/c")).uri == "/data/a"
+    assert common_root(Folder("/data/a"), Folder("/data/ab")).uri == "/data"
+    assert common_root(Folder("/data/a"), Folder("/data/a")).uri == "/data/a"
+    assert common_root(Folder("/data"), Folder("/home")).uri == "/"
+    with pytest.raises(VwlError, match="no folder in common"):
+        common_root(Folder("file:///data/a"), Folder("/data/a"))

@@ -1,0 +1,165 @@
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.helpers import tiny_scenes
+from vwl.data.index import Row, decode_image, make_index, read_index, write_index
+from vwl.errors import VwlError
+from vwl.store import Folder, voc_palette
+
+CLASSES = ("background", "cat", "dog")
+ROWS = (Row("a", "p/a.jpg", (1, 2), "m/a.png", "train"), Row("b", "p/b.jpg", (), None, "test"), Row("c", "p/c.jpg", (2,), None, "aug"))
+
+
+def index_of(*rows, root="/data"):
+    return make_index(rows, CLASSES, root, "my data")
+
+
+def encoded(array_or_image, kind="PNG", **options):
+    image = array_or_image if isinstance(array_or_image, Image.Image) else Image.fromarray(array_or_image)
+    sink = io.BytesIO()
+    image.save(sink, format=kind, **options)
+    return sink.getvalue()
+
+
+def test_an_index_comes_back_as_it_was_written(tmp_path):
+    index = index_of(*ROWS)
+    write_index(index, tmp_path / "deep/index.parquet")
+    again = read_index(str(tmp_path / "deep/index.parquet"))
+    assert (again.rows, again.classes, again.palette, again.source) == (index.rows, CLASSES, tuple(voc_palette()), "my data")
+    assert again.root.uri == "/data"
+    assert again.fingerprint() == index.fingerprint()
+    assert not list(tmp_path.rglob(".part-*"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sets(st.integers(1, 2)), min_size=1, max_size=6), st.text("abcé -_.", min_size=1).filter(lambda t: not t.startswith("."))
+)
+def test_any_labels_and_names_come_back(tmp_path_factory, labels, name):
+    path = tmp_path_factory.mktemp("index") / "index.parquet"
+    rows = [Row(f"{name}{i}", f"{name}/{i}.jpg", tuple(sorted(ids)), None, "train") for i, ids in enumerate(labels)]
+    write_index(index_of(*rows), path)
+    assert list(read_index(path).rows) == rows
+
+
+def test_the_fingerprint_knows_rows_and_classes_but_not_the_place():
+    base = index_of(*ROWS).fingerprint()
+    assert index_of(*ROWS, root="/elsewhere").fingerprint() == base
+    assert index_of(*ROWS[::-1]).fingerprint() != base
+    assert index_of(*ROWS[:2]).fingerprint() != base
+    assert make_index(ROWS, ("background", "cat", "wolf"), "/data", "my data").fingerprint() != base
+
+
+def test_splits_add_up():
+    index = index_of(*ROWS)
+    assert [row.image_id for row in index.split("train")] == ["a"]
+    assert [row.image_id for row in index.split("train_aug")] == ["a", "c"]
+    assert [row.image_id for row in index.split("all")] == ["a", "b", "c"]
+    with pytest.raises(VwlError, match=r"no images in split 'val' \(it has aug, test, train\)"):
+        index.split("val")
+
+
+def test_class_names_give_ids_and_unknown_ones_a_suggestion():
+    assert index_of(*ROWS).class_ids(["dog", "cat"]) == [2, 1]
+    with pytest.raises(VwlError, match="unknown class 'dgo'; did you mean 'dog'"):
+        index_of(*ROWS).class_ids(["dgo"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "my data: there is no image at all"),
+        ([ROWS[0], ROWS[0]], "image id 'a' is listed twice"),
+        ([ROWS[0], ROWS[0], ROWS[1], ROWS[1]], r"image id 'a' is listed twice \(and 1 more\)"),
+        ([Row("a", "a.jpg", (3,), None, "train")], "image a has label 3, but the classes are 1 to 2"),
+        ([Row("a", "a.jpg", (0,), None, "train")], "image a has label 0"),
+        ([Row("a", "../a.jpg", (1,), None, "train")], r"the path '\.\./a\.jpg' of image a leaves the root"),
+        ([Row("a", "a.jpg", (1,), "/etc/a.png", "train")], r"the path '/etc/a\.png' of image a leaves the root"),
+        ([Row("a", "x/../../a.jpg", (1,), None, "train")], "leaves the root"),
+        ([Row("x/a", "a.jpg", (1,), None, "train")], "image id 'x/a' is no plain name"),
+        ([Row("..", "a.jpg", (1,), None, "train")], r"image id '\.\.' is no plain name"),
+    ],
+)
+def test_bad_rows_are_refused_by_name(rows, message):
+    with pytest.raises(VwlError, match=message):
+        index_of(*rows)
+
+
+def test_a_table_that_is_not_there_or_no_index_is_refused(tmp_path):
+    with pytest.raises(VwlError, match=r"no index table at .*gone\.parquet; make one with: vwl data prepare"):
+        read_index(tmp_path / "gone.parquet")
+    (tmp_path / "text.parquet").write_text("no parquet at all")
+    pq.write_table(pa.table({"image_id": ["a"]}), tmp_path / "other.parquet")
+    metadata = {b"vwl": json.dumps({"classes": CLASSES}).encode()}
+    pq.write_table(pa.table({"image_id": ["a"]}).replace_schema_metadata(metadata), tmp_path / "part.parquet")
+    for name in ("text", "other", "part"):
+        with pytest.raises(VwlError, match=f"{name}.parquet is not an index table"):
+            read_index(tmp_path / f"{name}.parquet")
+
+
+def test_a_table_that_was_tampered_with_cannot_leave_the_root(tmp_path):
+    write_index(index_of(*ROWS), tmp_path / "index.parquet")
+    table = pq.read_table(tmp_path / "index.parquet")
+    paths = pa.array(["../../secret.jpg", "p/b.jpg", "p/c.jpg"])
+    pq.write_table(table.set_column(1, "image", paths), tmp_path / "index.parquet")
+    with pytest.raises(VwlError, match="leaves the root folder"):
+        read_index(tmp_path / "index.parquet")
+
+
+def test_photographs_and_masks_are_read_from_below_the_root(tmp_path):
+    index = tiny_scenes(tmp_path / "scenes", 1, 0)
+    write_index(index, tmp_path / "index.parquet")
+    again = read_index(tmp_path / "index.parquet")
+    row = again.rows[0]
+    image, mask = again.read_image(row), again.read_mask(row)
+    assert image.mode == "RGB"
+    assert mask.shape == image.size[::-1]
+    assert mask.dtype == np.uint8
+    with pytest.raises(VwlError, match="image b has no mask"):
+        index_of(*ROWS).read_mask(ROWS[1])
+    with pytest.raises(VwlError, match=r"cannot read /data/p/a\.jpg"):
+        index_of(*ROWS).read_image(ROWS[0])
+
+
+GREY = np.linspace(0, 255, 48).astype(np.uint8).reshape(6, 8)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(GREY),
+        encoded(GREY, "JPEG", quality=100),
+        encoded(GREY.astype(np.uint16) * 257),
+        encoded(GREY.astype(np.float32) * 7, "TIFF"),
+        encoded(Image.fromarray(GREY).convert("RGB").quantize(256)),
+        encoded(Image.merge("RGBA", [Image.fromarray(GREY)] * 4)),
+        encoded(Image.merge("LA", [Image.fromarray(GREY)] * 2)),
+        encoded(Image.merge("RGB", [Image.fromarray(GREY)] * 3).convert("CMYK"), "TIFF"),
+    ],
+    ids=["grey", "grey jpeg", "16 bit", "float", "palette", "rgba", "grey with alpha", "cmyk"],
+)
+def test_every_kind_of_file_becomes_8_bit_rgb_of_the_same_grey_values(data):
+    image = decode_image(data, "x")
+    assert (image.mode, image.size) == ("RGB", (8, 6))
+    assert np.abs(np.asarray(image).astype(int) - GREY[..., None]).max() <= 2
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", encoded(GREY)[:60], encoded(np.zeros((200, 200), np.uint8) + 7, "JPEG")[:-200]])
+def test_a_truncated_file_or_one_that_is_no_image_is_named(data):
+    with pytest.raises(VwlError, match=r"image holiday\.jpg cannot be read"):
+        decode_image(data, "holiday.jpg")
+
+
+def test_masks_of_colours_are_refused(tmp_path):
+    (tmp_path / "m.png").write_bytes(encoded(Image.new("RGB", (4, 4))))
+    index = make_index([Row("a", "a.jpg", (1,), "m.png", "val")], CLASSES, Folder(tmp_path), "my data")
+    with pytest.raises(VwlError, match=r"mask m\.png has mode RGB"):
+        index.read_mask(index.rows[0])

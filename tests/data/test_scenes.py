@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+
+from tests.helpers import tiny_scenes
+from vwl.data.animals import ANIMALS, draw_scene
+from vwl.data.check import check_index
+from vwl.data.scenes import prepare_scenes
+from vwl.errors import VwlError
+
+TINY = {"heights": (64, 80), "widths": (72, 96), "num_classes": 2}
+
+
+def drawn(number, num_classes=4):
+    return draw_scene(np.random.default_rng((0, number)), 96, 120, num_classes)
+
+
+def test_scenes_pass_their_own_check(tmp_path):
+    index = tiny_scenes(tmp_path)
+    assert [row.split for row in index.rows] == ["train"] * 6 + ["val"] * 3
+    assert check_index(index) == []
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
+    def files(name, seed):
+        index, _ = prepare_scenes(tmp_path / name, 3, 1, seed=seed, **TINY)
+        return [index.root.read(path) for row in index.rows for path in (row.image, row.mask)]
+
+    assert files("a", 0) == files("b", 0)
+    assert not set(files("a", 0)) & set(files("c", 1))
+
+
+def test_a_larger_set_contains_the_smaller_one(tmp_path):
+    small, _ = prepare_scenes(tmp_path, 2, 1, **TINY)
+    large, notes = prepare_scenes(tmp_path, 4, 1, **TINY)
+    assert set(small.rows) < set(large.rows)
+    assert notes == ["drew 2 scenes, kept 3 that were there"]
+
+
+def test_a_set_that_was_cut_off_is_completed_and_what_was_there_is_not_touched(tmp_path):
+    index, _ = prepare_scenes(tmp_path, 3, 0, **TINY)
+    before = index.root.read(index.rows[1].mask)
+    index.root.delete(index.rows[1].mask)
+    kept = (tmp_path / index.rows[0].image).stat().st_mtime_ns
+    again, notes = prepare_scenes(tmp_path, 3, 0, **TINY)
+    assert (again.rows, again.classes) == (index.rows, index.classes)
+    assert again.root.read(index.rows[1].mask) == before
+    assert (tmp_path / index.rows[0].image).stat().st_mtime_ns == kept
+    assert notes == ["drew 1 scenes, kept 2 that were there"]
+
+
+def test_every_picture_holds_one_to_three_classes_and_some_hold_more_than_one():
+    counts = [len(set(np.unique(drawn(number)[1])) - {0}) for number in range(40)]
+    assert set(counts) == {1, 2, 3}
+
+
+def test_an_animal_stands_out_from_the_ground_along_its_outline():
+    inside, outside = [], []
+    for number in range(20):
+        picture, mask = drawn(number)
+        grey = picture.astype(float).mean(2)
+        step = np.abs(np.diff(grey, axis=1))
+        edge = (mask[:, 1:] > 0) != (mask[:, :-1] > 0)
+        inside.append(step[edge].mean())
+        outside.append(step[(mask[:, 1:] == 0) & (mask[:, :-1] == 0)].mean())
+    assert np.mean(inside) > 4 * np.mean(outside)
+
+
+def test_a_class_has_its_own_face_colours_and_shares_its_skin_with_one_other():
+    faces = [colour for animal in ANIMALS for colour in animal.face_colours]
+    assert len(set(faces)) == len(faces)
+    skins = [animal.skin for animal in ANIMALS]
+    assert skins[0::2] == skins[1::2]
+    assert len(set(skins)) == len(ANIMALS) / 2
+    for animal in ANIMALS:
+        assert animal.head**2 < 0.5 * animal.body  # areas, the body's half length being 1
+
+
+def test_most_pixels_of_an_animal_are_not_its_head():
+    shares = []
+    for number in range(30):
+        picture, mask = drawn(number, num_classes=1)  # beetles: red and white rings on the head
+        pixels = picture[mask == 1].astype(int)
+        red, green, blue = pixels.T
+        head = (red > 150) & ((np.abs(green - blue) < 60) & ((green < 90) | (green > 170)))
+        shares.append(head.mean())
+    assert 0.02 < np.median(shares) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_classes": 7}, "1 to 6 classes, not 7"),
+        ({"num_train": -1}, "cannot be negative"),
+        ({"heights": (90, 80)}, "heights of scenes are a range"),
+        ({"widths": (8, 80)}, "from at least 32 pixels"),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path, settings, message):
+    with pytest.raises(VwlError, match=message):
+        prepare_scenes(tmp_path, **{"num_train": 1, "num_val": 0, **TINY, **settings})
+
+
+def test_a_folder_with_scenes_of_other_settings_is_refused(tmp_path):
+    prepare_scenes(tmp_path, 1, 0, **TINY)
+    with pytest.raises(VwlError, match=r"other settings \(see scenes.json"):
+        prepare_scenes(tmp_path, 1, 0, seed=5, **TINY)
+
+
+def test_no_scene_at_all_is_refused(tmp_path):
+    with pytest.raises(VwlError, match="no image at all"):
+        prepare_scenes(tmp_path, 0, 0, **TINY)
