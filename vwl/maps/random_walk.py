@@ -1,0 +1,177 @@
+"""Random walk: score maps spread over the photograph as far as the boundary map lets them (IRNet, paper section 4.2).
+
+The transition matrix T is A^beta (affinities, diagonal 1, outside the image 0) divided by its column sums, and the result is
+maps * (1 - edge) * T^steps. T is never built: it is a stencil of the pairs' weights, and its power is a Chebyshev series. T is
+similar to the symmetric matrix S = D^-1/2 A^beta D^-1/2, whose eigenvalues lie in [-1, 1]; there x^n = sum_k c_k T_k(x) with
+c_k = 2^(1-n) binomial(n, (n-k)/2), and the c_k that are left out bound the error. 256 steps take 70 products instead of 256.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from math import lgamma, log
+from typing import Any
+
+import numpy as np
+
+from vwl.maps.affinity import affinities, pair_offsets
+
+_BLOCK = 512
+"""Cells worked on at a time: the accumulator stays in the processor's innermost cache."""
+_UNROLLED = 4
+"""Offsets per pass over the accumulator."""
+_NOTHING = 1e-20
+"""Weights below this are taken as 0: near the end of float32's range arithmetic is several times slower."""
+
+
+def walk(
+    maps: np.ndarray,
+    edge: np.ndarray,
+    radius: int = 5,
+    exponent: float = 10.0,
+    steps: int = 256,
+    tolerance: float = 1e-5,
+    dtype: type[np.float32] | type[np.float64] = np.float32,
+) -> np.ndarray:
+    """Return the maps after `steps` steps of the random walk.
+
+    Args:
+        maps: (K, h, w) scores; K may be 0.
+        edge: (h, w) boundary scores, 0..1.
+        radius: pairs nearer than this many cells are connected.
+        exponent: beta, the power of the affinities; above 0.
+        steps: power of the transition matrix, 1 or more.
+        tolerance: bound of the truncated series, see `chebyshev_coefficients`.
+        dtype: of the arithmetic. float32 is within 1e-4 of the maps' maximum of the exact result.
+
+    Returns:
+        (K, h, w) of `dtype`.
+    """
+    if maps.shape[1:] != edge.shape:
+        raise ValueError(f"maps of {maps.shape[1:]} cells, boundary map of {edge.shape}")
+    if exponent <= 0:
+        raise ValueError("the exponent must be above 0: pairs across the image's rim have affinity 0")
+    height, width = edge.shape
+    layout = _Layout(height, width, radius - 1)
+    shifts = np.array([layout.shift(dy, dx) for dy, dx in pair_offsets(radius)], np.int64)
+    pairs = affinities(edge.astype(dtype), radius)
+    pairs[pairs < _NOTHING ** (1 / exponent)] = 0
+    weights = layout.flat(pairs ** dtype(exponent))
+    # In float64 whatever `dtype` is: a rounding error of the degrees would enter each of the steps with the same sign.
+    degrees = np.ones(layout.length)
+    for weight, shift in zip(weights, shifts, strict=True):
+        degrees += weight
+        degrees[shift:] += weight[:-shift]
+    inverse_root = 1 / np.sqrt(degrees)
+    for weight, shift in zip(weights, shifts, strict=True):
+        weight[:-shift] *= inverse_root[:-shift] * inverse_root[shift:]
+    # Far from the objects the maps would decay to the slow end of float32's range (see `_NOTHING`): they are lifted by a constant,
+    # which the walk keeps, since the columns of T sum to 1.
+    start = maps * (1 - edge.astype(np.float64))
+    lift = 1e-10 * start.max(axis=(1, 2), keepdims=True, initial=0)
+    state = layout.flat((start + lift).astype(dtype)) / inverse_root.astype(dtype)
+    unused = -len(weights) % _UNROLLED
+    weights, shifts = np.pad(weights, ((0, unused), (0, 0))), np.pad(shifts, (0, unused))
+    coefficients = chebyshev_coefficients(steps, tolerance).astype(dtype)
+    _expansion()(weights, (1 / degrees).astype(dtype), shifts, state, coefficients, layout.margin)
+    return (layout.cells(state * inverse_root) - lift).astype(dtype)
+
+
+def chebyshev_coefficients(steps: int, tolerance: float) -> np.ndarray:
+    """Return c_0..c_d of x^steps in Chebyshev polynomials, float64, with the least d at which the rest sums to at most `tolerance`.
+
+    Since every polynomial is at most 1 on [-1, 1], that rest bounds the series' error there. d is at most `steps`.
+    """
+    if steps < 1 or tolerance < 0:
+        raise ValueError("steps must be 1 or more, and the tolerance not negative")
+    coefficients = np.zeros(steps + 1)
+    for k in range(steps % 2, steps + 1, 2):
+        logarithm = (1 - steps) * log(2) + lgamma(steps + 1) - lgamma((steps - k) / 2 + 1) - lgamma((steps + k) / 2 + 1)
+        coefficients[k] = np.exp(logarithm) / (2 if k == 0 else 1)
+    tails = coefficients[::-1].cumsum()[::-1]  # tails[k]: the error if c_k is the first left out
+    left_out = np.flatnonzero(tails <= tolerance)
+    return coefficients[: max(int(left_out[0]), 1) if len(left_out) else steps + 1]
+
+
+class _Layout:
+    """Grids as flat arrays: rows one after the other with empty cells between them and at both ends, so that an offset is one shift."""
+
+    def __init__(self, height: int, width: int, border: int) -> None:
+        self.height, self.width, self.pitch = height, width, width + border
+        self.margin = self.shift(border, border)
+        self.length = 2 * self.margin + -(-height * self.pitch // _BLOCK) * _BLOCK
+
+    def shift(self, dy: int, dx: int) -> int:
+        """Distance in the flat array to the cell `dy` rows below and `dx` columns to the right."""
+        return dy * self.pitch + dx
+
+    def flat(self, grids: np.ndarray) -> np.ndarray:
+        """(N, h, w) to (N, length)."""
+        filled = np.zeros((len(grids), self.length), grids.dtype)
+        self.cells(filled)[...] = grids
+        return filled
+
+    def cells(self, flat: np.ndarray) -> np.ndarray:
+        """View (N, h, w) of (N, length)."""
+        rows = flat[:, self.margin : self.margin + self.height * self.pitch]
+        return rows.reshape(len(flat), self.height, self.pitch)[..., : self.width]
+
+
+@cache
+def _expansion() -> Callable[..., None]:
+    """The compiled `_expand`; machine code is kept beside the source or in the user's cache folder, if one of them can be written."""
+    from numba import njit
+
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}}
+    try:
+        return njit(cache=True, **options)(_expand)
+    except RuntimeError:
+        return njit(**options)(_expand)
+
+
+def _expand(
+    weights: np.ndarray, diagonal: np.ndarray, shifts: np.ndarray, state: np.ndarray, coefficients: np.ndarray, margin: int
+) -> None:
+    """Replace `state` x (K, L) by sum_k c_k T_k(S) x; compiled, see `_expansion`.
+
+    Args:
+        weights: (P, L), P a multiple of 4: S between each cell and the one `shifts` further on.
+        diagonal: (L,) of S.
+        shifts: (P,) cells.
+        state: (K, L), 0 outside the image.
+        coefficients: (d + 1,).
+        margin: empty cells at both ends of a row of L, at least the largest shift; the rest is a multiple of the block.
+    """
+    num_maps, length = state.shape
+    current, previous = state.copy(), np.zeros_like(state)
+    state *= coefficients[0]
+    factor = coefficients.dtype.type(1)
+    total = np.empty(_BLOCK, state.dtype)
+    for k in range(1, len(coefficients)):
+        for start in range(margin, length - margin, _BLOCK):
+            stop = start + _BLOCK
+            for m in range(num_maps):
+                x = current[m]
+                here, middle = x[start:stop], diagonal[start:stop]
+                for i in range(_BLOCK):
+                    total[i] = middle[i] * here[i]
+                for p in range(0, len(shifts), 4):
+                    s0, s1, s2, s3 = shifts[p], shifts[p + 1], shifts[p + 2], shifts[p + 3]
+                    a0, b0 = weights[p, start:stop], weights[p, start - s0 : stop - s0]
+                    a1, b1 = weights[p + 1, start:stop], weights[p + 1, start - s1 : stop - s1]
+                    a2, b2 = weights[p + 2, start:stop], weights[p + 2, start - s2 : stop - s2]
+                    a3, b3 = weights[p + 3, start:stop], weights[p + 3, start - s3 : stop - s3]
+                    x0, y0 = x[start + s0 : stop + s0], x[start - s0 : stop - s0]
+                    x1, y1 = x[start + s1 : stop + s1], x[start - s1 : stop - s1]
+                    x2, y2 = x[start + s2 : stop + s2], x[start - s2 : stop - s2]
+                    x3, y3 = x[start + s3 : stop + s3], x[start - s3 : stop - s3]
+                    for i in range(_BLOCK):
+                        total[i] += (
+                            a0[i] * x0[i] + b0[i] * y0[i] + a1[i] * x1[i] + b1[i] * y1[i]
+                            + a2[i] * x2[i] + b2[i] * y2[i] + a3[i] * x3[i] + b3[i] * y3[i]
+                        )  # fmt: skip
+                before, result, c = previous[m, start:stop], state[m, start:stop], coefficients[k]
+                for i in range(_BLOCK):
+                    before[i] = factor * total[i] - before[i]
+                    result[i] += c * before[i]
+        current, previous = previous, current
+        factor = coefficients.dtype.type(2)
