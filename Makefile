@@ -39,7 +39,8 @@ pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file() or sys.exit("h
 	  "$$found" -m venv --clear .venv; \
 	fi
 	@$(BIN)/uv --version 2>/dev/null | grep -q '^uv $(UV_VERSION)\b' || $(BIN)/python -m pip install --quiet 'uv==$(UV_VERSION)'
-	$(BIN)/uv pip install --python $(BIN)/python -r requirements.lock
+	@# compiled once here: without .pyc files every process (and every Ray worker) pays some ten seconds of imports
+	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -r requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps -e .
 	@touch $@
 
