@@ -1,0 +1,159 @@
+"""Dense CRF: masks follow the photograph's colours (Krähenbühl and Koltun 2011); refines CAMs, IRNet's labels and the segmentation.
+
+The paper uses it after the class activation maps (Table 1, +CRF), for IRNet's training labels and after DeepLabV2 (section 4.2).
+This is the one wrapper round pydensecrf: it copies what Ray hands out read-only and keeps the cases that package fails on.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vwl.errors import VwlError
+from vwl.maps.cam import decide
+from vwl.recipe import CrfKernels, IrnetLabels
+from vwl.store import IGNORE
+
+_LEAST_PROBABILITY = 1e-5
+"""Smaller probabilities are taken as this one, so that no label is ruled out before the colours are looked at."""
+
+
+def crf_probabilities(image: np.ndarray, probabilities: np.ndarray, kernels: CrfKernels) -> np.ndarray:
+    """Refine the labels' probabilities by mean-field inference.
+
+    Args:
+        image: (H, W, 3) uint8 photograph.
+        probabilities: (L, H, W), at least one label; their negative logarithms are the unary energies.
+        kernels: pairwise terms (Potts) and number of iterations.
+
+    Returns:
+        (L, H, W) float32, summing to 1 over the labels.
+
+    Raises:
+        ValueError: image and probabilities do not fit each other.
+        VwlError: pydensecrf is not installed.
+    """
+    unary = -np.log(np.clip(probabilities, _LEAST_PROBABILITY, 1), dtype=np.float32)
+    return _Field(image, len(unary), kernels).infer(unary)
+
+
+def crf_labels(image: np.ndarray, labels: np.ndarray, num_labels: int, confidence: float, kernels: CrfKernels) -> np.ndarray:
+    """Refine a hard labelling, each pixel's label having the probability `confidence` and the others sharing the rest evenly.
+
+    Args:
+        image: (H, W, 3) uint8 photograph.
+        labels: (H, W) uint8 positions 0..num_labels - 1.
+        num_labels: L, 1 or more.
+        confidence: between 0 and 1, both excluded.
+        kernels: pairwise terms and number of iterations.
+
+    Returns:
+        (H, W) uint8 positions.
+
+    Raises:
+        ValueError: image and labels do not fit each other.
+        VwlError: the confidence is out of range, or pydensecrf is not installed.
+    """
+    return _relabel(_Field(image, num_labels, kernels), labels, confidence)
+
+
+def cam_crf(
+    image: np.ndarray, maps: np.ndarray, class_ids: Sequence[int], background: float, sharpness: float, kernels: CrfKernels
+) -> np.ndarray:
+    """Turn class activation maps into a mask: softmax over a constant background and the maps, dense CRF, argmax.
+
+    Args:
+        image: (H, W, 3) uint8 photograph.
+        maps: (K, H, W) scores, 0..1.
+        class_ids: the object class of each map.
+        background: score of the background; 0.15 in the published code.
+        sharpness: the scores are multiplied by this before the softmax; 1 in the published code.
+        kernels: pairwise terms and number of iterations.
+
+    Returns:
+        (H, W) uint8 class ids.
+    """
+    scores = np.concatenate([np.full((1, *maps.shape[1:]), background, np.float32), maps.astype(np.float32)]) * np.float32(sharpness)
+    exponentials = np.exp(scores - scores.max(axis=0))
+    refined = crf_probabilities(image, exponentials / exponentials.sum(axis=0), kernels)
+    return _ids(refined.argmax(axis=0), class_ids)
+
+
+def irnet_labels(image: np.ndarray, maps: np.ndarray, class_ids: Sequence[int], settings: IrnetLabels) -> np.ndarray:
+    """Return IRNet's training labels: only what two thresholds agree on after dense CRF.
+
+    A pixel has an object's label if the strict foreground threshold gives it one, is background if the lenient background
+    threshold gives it none, and is ignored in between.
+
+    Args:
+        image: (H, W, 3) uint8 photograph.
+        maps: (K, H, W) scores, 0..1, at the photograph's size.
+        class_ids: the object class of each map.
+        settings: thresholds, confidence and kernels.
+
+    Returns:
+        (H, W) uint8 class ids, 255 ignored.
+    """
+    # One field for both: the photograph's lattice, a third of the time, is built once.
+    field = _Field(image, len(maps) + 1, settings.kernels)
+    positions = range(1, len(maps) + 1)
+    strict, lenient = (
+        _relabel(field, decide(maps, positions, threshold), settings.confidence)
+        for threshold in (settings.foreground_threshold, settings.background_threshold)
+    )
+    unsure = (strict == 0) & (lenient != 0)
+    return np.where(unsure, np.uint8(IGNORE), _ids(strict, class_ids))
+
+
+class _Field:
+    """A photograph's dense CRF, without unary energies."""
+
+    def __init__(self, image: np.ndarray, num_labels: int, kernels: CrfKernels) -> None:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise ValueError(f"a photograph is (H, W, 3) uint8, this is {image.shape} {image.dtype}")
+        self.shape = (num_labels, image.shape[0], image.shape[1])
+        self.iterations = kernels.iterations
+        self.field: Any = None
+        if num_labels > 1:  # one label needs no inference, and pydensecrf divides by zero
+            self.field = _densecrf().DenseCRF2D(image.shape[1], image.shape[0], num_labels)
+            self.field.addPairwiseGaussian(sxy=kernels.gaussian_sxy, compat=kernels.gaussian_compat)
+            self.field.addPairwiseBilateral(
+                sxy=kernels.bilateral_sxy,
+                srgb=kernels.bilateral_srgb,
+                rgbim=np.array(image, order="C"),
+                compat=kernels.bilateral_compat,
+            )
+
+    def infer(self, unary: np.ndarray) -> np.ndarray:
+        """Return probabilities (L, H, W) float32 for unary energies (L, H, W) float32."""
+        if unary.shape != self.shape:
+            raise ValueError(f"unary energies {unary.shape} do not fit labels and photograph {self.shape}")
+        if self.field is None:
+            return np.ones(self.shape, np.float32)
+        self.field.setUnaryEnergy(np.array(unary.reshape(len(unary), -1), dtype=np.float32, order="C"))
+        return np.array(self.field.inference(self.iterations), dtype=np.float32).reshape(self.shape)
+
+
+def _relabel(field: _Field, labels: np.ndarray, confidence: float) -> np.ndarray:
+    if not 0 < confidence < 1:
+        raise VwlError(f"irnet_labels.confidence = {confidence} must lie between 0 and 1, both excluded")
+    num_labels = field.shape[0]
+    assert labels.max(initial=0) < num_labels
+    others = (1 - confidence) / max(num_labels - 1, 1)
+    own = np.arange(num_labels)[:, None, None] == labels
+    return field.infer(np.where(own, -np.log(confidence), -np.log(others)).astype(np.float32)).argmax(axis=0).astype(np.uint8)
+
+
+def _ids(positions: np.ndarray, class_ids: Sequence[int]) -> np.ndarray:
+    return np.array([0, *class_ids], np.uint8)[positions]
+
+
+def _densecrf() -> Any:
+    try:
+        from pydensecrf import densecrf
+    except ImportError:
+        raise VwlError(
+            "dense CRF needs the package pydensecrf2, which is built with a C++ compiler: pip install pydensecrf2 "
+            "(or go without it: segment.crf=false, and masks of the plain maps)"
+        ) from None
+    return densecrf
