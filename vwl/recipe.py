@@ -253,6 +253,11 @@ def builtin_recipes() -> list[str]:
     return sorted(entry.name[:-5] for entry in resources.files("vwl.recipes").iterdir() if entry.name.endswith(".yaml"))
 
 
+def recipe_summary(name: str) -> str:
+    """Return the first line of a built-in recipe's comment."""
+    return _text(name).partition("\n")[0].removeprefix("#").strip()
+
+
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by built-in name or file path and apply ``section.key=value`` overrides.
 

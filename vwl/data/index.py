@@ -184,11 +184,12 @@ def read_index(path: str | Path) -> Index:
     try:
         table = pq.read_table(pa.BufferReader(folder.read(name)))
         about = json.loads(table.schema.metadata[b"vwl"])
+        classes, root, source, palette = (about[key] for key in ("classes", "root", "source", "palette"))
         columns = [table[field.name].to_pylist() for field in _SCHEMA]
-    except (pa.ArrowInvalid, KeyError, TypeError) as error:
+    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
         raise VwlError(f"{path} is not an index table made by vwl data prepare ({error})") from None
     rows = (Row(i, image, tuple(labels), mask, split) for i, image, labels, mask, split in zip(*columns, strict=True))
-    return make_index(rows, about["classes"], about["root"], about["source"], about["palette"])
+    return make_index(rows, classes, root, source, palette)
 
 
 def _parted(path: str | Path) -> tuple[Folder, str]:

@@ -1,0 +1,80 @@
+"""Hands the shards of an inference stage to Ray Data: a pool of actors, each with the stage's network, writes them."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import ray.data
+
+from vwl.engine.session import cluster_cpus, cluster_gpus
+from vwl.errors import VwlError
+from vwl.inference.build import NETWORK_STAGES, MapSpec, build_stage
+from vwl.inference.runner import Shard, process
+
+Report = Callable[[str, int, int, str], None]
+_NO_PROGRESS_TIMEOUT = 300
+_MAX_RESTARTS = 3
+
+
+def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Report) -> None:
+    """Run shards through a stage on the connected cluster; `images_done` are counted in the progress from the start.
+
+    Raises:
+        VwlError: the stage cannot be built or its results cannot be written.
+    """
+    gpus = cluster_gpus() if spec.stage in NETWORK_STAGES else 0
+    pool = min(len(shards), gpus or cluster_cpus())
+    context = ray.data.DataContext.get_current()
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    context.execution_options.verbose_progress = False
+    os.environ.setdefault("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", str(_NO_PROGRESS_TIMEOUT))
+    total = images_done + sum(len(shard.rows) for shard in shards)
+    todo = ray.data.from_items([{"shard": number} for number in range(len(shards))], override_num_blocks=len(shards))
+    results = todo.map_batches(
+        _Actor,
+        fn_constructor_args=(spec, ray.put(shards)),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=pool),
+        # Less than a whole CPU each, so that Ray Data's own small tasks always find a place.
+        num_cpus=0.9,
+        num_gpus=1 if gpus else 0,
+        max_restarts=_MAX_RESTARTS,
+        max_task_retries=_MAX_RESTARTS,
+    )
+    report(spec.stage, images_done, total, "")
+    failed = 0
+    for batch in results.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+        for mistake in batch["mistake"]:
+            if mistake:
+                raise VwlError(str(mistake))
+        images_done += int(batch["images"].sum())
+        failed += int(batch["failed"].sum())
+        report(spec.stage, images_done, total, f"{failed} failed" if failed else "")
+
+
+class _Actor:
+    """Builds the stage once and runs shards by number."""
+
+    def __init__(self, spec: MapSpec, shards: Any) -> None:
+        self._spec, self._shards = spec, ray.get(shards)
+        self._stage, self._mistake = None, ""
+        try:
+            self._stage = build_stage(spec)
+        except VwlError as error:
+            self._mistake = str(error)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        images, failed = 0, 0
+        mistake = self._mistake
+        for number in batch["shard"]:
+            shard: Shard = self._shards[int(number)]
+            if self._stage is None:
+                break
+            try:
+                failed += len(process(self._stage, shard, self._spec.run / self._spec.stage, self._spec.index.palette))
+            except VwlError as error:
+                mistake = str(error)
+            images += len(shard.rows)
+        return {"images": [images], "failed": [failed], "mistake": [mistake]}

@@ -1,0 +1,68 @@
+"""One Ray session for a command: a local Ray is started when no address is given, and stopped at the end."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from vwl.errors import VwlError
+
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+"""Quiet progress (ours is shown), quick polls, and workers that stay in the driver's folder."""
+_OBJECT_STORE = 512 * 2**20
+
+
+@contextmanager
+def session(address: str | None, cpus: int | None = None) -> Iterator[None]:
+    """Connect to the cluster at `address` (or RAY_ADDRESS), or start a local Ray with `cpus` CPUs for the block.
+
+    Raises:
+        VwlError: there is no cluster at the address.
+    """
+    for key, value in _SETTINGS.items():
+        os.environ.setdefault(key, value)
+    address = address or os.environ.get("RAY_ADDRESS")
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            # A local Ray is reached from this machine only; a token file left in the home folder would confuse later clusters.
+            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+            ray.init(
+                num_cpus=cpus or os.cpu_count(),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (ConnectionError, RuntimeError) as error:
+        where = f"no Ray cluster answers at {address}" if address else "a local Ray could not be started"
+        raise VwlError(f"{where} ({str(error).splitlines()[0]})") from None
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cluster_cpus() -> int:
+    """Return the CPUs of the connected cluster."""
+    return int(ray.cluster_resources().get("CPU", 0))
+
+
+def cluster_gpus() -> int:
+    """Return the GPUs of the connected cluster."""
+    return int(ray.cluster_resources().get("GPU", 0))

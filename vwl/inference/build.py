@@ -1,0 +1,101 @@
+"""From a stage's name to its callable: networks are loaded from the run folder where the stage is built, on the worker."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from vwl.data.index import Index
+from vwl.inference.cam import CamStage
+from vwl.inference.crf import CrfStage
+from vwl.inference.irnet_labels import IrnetLabelsStage
+from vwl.inference.masks import MasksStage
+from vwl.inference.segment import SegmentStage
+from vwl.inference.stage import Stage
+from vwl.inference.walk import WalkStage
+from vwl.models.classifier import Classifier
+from vwl.models.deeplab import DeepLabV2
+from vwl.models.irnet import BoundaryNet
+from vwl.recipe import Backbone, Recipe
+from vwl.store import Folder, MapReader
+from vwl.training.checkpoint import load
+from vwl.training.distributed import device
+
+NETWORK_STAGES = frozenset({"cam", "walk", "segment"})
+"""Stages that run a network and so want a GPU where there is one."""
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """An inference stage, as it is sent to workers.
+
+    Attributes:
+        stage: `cam`, `crf`, `irnet-labels`, `walk`, `masks` or `segment`.
+        recipe: all settings.
+        index: the data set.
+        run: the run folder, whose sub-folders hold what earlier stages made.
+        threshold: resolved background score (crf, masks).
+    """
+
+    stage: str
+    recipe: Recipe
+    index: Index
+    run: Folder
+    threshold: float | None = None
+
+
+def build_stage(spec: MapSpec) -> Stage:
+    """Build a stage with its trained network and inputs.
+
+    Raises:
+        VwlError: an earlier stage's weights or maps are missing or damaged.
+    """
+    recipe, index, run = spec.recipe, spec.index, spec.run
+    maps = MapReader(run / "cam")
+    if spec.stage == "cam":
+        return CamStage(recipe, index, load_classifier(recipe, index, run))
+    if spec.stage == "irnet-labels":
+        return IrnetLabelsStage(recipe, index, maps)
+    if spec.stage == "walk":
+        return WalkStage(recipe, index, maps, load_boundary_net(recipe, run))
+    if spec.stage == "segment":
+        return SegmentStage(recipe, index, load_segmenter(recipe, index, run))
+    assert spec.threshold is not None
+    if spec.stage == "crf":
+        return CrfStage(recipe, index, maps, spec.threshold)
+    if spec.stage == "masks":
+        return MasksStage(MapReader(run / "walk"), spec.threshold, index)
+    raise ValueError(spec.stage)
+
+
+Network = TypeVar("Network", bound=torch.nn.Module)
+
+
+def load_classifier(recipe: Recipe, index: Index, run: Folder) -> Classifier:
+    """Return the run's trained classifier, ready for inference."""
+    settings = recipe.classifier.model_copy(update={"backbone": _bare(recipe.classifier.backbone)})
+    return _filled(Classifier(settings, index.num_objects), run / "classifier")
+
+
+def load_boundary_net(recipe: Recipe, run: Folder) -> BoundaryNet:
+    """Return the run's trained boundary network, ready for inference."""
+    return _filled(BoundaryNet(_bare(recipe.irnet.backbone)), run / "irnet")
+
+
+def load_segmenter(recipe: Recipe, index: Index, run: Folder) -> DeepLabV2:
+    """Return the run's trained segmentation model, ready for inference."""
+    settings = recipe.segmenter.model_copy(update={"backbone": _bare(recipe.segmenter.backbone)})
+    return _filled(DeepLabV2(settings, len(index.classes)), run / "segmenter")
+
+
+def _bare(backbone: Backbone) -> Backbone:
+    return backbone.model_copy(update={"weights": "none"})
+
+
+def _filled(network: Network, folder: Folder) -> Network:
+    network.load_state_dict(load(folder, "weights.pt")["model"])
+    network.to(device())
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,21 @@
+"""The masks stage: the walk's maps cut at a background threshold, the pseudo masks that the segmentation model learns from."""
+
+import numpy as np
+
+from vwl.data.index import Index, Row
+from vwl.inference.stage import Stage
+from vwl.maps.cam import decide, upsample
+from vwl.store import MapReader
+
+
+class MasksStage(Stage):
+    """Argmax over a constant background and the maps at full size."""
+
+    def __init__(self, maps: MapReader, threshold: float, index: Index) -> None:
+        """Take maps and the resolved threshold."""
+        self.maps, self.threshold, self.index = maps, threshold, index
+
+    def __call__(self, row: Row) -> np.ndarray:
+        """Return the mask (H, W) uint8."""
+        found = self.maps.read(row.image_id)
+        return decide(upsample(found.values, found.height, found.width), found.classes, self.threshold)

@@ -1,0 +1,177 @@
+"""The stages in order: skip what is done, go on with what was cut off, score what there is ground truth for."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from vwl.errors import VwlError
+from vwl.evaluation import Score, choose_threshold, percent, score_maps, score_masks
+from vwl.inference.build import MapSpec
+from vwl.inference.runner import failures, shards, unfinished
+from vwl.run import Run
+from vwl.stages import STAGES, scored_rows, training_rows
+from vwl.store import MapReader
+from vwl.training.build import TrainSpec
+from vwl.training.distributed import Layout
+
+Report = Callable[[str, int, int, str], None]
+SCORED = ("cam", "crf", "walk", "segment")
+"""Stages whose masks are compared with ground truth."""
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where the work is done: modules with `fit` and `run_shards`."""
+
+    train: ModuleType
+    map: ModuleType
+
+
+@contextmanager
+def open_engine(backend: str, address: str | None = None) -> Iterator[Engine]:
+    """Open Ray (a local one, or the cluster at `address`), or nothing for the backend `local`."""
+    if backend == "local":
+        from vwl.engine import local
+
+        yield Engine(local, local)
+    else:
+        from vwl.engine import map as ray_map
+        from vwl.engine import session
+        from vwl.engine import train as ray_train
+
+        with session.session(address):
+            yield Engine(ray_train, ray_map)
+
+
+def run_stages(run: Run, names: Sequence[str], engine: Engine, layout: Layout, report: Report, tell: Callable[[str], None]) -> None:
+    """Do the named stages that are not done.
+
+    Args:
+        run: the run folder.
+        names: stages, in order.
+        engine: where.
+        layout: of the trainings.
+        report: (stage, done, total, text) progress.
+        tell: one line for the user.
+
+    Raises:
+        VwlError: a stage's inputs are missing, or what a stage raises.
+        Interrupted: stopped on request; what is done is kept.
+    """
+    for name in names:
+        if run.is_done(name):
+            tell(f"{name}: done before, skipped")
+            continue
+        run.require(name)
+        manifest = run.begin(name)
+        began = time.monotonic()
+        try:
+            if STAGES[name].kind == "train":
+                manifest |= _train(run, name, engine, layout, report)
+            else:
+                manifest |= _map(run, name, engine, report)
+        finally:
+            manifest["seconds"] = round(manifest["seconds"] + time.monotonic() - began, 1)
+            run.write_manifest(name, manifest)
+        manifest |= {"state": "done", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        if name in SCORED:
+            manifest["scores"] = [brief(score) for score in score_stage(run, name, manifest)]
+        run.write_manifest(name, manifest)
+        if manifest.get("failed"):
+            first, reason = next(iter(manifest["failed"].items()))
+            tell(f"{name}: {len(manifest['failed'])} images failed, e.g. {first}: {reason} (all are in {name}/manifest.json)")
+
+
+def _train(run: Run, name: str, engine: Engine, layout: Layout, report: Report) -> dict[str, Any]:
+    reads = STAGES[name].reads
+    masks = run.stage_folder(reads[0]) if reads else None
+    spec = TrainSpec(name, run.recipe, run.index, run.stage_folder(name), masks, run.fingerprint(name))
+    result = engine.train.fit(spec, layout, report)
+    return {"images": len(training_rows(run.index)), "steps": result["step"], "training_scores": result["scores"]}
+
+
+def _map(run: Run, name: str, engine: Engine, report: Report) -> dict[str, Any]:
+    bad = {image_id for stage in STAGES[name].reads for image_id in _failed(run, stage)}
+    rows = [row for row in STAGES[name].rows(run.index) if row.image_id not in bad]
+    if not rows:
+        raise VwlError(f"{name}: no image is left to work on; {STAGES[name].reads[0]}/manifest.json says why each failed")
+    out = run.stage_folder(name)
+    threshold, chosen = _input_threshold(run, name)
+    spec = MapSpec(name, run.recipe, run.index, run.folder, threshold)
+    all_shards = shards(rows)
+    todo = unfinished(all_shards, out)
+    if todo:
+        engine.map.run_shards(spec, todo, len(rows) - sum(len(shard.rows) for shard in todo), report)
+    found: dict[str, Any] = {"images": len(rows), "failed": failures(out)}
+    if name in {"cam", "walk"}:
+        wanted = getattr(run.recipe, name).background_threshold
+        maps = MapReader(out)
+        threshold, chosen = choose_threshold(wanted, maps, [row for row in training_rows(run.index) if row.image_id in maps])
+    if threshold is not None:
+        found |= {"threshold": threshold, "threshold_chosen": chosen}
+    return found
+
+
+def _failed(run: Run, stage: str) -> set[str]:
+    return set((run.manifest(stage) or {}).get("failed", {}))
+
+
+def _input_threshold(run: Run, name: str) -> tuple[float | None, str]:
+    """The background score that a stage starts from."""
+    if name == "crf" and run.recipe.crf.background != "auto":
+        return float(run.recipe.crf.background), "recipe"
+    if name in {"crf", "masks"}:
+        above = run.manifest("cam" if name == "crf" else "walk")
+        assert above is not None
+        return above["threshold"], above["threshold_chosen"]
+    return None, ""
+
+
+def score_stage(run: Run, name: str, manifest: dict[str, Any]) -> list[Score]:
+    """Score a finished stage on every split with ground truth, and keep the details in its folder."""
+    names = run.recipe.evaluation.classes
+    class_ids = None if names is None else run.index.class_ids(names)
+    found = []
+    for split in SPLITS:
+        rows = [row for row in scored_rows(run.index, split) if row.image_id not in manifest["failed"]]
+        if not rows:
+            continue
+        folder = run.stage_folder(name)
+        if STAGES[name].kind == "maps":
+            threshold, chosen = manifest["threshold"], manifest["threshold_chosen"]
+            score = score_maps(run.index, rows, MapReader(folder), name, split, threshold, chosen, class_ids)
+        else:
+            score = score_masks(
+                run.index, rows, folder, name, split, class_ids, manifest.get("threshold"), manifest.get("threshold_chosen", "")
+            )
+        folder.write_json(f"scores-{split}.json", score.as_dict(run.index.classes))
+        found.append(score)
+    return found
+
+
+def brief(score: Score) -> dict[str, Any]:
+    """Return a score's line of the stage table."""
+    return {
+        "stage": score.stage,
+        "split": score.split,
+        "images": score.images,
+        "miou": percent(score.scores.miou),
+        "threshold": score.threshold,
+        "threshold_chosen": score.chosen,
+        "best_miou_with_ground_truth": None if score.best_miou is None else percent(score.best_miou),
+        "best_threshold_with_ground_truth": score.best_threshold,
+    }
+
+
+def stage_table(run: Run) -> list[dict[str, Any]]:
+    """Return one line a scored stage and split: stage, split, mIoU (percent), threshold and how it was chosen, images, seconds."""
+    lines = []
+    for name in SCORED:
+        manifest = run.manifest(name)
+        if manifest is not None and manifest["state"] == "done":
+            lines += [line | {"seconds": manifest["seconds"]} for line in manifest["scores"]]
+    return lines

@@ -1,0 +1,63 @@
+"""From a stage's name to its training task: what a worker needs to know fits in a picklable spec."""
+
+from dataclasses import dataclass
+
+from vwl.data.index import Index, Row
+from vwl.errors import VwlError
+from vwl.recipe import Recipe
+from vwl.store import Folder
+from vwl.training.classifier import ClassifierTask
+from vwl.training.irnet import IrnetTask
+from vwl.training.segmenter import SegmenterTask
+from vwl.training.task import Task
+
+TRAIN_SPLIT = "train_aug"
+"""Photographs that are trained on: `train` and `aug`."""
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """A training, as it is sent to workers.
+
+    Attributes:
+        stage: `classifier`, `irnet` or `segmenter`.
+        recipe: all settings.
+        index: the data set.
+        folder: where checkpoints, metrics and weights go.
+        masks: folder of the label PNGs (irnet, segmenter).
+        fingerprint: of settings and inputs.
+    """
+
+    stage: str
+    recipe: Recipe
+    index: Index
+    folder: Folder
+    masks: Folder | None
+    fingerprint: str
+
+
+def build_task(spec: TrainSpec) -> Task:
+    """Build a training's network and samples.
+
+    Raises:
+        VwlError: no photographs to train on, some without labels, or labels of earlier stages missing.
+    """
+    rows = spec.index.split(TRAIN_SPLIT)
+    if spec.stage == "classifier":
+        _need_labels(rows)
+        held_out = [row for row in spec.index.rows if row.split == "val" and row.labels]
+        return ClassifierTask(spec.recipe, spec.index, rows, held_out)
+    assert spec.masks is not None
+    there = set(spec.masks.names(".png"))
+    rows = [row for row in rows if f"{row.image_id}.png" in there]
+    if not rows:
+        raise VwlError(f"{spec.masks} holds no labels to train {spec.stage} on; run the stages before it first (vwl run does)")
+    return (IrnetTask if spec.stage == "irnet" else SegmenterTask)(spec.recipe, spec.index, rows, spec.masks)
+
+
+def _need_labels(rows: list[Row]) -> None:
+    bare = [row.image_id for row in rows if not row.labels]
+    if bare:
+        raise VwlError(
+            f"image {bare[0]} has no label ({len(bare)} of {len(rows)} training images); give it one or leave it out of the index"
+        )
