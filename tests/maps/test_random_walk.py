@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.polynomial import chebyshev
 
 import vwl
+from vwl.errors import VwlError
 from vwl.maps.affinity import path
 from vwl.maps.random_walk import chebyshev_coefficients, walk
 
@@ -123,10 +124,15 @@ def test_256_steps_take_70_products():
     assert len(chebyshev_coefficients(256, 1e-5)) - 1 == 70
 
 
-@pytest.mark.parametrize("wrong", [{"exponent": 0.0}, {"steps": 0}, {"tolerance": -1.0}])
-def test_values_without_meaning_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"(exponent|steps) must"):
-        walk(np.zeros((1, 2, 2)), np.zeros((2, 2)), **wrong)
+def test_an_exponent_that_tells_no_affinities_apart_is_refused():
+    with pytest.raises(VwlError, match="exponent = 0"):
+        walk(np.zeros((1, 2, 2)), np.zeros((2, 2)), exponent=0)
+
+
+@pytest.mark.parametrize(("steps", "tolerance"), [(0, 1e-5), (256, -1.0)])
+def test_a_series_without_meaning_is_refused(steps, tolerance):
+    with pytest.raises(ValueError, match="steps must be 1 or more"):
+        chebyshev_coefficients(steps, tolerance)
 
 
 def test_a_boundary_map_of_another_size_is_refused():

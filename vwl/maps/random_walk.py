@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vwl.errors import VwlError
 from vwl.maps.affinity import affinities, pair_offsets
 
 _BLOCK = 512
@@ -40,16 +41,20 @@ def walk(
         radius: pairs nearer than this many cells are connected.
         exponent: beta, the power of the affinities; above 0.
         steps: power of the transition matrix, 1 or more.
-        tolerance: bound of the truncated series, see `chebyshev_coefficients`.
+        tolerance: bound of the truncated series, see `chebyshev_coefficients`; about the largest error relative to the maps' maximum.
         dtype: of the arithmetic. float32 is within 1e-4 of the maps' maximum of the exact result.
 
     Returns:
         (K, h, w) of `dtype`.
+
+    Raises:
+        VwlError: the exponent is not above 0.
+        ValueError: maps and boundary map differ in size.
     """
     if maps.shape[1:] != edge.shape:
         raise ValueError(f"maps of {maps.shape[1:]} cells, boundary map of {edge.shape}")
     if exponent <= 0:
-        raise ValueError("the exponent must be above 0: pairs across the image's rim have affinity 0")
+        raise VwlError(f"walk.exponent = {exponent} must be above 0; 10 in IRNet")
     height, width = edge.shape
     layout = _Layout(height, width, radius - 1)
     shifts = np.array([layout.shift(dy, dx) for dy, dx in pair_offsets(radius)], np.int64)
