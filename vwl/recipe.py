@@ -266,12 +266,25 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
             problems are named in one message.
     """
     values = _read(name_or_path, seen=())
+    return _overridden(values, overrides, source=name_or_path)
+
+
+def overridden(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Return a recipe with ``section.key=value`` overrides.
+
+    Raises:
+        VwlError: as `load_recipe`.
+    """
+    return _overridden(recipe.model_dump(mode="json"), overrides, source=recipe.name)
+
+
+def _overridden(values: dict[str, Any], overrides: Sequence[str], source: str) -> Recipe:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise VwlError(f"override '{override}' is not of the form section.key=value")
         _merge(values, _nested(key.strip().split("."), _yaml(text, f"override '{override}'")))
-    return recipe_from(values, source=name_or_path)
+    return recipe_from(values, source)
 
 
 def recipe_from(values: Mapping[str, Any], source: str) -> Recipe:

@@ -1,0 +1,198 @@
+"""The one place for what the command line prints: tables and JSON on stdout, messages and progress on stderr.
+
+Commands call `print_table` with plain values and the pipeline gets `ProgressView.update` as its report; on a terminal these are
+drawn, in a log file or a pipe they are whole lines.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+tables = Console(highlight=False)
+"""stdout: what a user asked for."""
+messages = Console(stderr=True, highlight=False)
+"""stderr: what happens meanwhile."""
+
+Value = str | int | float | bool | None
+
+
+def say(text: str) -> None:
+    """Print a message as it is, unwrapped, on stderr."""
+    messages.print(Text(text), soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on stdout; numbers that JSON does not know (nan, inf) become null."""
+    tables.print(Text(json.dumps(_finite(value), indent=2, ensure_ascii=False)), soft_wrap=True)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Value]], as_json: bool = False) -> None:
+    """Print rows on stdout: a table, or with `as_json` a list of objects with the columns as keys.
+
+    Args:
+        title: stands above the table.
+        columns: names, also the keys of the objects.
+        rows: plain values; a column of numbers is set to the right, floats have four digits, none is a dash.
+        as_json: print JSON instead, with all digits.
+    """
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    table = Table(title=Text(title), title_justify="left", box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for number, column in enumerate(columns):
+        numeric = any(_is_number(row[number]) for row in rows) and all(_is_number(row[number]) or row[number] is None for row in rows)
+        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    if tables.is_terminal:
+        tables.print(table)
+    else:  # a file has no width: nothing is folded
+        width = Measurement.get(tables, tables.options.update(max_width=100_000), table).maximum
+        Console(highlight=False, width=width).print(table)
+
+
+class ProgressView(Protocol):
+    """What shows how far the tasks of a run are."""
+
+    def update(self, task: str, done: int, total: int, text: str = "") -> None:
+        """Show that `done` of `total` steps of a task are made; `text` says what else is worth knowing (loss, score)."""
+
+
+@contextmanager
+def progress_view() -> Iterator[ProgressView]:
+    """Show progress on stderr while the block runs: bars on a terminal, elsewhere a line every ten seconds."""
+    if messages.is_terminal and not messages.is_dumb_terminal:
+        bar = Progress(
+            SpinnerColumn(finished_text="✓"),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}", markup=False),
+            console=messages,
+        )
+        with bar:
+            yield _Bars(bar)
+    else:
+        lines = ProgressLines(say)
+        try:
+            yield lines
+        finally:
+            lines.close()
+
+
+class _Bars:
+    """One bar a task."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._tasks: dict[str, TaskID] = {}
+
+    def update(self, task: str, done: int, total: int, text: str = "") -> None:
+        if task not in self._tasks:  # what an earlier run has done does not count as speed
+            self._tasks[task] = self._bar.add_task(task, total=total, completed=done, text=text)
+        else:
+            self._bar.update(self._tasks[task], completed=done, total=total, text=text)
+
+
+@dataclass
+class _Pace:
+    start: float
+    first_done: int
+    printed: float
+    line: str = ""
+    pending: bool = False
+    finished: bool = False
+
+
+class ProgressLines:
+    """One line a task when it starts, at most every `every` seconds, and when it ends."""
+
+    def __init__(self, write: Callable[[str], None], every: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        """Write lines with `write`; `every` and `clock` are in seconds."""
+        self._write = write
+        self._every = every
+        self._clock = clock
+        self._paces: dict[str, _Pace] = {}
+
+    def update(self, task: str, done: int, total: int, text: str = "") -> None:
+        """Note a task's state and print it if it is time."""
+        now = self._clock()
+        is_new = task not in self._paces
+        pace = self._paces.setdefault(task, _Pace(now, done, now))
+        if pace.finished:
+            return
+        pace.finished = done >= total
+        pace.line = _line(task, done, total, text, pace, now)
+        pace.pending = True
+        if is_new or pace.finished or now - pace.printed >= self._every:
+            self._print(pace, now)
+
+    def close(self) -> None:
+        """Print where the tasks stand that were cut off."""
+        for pace in self._paces.values():
+            if pace.pending:
+                self._print(pace, self._clock())
+
+    def _print(self, pace: _Pace, now: float) -> None:
+        self._write(pace.line)
+        pace.printed = now
+        pace.pending = False
+
+
+def _line(task: str, done: int, total: int, text: str, pace: _Pace, now: float) -> str:
+    share = f"{100 * done // total}%" if total else "100%"
+    seconds = now - pace.start
+    if pace.finished:
+        when = f"in {duration(seconds)}"
+    elif done > pace.first_done:
+        when = f"{duration(seconds / (done - pace.first_done) * (total - done))} left"
+    else:
+        when = ""
+    state = " ".join(filter(None, (task, f"{done}/{total}", share, when)))
+    return f"{state}  {text}" if text else state
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `0s`, `59s`, `1m02s`, `3h05m` or `2d 3h`."""
+    whole = timedelta(seconds=round(seconds))
+    minutes, rest = divmod(whole.seconds, 60)
+    if whole.days:
+        return f"{whole.days}d {minutes // 60}h"
+    if minutes >= 60:
+        return f"{minutes // 60}h{minutes % 60:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def _is_number(value: Value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(value: Value) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    return str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,104 @@
+"""The command `vwl`: its table of commands, and what happens to errors and interrupts.
+
+A command's module is imported when the command is called, so that `vwl --help` and `vwl recipe list` answer at once though
+training needs torch and Ray. A new command is one line in `COMMANDS`.
+"""
+
+from importlib import import_module, metadata
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from vwl.errors import Interrupted, VwlError
+
+
+class Place(NamedTuple):
+    """Where a command is found: a `typer.Typer` or a function in a module, and its line in `vwl --help`."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+COMMANDS = {
+    "data": Place("cli.data", "app", "Make index tables of data sets, look at them and check them."),
+    "recipe": Place("cli.recipe", "app", "List and show recipes and their keys."),
+}
+
+
+class Commands(TyperGroup):
+    """The commands of the table, imported when called; users' mistakes end in one line and exit code 1, interrupts in 130."""
+
+    def __init__(self, **settings: Any) -> None:
+        placeholders = {name: TyperCommand(name, help=place.summary) for name, place in COMMANDS.items()}
+        super().__init__(**{**settings, "commands": placeholders})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the name, the imported command and the arguments that are left for it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and _imported(COMMANDS[str(name)]), rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command.
+
+        Raises:
+            typer.Exit: with 1 after a `VwlError`, with 130 after an interrupt.
+            VwlError: with --debug.
+        """
+        try:
+            return super().invoke(ctx)
+        except VwlError as error:
+            if ctx.params["debug"]:
+                raise
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(1) from None
+        except (Interrupted, KeyboardInterrupt) as stop:
+            typer.echo(f"{str(stop) or 'stopped'}; what was done is saved, and the same command goes on from there", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a bug keeps its plain traceback
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vwl {metadata.version('vwl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def vwl(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Semantic segmentation from image labels: visual words, hybrid pooling, IRNet, DeepLabV2.
+
+    \b
+    Examples:
+      vwl recipe list
+      vwl data prepare scenes demo/scenes --out demo/index.parquet
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="vwl")
+
+
+def _imported(place: Place) -> Any:
+    found = getattr(import_module(place.module), place.attribute)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_group(found)
+    single = typer.Typer(add_completion=False)
+    single.command()(found)
+    return typer.main.get_command(single)
+
+
+if __name__ == "__main__":
+    main()

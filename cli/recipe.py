@@ -1,0 +1,114 @@
+"""`vwl recipe`: which recipes there are, what they say, and what can be set."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="List and show recipes and their keys.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A built-in recipe or a YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Option("--override", "-o", metavar="KEY=VALUE", help="Set a key; may be given again.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_recipes(as_json: Json = False) -> None:
+    """List the built-in recipes.
+
+    \b
+    Examples:
+      vwl recipe list
+      vwl recipe list --json
+    """
+    from cli.console import print_table
+    from vwl.recipe import builtin_recipes, recipe_summary
+
+    print_table("recipes", ["name", "about"], [[name, recipe_summary(name)] for name in builtin_recipes()], as_json)
+
+
+@app.command()
+def show(
+    name: Name,
+    override: Overrides = None,
+    against: Annotated[str | None, typer.Option(metavar="NAME", help="Show only what differs from this recipe.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a recipe with all its keys, those of its bases and the defaults included, as YAML.
+
+    \b
+    Examples:
+      vwl recipe show paper-voc -o classifier.num_words=128 -o seed=1
+      vwl recipe show reference-voc --against paper-voc
+    """
+    from cli.console import print_json
+    from vwl.recipe import differences, load_recipe, to_yaml
+
+    recipe = load_recipe(name, override or ())
+    if against is not None:
+        lines = differences(load_recipe(against), recipe)
+        if as_json:
+            print_json(lines)
+        else:
+            typer.echo("\n".join(lines))
+    elif as_json:
+        print_json(recipe.model_dump(mode="json"))
+    else:
+        typer.echo(to_yaml(recipe), nl=False)
+
+
+@app.command()
+def keys(
+    section: Annotated[str | None, typer.Argument(metavar="[SECTION]", help="Only the keys of this section.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print every key of a recipe: its type, its default and what it means.
+
+    \b
+    Examples:
+      vwl recipe keys classifier
+      vwl recipe keys irnet.optimiser --json
+    """
+    from cli.console import print_table
+    from vwl.errors import VwlError, did_you_mean
+    from vwl.recipe import Recipe
+
+    rows = list(_keys(Recipe()))
+    if section is not None:
+        known = {key.rpartition(".")[0] for key, *_ in rows} - {""}
+        rows = [row for row in rows if row[0] == section or row[0].startswith(f"{section}.")]
+        if not rows:
+            raise VwlError(f"a recipe has no section '{section}'{did_you_mean(section, known)}")
+    print_table("keys of a recipe", ["key", "type", "default", "about"], rows, as_json)
+
+
+def _keys(section: Any, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Return key, type, default and description of all knobs of a section and those below it."""
+    import json
+
+    from vwl.recipe import Section
+
+    properties = type(section).model_json_schema()["properties"]
+    for name, value in section:
+        if isinstance(value, Section):
+            yield from _keys(value, f"{prefix}{name}.")
+        else:
+            default = json.dumps(value) if not isinstance(value, str) else value
+            yield f"{prefix}{name}", _type(properties[name]), default, " ".join(properties[name].get("description", "").split())
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """Return a JSON schema in words, as `number 0..1`, `gap | hybrid`, `list of number > 0`."""
+    if "anyOf" in schema:
+        return " | ".join(_type(option) for option in schema["anyOf"])
+    if "const" in schema or "enum" in schema:
+        return " | ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
+    if schema["type"] == "array":
+        if "prefixItems" in schema:
+            return f"[{', '.join(_type(item) for item in schema['prefixItems'])}]"
+        return f"list of {_type(schema['items'])}"
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        return f"{schema['type']} {low:g}..{high:g}"
+    signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+    return " ".join([schema["type"], *(f"{sign} {schema[bound]:g}" for bound, sign in signs.items() if bound in schema)])

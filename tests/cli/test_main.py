@@ -1,0 +1,144 @@
+"""The command line: it starts at once, its examples are right, and errors end as promised."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cli.main import COMMANDS, Place, app
+from vwl.errors import VwlError
+
+COMMANDS_THAT_FAIL = """
+import typer
+from vwl.errors import Interrupted, VwlError
+
+def mistake():
+    raise VwlError("the file x is wrong;\\n  write it again")
+
+def bug():
+    raise ZeroDivisionError("of ours")
+
+def stop():
+    raise Interrupted("stopped at step 7")
+
+def ctrl_c():
+    raise KeyboardInterrupt
+
+def greet(name: str):
+    typer.echo(f"hello {name}")
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a command line; beside the real commands there are those above."""
+    (tmp_path / "commands_that_fail.py").write_text(COMMANDS_THAT_FAIL)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("mistake", "bug", "stop", "ctrl_c", "greet"):
+        monkeypatch.setitem(COMMANDS, name, Place("commands_that_fail", name, "For this test."))
+    monkeypatch.delitem(sys.modules, "commands_that_fail", raising=False)
+    return lambda *args: CliRunner().invoke(app, args)
+
+
+def leaves(command: Any, ctx: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something, with its words."""
+    if not hasattr(command, "list_commands"):
+        yield path, command
+        return
+    for name in command.list_commands(ctx):
+        _, below, _ = command.resolve_command(ctx, [name])
+        yield from leaves(below, typer.Context(below, parent=ctx, info_name=name), (*path, name))
+
+
+def all_commands() -> dict[str, Any]:
+    root = typer.main.get_command(app)
+    return {" ".join(path): command for path, command in leaves(root, typer.Context(root, info_name="vwl"))}
+
+
+def examples(help_text: str) -> list[str]:
+    return [line.strip() for line in help_text.partition("Examples:")[2].splitlines() if line.strip()]
+
+
+def test_a_mistake_is_one_line_and_exit_code_1(run):
+    result = run("mistake")
+    assert result.exit_code == 1
+    assert result.stderr == "error: the file x is wrong; write it again\n"
+    assert result.stdout == ""
+
+
+def test_debug_shows_the_traceback_of_a_mistake(run):
+    result = run("--debug", "mistake")
+    assert isinstance(result.exception, VwlError)
+    assert result.exit_code == 1
+
+
+def test_a_bug_keeps_its_traceback(run):
+    assert isinstance(run("bug").exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(("command", "told"), [("stop", "stopped at step 7"), ("ctrl_c", "stopped")])
+def test_an_interrupt_says_that_work_is_saved_and_exits_with_130(run, command, told):
+    result = run(command)
+    assert result.exit_code == 130
+    assert result.stderr == f"{told}; what was done is saved, and the same command goes on from there\n"
+
+
+def test_a_function_is_a_command(run):
+    assert run("greet", "you").stdout == "hello you\n"
+
+
+def test_an_unknown_command_is_answered_with_the_nearest(run):
+    result = run("rcipe")
+    assert result.exit_code == 2
+    assert "'recipe'" in result.stderr
+
+
+def test_the_version_is_that_of_the_package(run):
+    assert run("--version").stdout == f"vwl {metadata.version('vwl')}\n"
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_lists_every_command_with_its_line(run, flag):
+    text = run(flag).stdout
+    for name in COMMANDS:
+        assert re.search(rf"^│ {name} ", text, re.MULTILINE)
+
+
+def test_the_line_of_a_group_in_the_table_is_that_of_its_own_help():
+    for name, place in COMMANDS.items():
+        found = getattr(__import__(place.module, fromlist=["_"]), place.attribute)
+        own = found.info.help if isinstance(found, typer.Typer) else found.__doc__.partition("\n")[0]
+        assert own == place.summary, name
+
+
+@pytest.mark.parametrize("name", all_commands())
+def test_the_help_of_a_command_has_two_examples_that_can_be_typed(name):
+    lines = examples(all_commands()[name].help)
+    assert len(lines) >= 2
+    for line in lines:
+        words = shlex.split(line)
+        assert words[: 1 + len(name.split())] == ["vwl", *name.split()]
+        all_commands()[name].make_context(name, words[1 + len(name.split()) :])  # refuses what it does not know
+
+
+@pytest.mark.parametrize(
+    ("args", "heavy"), [("--help", "numpy pyarrow pydantic yaml"), ("recipe list", "pyarrow"), ("data --help", "pyarrow")]
+)
+def test_what_needs_no_model_does_not_wait_for_one(args, heavy):
+    code = (
+        "import sys\nfrom cli.main import app\n"
+        f"try: app({args.split()!r})\n"
+        "except SystemExit: pass\n"
+        "print('loaded:', *sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.rpartition("loaded:")[2].split())
+    assert "cli.main" in loaded
+    assert loaded & {"torch", "ray", "torchvision", "timm", *heavy.split()} == set()
