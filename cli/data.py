@@ -22,7 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @prepare.command()
 def voc(
-    root: Annotated[str, typer.Argument(help="The folder VOCdevkit/VOC2012, or one laid out like it.")],
+    root: Annotated[str, typer.Option(help="The folder VOCdevkit/VOC2012, or one laid out like it.")],
     out: Out = "index.parquet",
     sbd: Annotated[str | None, typer.Option(help="SBD's folder: its masks are converted, train_aug is made by rule.")] = None,
     labels: Annotated[str | None, typer.Option(help="Text file of image labels, lines 'id name name ...'.")] = None,
@@ -31,8 +31,8 @@ def voc(
 
     \b
     Examples:
-      vwl data prepare voc VOCdevkit/VOC2012 --sbd benchmark_RELEASE/dataset --out voc.parquet
-      vwl data prepare voc VOCdevkit/VOC2012 --labels image_labels.txt --out voc.parquet
+      vwl data prepare voc --root VOCdevkit/VOC2012 --sbd benchmark_RELEASE/dataset --out voc.parquet
+      vwl data prepare voc --root VOCdevkit/VOC2012 --labels image_labels.txt --out voc.parquet
     """
     from vwl.data.voc import prepare_voc
 
@@ -41,7 +41,7 @@ def voc(
 
 @prepare.command()
 def coco(
-    root: Annotated[str, typer.Argument(help="Folder with annotations/, train2014/ and val2014/ (or 2017).")],
+    root: Annotated[str, typer.Option(help="Folder with annotations/, train2014/ and val2014/ (or 2017).")],
     out: Out = "index.parquet",
     masks: Annotated[str | None, typer.Option(help="Folder for the masks [default: SegmentationClass in ROOT].")] = None,
 ) -> None:
@@ -49,8 +49,8 @@ def coco(
 
     \b
     Examples:
-      vwl data prepare coco coco2014 --out coco.parquet
-      vwl data prepare coco coco2014 --masks coco-masks --out coco.parquet
+      vwl data prepare coco --root coco2014 --out coco.parquet
+      vwl data prepare coco --root coco2014 --masks coco-masks --out coco.parquet
     """
     from vwl.data.coco import prepare_coco
 
@@ -61,8 +61,8 @@ def coco(
 
 @prepare.command()
 def folder(
-    images: Annotated[str, typer.Argument(help="Folder of the photographs.")],
-    labels: Annotated[str, typer.Argument(help="CSV with columns image,labels and, if wanted, split.")],
+    images: Annotated[str, typer.Option(help="Folder of the photographs.")],
+    labels: Annotated[str, typer.Option(help="CSV with columns image,labels and, if wanted, split.")],
     out: Out = "index.parquet",
     masks: Annotated[str | None, typer.Option(help="Folder of PNG masks named like the photographs.")] = None,
     val_share: Annotated[float, typer.Option(help="Share of the photographs for split val, chosen by hash.")] = 0.0,
@@ -72,8 +72,8 @@ def folder(
 
     \b
     Examples:
-      vwl data prepare folder photos labels.csv --val-share 0.1 --out photos.parquet
-      vwl data prepare folder photos labels.csv --masks masks --classes classes.txt --out photos.parquet
+      vwl data prepare folder --images photos --labels labels.csv --val-share 0.1 --out photos.parquet
+      vwl data prepare folder --images photos --labels labels.csv --masks masks --classes classes.txt --out photos.parquet
     """
     from vwl.data.folder import prepare_folder
 
@@ -82,7 +82,7 @@ def folder(
 
 @prepare.command()
 def scenes(
-    folder: Annotated[str, typer.Argument(help="Folder for the generated scenes.")],
+    folder: Annotated[str, typer.Option(help="Folder for the generated scenes.")] = "scenes",
     out: Out = "index.parquet",
     num_train: Annotated[int, typer.Option(help="Scenes of split train.")] = 240,
     num_val: Annotated[int, typer.Option(help="Scenes of split val.")] = 80,
@@ -95,8 +95,8 @@ def scenes(
 
     \b
     Examples:
-      vwl data prepare scenes demo/scenes --out demo/index.parquet
-      vwl data prepare scenes tiny --num-train 8 --num-val 4 --heights 64 80 --widths 72 96 --out tiny.parquet
+      vwl data prepare scenes --folder demo/scenes --out demo/index.parquet
+      vwl data prepare scenes --folder tiny --num-train 8 --num-val 4 --heights 64 80 --widths 72 96 --out tiny.parquet
     """
     from vwl.data.scenes import prepare_scenes
 

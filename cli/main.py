@@ -22,8 +22,15 @@ class Place(NamedTuple):
 
 
 COMMANDS = {
+    "run": Place("cli.run", "run", "Do all stages in order, skipping what is done."),
+    "demo": Place("cli.run", "demo", "The whole method on generated scenes, in minutes."),
     "data": Place("cli.data", "app", "Make index tables of data sets, look at them and check them."),
     "recipe": Place("cli.recipe", "app", "List and show recipes and their keys."),
+    "train": Place("cli.train", "app", "Train one network: classifier, irnet, segmenter."),
+    "infer": Place("cli.infer", "app", "Do one inference stage: cam, crf, irnet-labels, walk, masks, segment."),
+    "evaluate": Place("cli.evaluate", "evaluate", "Score the stages of a run against ground truth."),
+    "predict": Place("cli.predict", "predict", "Segment photographs with a run's model, on the CPU."),
+    "status": Place("cli.status", "status", "Show how far a run is."),
 }
 
 
@@ -82,7 +89,7 @@ def vwl(
     \b
     Examples:
       vwl recipe list
-      vwl data prepare scenes demo/scenes --out demo/index.parquet
+      vwl data prepare scenes --folder demo/scenes --out demo/index.parquet
     """
 
 

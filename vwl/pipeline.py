@@ -1,5 +1,6 @@
 """The stages in order: skip what is done, go on with what was cut off, score what there is ground truth for."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -175,3 +176,41 @@ def stage_table(run: Run) -> list[dict[str, Any]]:
         if manifest is not None and manifest["state"] == "done":
             lines += [line | {"seconds": manifest["seconds"]} for line in manifest["scores"]]
     return lines
+
+
+def stored_score(run: Run, stage: str, split: str) -> dict[str, Any]:
+    """Return a stage's full score on a split.
+
+    Raises:
+        VwlError: it was not scored.
+    """
+    folder = run.folder / stage
+    if stage not in SCORED or not folder.exists(f"scores-{split}.json"):
+        there = [f"{name} on {s}" for name in SCORED for s in SPLITS if (run.folder / name).exists(f"scores-{s}.json")]
+        raise VwlError(f"{run.folder} has no score of {stage} on {split}; it has {', '.join(there) or 'none'}")
+    return dict(folder.read_json(f"scores-{split}.json"))
+
+
+def progress_of(run: Run, name: str) -> dict[str, Any]:
+    """Return a stage's line for `vwl status`: stage, state, done, total, seconds, note."""
+    manifest = run.manifest(name)
+    line: dict[str, Any] = {"stage": name, "state": "not begun", "done": None, "total": None, "seconds": None, "note": ""}
+    if manifest is None:
+        return line
+    folder = run.stage_folder(name)
+    line |= {"state": manifest["state"], "seconds": manifest["seconds"]}
+    if manifest["fingerprint"] != run.fingerprint(name):
+        line |= {"state": "outdated", "note": "settings or inputs have changed since"}
+    if STAGES[name].kind == "train":
+        lines = folder.read("metrics.jsonl").decode().splitlines() if folder.exists("metrics.jsonl") else []
+        losses = [entry for entry in map(json.loads, lines) if "loss" in entry]
+        if losses:
+            line |= {"done": losses[-1]["step"], "total": losses[-1]["num_steps"], "note": f"loss {losses[-1]['loss']:.4f}"}
+    else:
+        everything = shards(STAGES[name].rows(run.index))
+        left = unfinished(everything, folder)
+        line["total"] = sum(len(shard.rows) for shard in everything)
+        line["done"] = line["total"] - sum(len(shard.rows) for shard in left)
+        failed = manifest.get("failed")
+        line["note"] = f"{len(failed)} images failed" if failed else line["note"]
+    return line

@@ -69,16 +69,16 @@ def walk(
     inverse_root = 1 / np.sqrt(degrees)
     for weight, shift in zip(weights, shifts, strict=True):
         weight[:-shift] *= inverse_root[:-shift] * inverse_root[shift:]
-    # Far from the objects the maps would decay to the slow end of float32's range (see `_NOTHING`): they are lifted by a constant,
-    # which the walk keeps, since the columns of T sum to 1.
+    # Far from the objects the maps would decay to the slow end of float32's range (see `_NOTHING`): they are lifted by a constant
+    # far below any tolerance, which the walk keeps, since the columns of T sum to 1.
     start = maps * (1 - edge.astype(np.float64))
-    lift = 1e-10 * start.max(axis=(1, 2), keepdims=True, initial=0)
-    state = layout.flat((start + lift).astype(dtype)) / inverse_root.astype(dtype)
+    start += 1e-10 * start.max(axis=(1, 2), keepdims=True, initial=0)
+    state = layout.flat(start.astype(dtype)) / inverse_root.astype(dtype)
     unused = -len(weights) % _UNROLLED
     weights, shifts = np.pad(weights, ((0, unused), (0, 0))), np.pad(shifts, (0, unused))
     coefficients = chebyshev_coefficients(steps, tolerance).astype(dtype)
     _expansion()(weights, (1 / degrees).astype(dtype), shifts, state, coefficients, layout.margin)
-    return (layout.cells(state * inverse_root) - lift).astype(dtype)
+    return layout.cells(state * inverse_root).astype(dtype)
 
 
 def chebyshev_coefficients(steps: int, tolerance: float) -> np.ndarray:

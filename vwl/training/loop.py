@@ -194,6 +194,7 @@ class _Trainer:
         line = {
             "step": self.step,
             "epoch": (self.step - 1) // self.epoch_steps,
+            "num_steps": self.task.num_steps,
             "loss": total,
             **{f"loss_{name}": value for name, value in terms.items()},
             "learning_rate": self.optimiser.param_groups[0]["lr"],

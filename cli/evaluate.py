@@ -1,0 +1,46 @@
+"""`vwl evaluate`: the scores of a run's stages, with every class."""
+
+from typing import Annotated
+
+import typer
+
+from cli.options import Json, RunFolder, print_stage_table
+
+
+def evaluate(
+    run: RunFolder,
+    stage: Annotated[str | None, typer.Option(help="Show one stage in full: cam, crf, walk or segment.")] = None,
+    split: Annotated[str, typer.Option(help="Split of --stage: train or val.")] = "val",
+    curve: Annotated[bool, typer.Option("--curve", help="Show mIoU at every threshold instead of the classes.")] = False,
+    confusion: Annotated[bool, typer.Option("--confusion", help="Show the confusion matrix (pixels) instead of the classes.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show mIoU of each finished stage, or one stage with IoU, precision and recall of each class.
+
+    \b
+    Examples:
+      vwl evaluate --run runs/voc
+      vwl evaluate --run runs/voc --stage walk --split train --curve
+    """
+    from cli.console import print_json, print_table
+    from vwl.pipeline import stored_score
+    from vwl.run import Run
+
+    opened = Run.open(run)
+    if stage is None:
+        print_stage_table(opened, as_json)
+        return
+    score = stored_score(opened, stage, split)
+    title = f"{stage} on {split}, {score['images']} images: mIoU {score['miou']}, pixel accuracy {score['pixel_accuracy']}"
+    if as_json:
+        print_json(score)
+    elif curve:
+        print_table(title, ["threshold", "miou"], score["curve"] or [])
+    elif confusion:
+        names = opened.index.classes
+        rows = [[name, *counts] for name, counts in zip(names, score["confusion"], strict=True) if sum(counts)]
+        print_table(f"{title}; rows truth, columns prediction", ["truth", *names], rows)
+    else:
+        shares = ("iou", "precision", "recall", "over_activation", "under_activation")
+        rows = [[name, *(score[share].get(name) for share in shares)] for name in score["iou"]]
+        print_table(title, ["class", *shares], rows)

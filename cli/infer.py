@@ -1,0 +1,41 @@
+"""`vwl infer`: one inference stage of a run, image by image where it was cut off."""
+
+import typer
+
+from cli.options import Address, Backend, Override, Overwrite, RunFolder, do_stages, layout, open_run
+
+app = typer.Typer(no_args_is_help=True, help="Do one inference stage of a run; finished images are kept.")
+
+_ABOUT = {
+    "cam": "Class activation maps of the trained classifier (Eq. 1), as stride-4 score maps.",
+    "crf": "Masks of the class activation maps refined by a dense CRF.",
+    "irnet-labels": "Confident labels for the boundary network, from two thresholds and a dense CRF.",
+    "walk": "The maps after a random walk along the learned boundaries.",
+    "masks": "Pseudo masks: the walk's maps cut at the background threshold.",
+    "segment": "Masks of the segmentation model, multi-scale with mirror and CRF.",
+}
+
+
+def _add(name: str) -> None:
+    def infer(
+        run: RunFolder,
+        override: Override = None,
+        address: Address = None,
+        backend: Backend = "ray",
+        overwrite: Overwrite = False,
+    ) -> None:
+        opened = open_run(run, None, None, override, overwrite)
+        do_stages(opened, [name], layout(1, None, 0, None, "float32"), backend, address)
+
+    infer.__doc__ = f"""{_ABOUT[name]}
+
+    \b
+    Examples:
+      vwl infer {name} --run runs/voc
+      vwl infer {name} --run runs/voc --address auto
+    """
+    app.command(name)(infer)
+
+
+for _name in _ABOUT:
+    _add(_name)

@@ -1,0 +1,80 @@
+"""Options that several commands share, and how a run and a layout come from them."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vwl.errors import VwlError
+
+if TYPE_CHECKING:
+    from vwl.run import Run
+    from vwl.training.distributed import Layout
+
+RunFolder = Annotated[str, typer.Option("--run", help="Run folder: path or URI (s3://...).")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run folder: path or URI (s3://...).")]
+Data = Annotated[str | None, typer.Option("--data", help="Index table, made by vwl data prepare. Not needed for an existing run.")]
+RecipeName = Annotated[str | None, typer.Option("--recipe", help="Built-in recipe (vwl recipe list) or YAML file.")]
+Override = Annotated[list[str] | None, typer.Option("-o", "--override", help="Change one key: section.key=value. Repeatable.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Let this recipe take the place of the run's; changed stages are done again.")]
+Workers = Annotated[int, typer.Option(help="Data-parallel training workers.", min=1)]
+CpusPerWorker = Annotated[int | None, typer.Option(help="CPU threads of each [default: this machine's CPUs / workers].", min=1)]
+GpusPerWorker = Annotated[int, typer.Option(help="GPUs of each, 0 or 1.", min=0, max=1)]
+MicroBatch = Annotated[int | None, typer.Option(help="Images a worker puts through the network at once [default: by device].", min=1)]
+Precision = Annotated[str, typer.Option(help="float32, or bf16 (autocast).")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster [default: RAY_ADDRESS, else a local Ray is started].")]
+Backend = Annotated[str, typer.Option(help="ray, or local: in this process, without Ray.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+DEFAULT_RECIPE = "paper-voc"
+
+
+def open_run(run: str, data: str | None, recipe: str | None, override: Sequence[str] | None, overwrite: bool = False) -> "Run":
+    """Open a run folder: an existing one by itself, or a new or checked one from data and recipe."""
+    from vwl.recipe import load_recipe, overridden
+    from vwl.run import Run
+
+    if data is None:
+        existing = Run.open(run)
+        if recipe is None and not override:
+            return existing
+        data = existing.index_path
+        if recipe is None:
+            return Run.start(run, overridden(existing.recipe, override or ()), data, overwrite)
+    return Run.start(run, load_recipe(recipe or DEFAULT_RECIPE, override or ()), data, overwrite)
+
+
+def layout(workers: int, cpus: int | None, gpus: int, micro_batch: int | None, precision: str) -> "Layout":
+    """Return the layout of trainings."""
+    from vwl.training.distributed import Layout
+
+    if precision not in {"float32", "bf16"}:
+        raise VwlError(f"--precision {precision} is neither float32 nor bf16")
+    return Layout(workers, cpus or max(1, (os.cpu_count() or 1) // workers), gpus, micro_batch, precision=precision)
+
+
+def do_stages(run: "Run", names: Sequence[str], where: "Layout", backend: str, address: str | None) -> None:
+    """Do stages with progress on the terminal."""
+    from cli.console import progress_view, say
+    from vwl.pipeline import open_engine, run_stages
+
+    if backend not in {"ray", "local"}:
+        raise VwlError(f"--backend {backend} is neither ray nor local")
+    with open_engine(backend, address) as engine, progress_view() as view:
+        run_stages(run, names, engine, where, view.update, say)
+
+
+def print_stage_table(run: "Run", as_json: bool) -> None:
+    """Print the table of scored stages."""
+    from cli.console import print_table, say
+    from vwl.pipeline import stage_table
+
+    lines = stage_table(run)
+    if not lines:
+        say("no ground truth in the index: nothing was scored")
+        return
+    columns = list(lines[0])
+    names = run.recipe.evaluation.classes
+    over = "all classes in the ground truth" if names is None else f"background, {', '.join(names)}"
+    print_table(f"{run.folder} · recipe {run.recipe.name} · mIoU over {over}", columns, [list(line.values()) for line in lines], as_json)

@@ -1,0 +1,81 @@
+"""`vwl run` and `vwl demo`: the whole method, one command."""
+
+from typing import Annotated
+
+import typer
+
+from cli.options import (
+    Address,
+    Backend,
+    CpusPerWorker,
+    Data,
+    GpusPerWorker,
+    Json,
+    MicroBatch,
+    Override,
+    Overwrite,
+    Precision,
+    RecipeName,
+    RunFolder,
+    Workers,
+    do_stages,
+    layout,
+    open_run,
+    print_stage_table,
+)
+
+
+def run(
+    run: RunFolder,
+    data: Data = None,
+    recipe: RecipeName = None,
+    override: Override = None,
+    workers: Workers = 1,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = 0,
+    micro_batch: MicroBatch = None,
+    precision: Precision = "float32",
+    address: Address = None,
+    backend: Backend = "ray",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Do all stages, from photographs and labels to a segmentation model and its scores; go on where an earlier start stopped.
+
+    \b
+    Examples:
+      vwl run --data voc.parquet --recipe paper-voc --run runs/voc --workers 4 --gpus-per-worker 1
+      vwl run --data photos.parquet --recipe small --run runs/photos
+    """
+    from cli.console import say
+    from vwl.report import write_report
+    from vwl.stages import STAGES
+
+    opened = open_run(run, data, recipe, override, overwrite)
+    do_stages(opened, list(STAGES), layout(workers, cpus_per_worker, gpus_per_worker, micro_batch, precision), backend, address)
+    pictures = write_report(opened)
+    print_stage_table(opened, as_json)
+    say(f"pictures: {pictures}")
+
+
+def demo(
+    folder: Annotated[str, typer.Option(help="Folder for scenes and run.")] = "demo",
+    backend: Backend = "ray",
+    as_json: Json = False,
+) -> None:
+    """Draw scenes, do all stages on them with the recipe `demo`, and show the scores and pictures.
+
+    \b
+    Examples:
+      vwl demo
+      vwl demo --folder /tmp/demo --json
+    """
+    from cli.console import say
+    from vwl.data.index import write_index
+    from vwl.data.scenes import prepare_scenes
+
+    say(f"drawing scenes in {folder}/scenes")
+    index, _ = prepare_scenes(f"{folder}/scenes")
+    write_index(index, f"{folder}/index.parquet")
+    run(f"{folder}/run", f"{folder}/index.parquet", "demo", backend=backend, as_json=as_json)
+    say(f"next: vwl predict PHOTO.jpg --run {folder}/run, or your own photographs: vwl data prepare folder --help")

@@ -1,0 +1,21 @@
+"""`vwl status`: how far each stage of a run is."""
+
+from cli.options import Json, RunArgument
+
+
+def status(run: RunArgument, as_json: Json = False) -> None:
+    """Show each stage's state, progress, time and last loss.
+
+    \b
+    Examples:
+      vwl status runs/voc
+      vwl status runs/voc --json
+    """
+    from cli.console import print_table
+    from vwl.pipeline import progress_of
+    from vwl.run import Run
+    from vwl.stages import STAGES
+
+    opened = Run.open(run)
+    lines = [progress_of(opened, name) for name in STAGES]
+    print_table(f"{opened.folder} · recipe {opened.recipe.name}", list(lines[0]), [list(line.values()) for line in lines], as_json)
