@@ -36,7 +36,7 @@ def heat_overlay(photo: np.ndarray, maps: np.ndarray, class_ids: Sequence[int], 
     base = np.repeat((photo @ np.array([0.299, 0.587, 0.114]) * 0.8 + 40)[..., None], 3, axis=2)
     shown = [place for place, class_id in enumerate(class_ids) if class_id != 0]
     if not shown:
-        return base.astype(np.uint8)
+        return base.round().astype(np.uint8)
     scores = np.stack([_stretched(maps[place], height, width) for place in shown])
     strongest = scores.argmax(axis=0)
     heat = colours[np.array([class_ids[place] for place in shown])][strongest]
@@ -105,8 +105,9 @@ def contact_sheet(rows: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def png(image: Image.Image) -> bytes:
-    """Return an image as PNG."""
+def png(picture: np.ndarray | Image.Image) -> bytes:
+    """Return a sheet, or an overlay (H, W, 3) uint8, as PNG."""
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     sink = io.BytesIO()
     image.save(sink, format="PNG")
     return sink.getvalue()
