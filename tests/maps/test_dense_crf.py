@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from vwl.errors import VwlError
-from vwl.maps.dense_crf import cam_crf, crf_labels, crf_probabilities, irnet_labels
+from vwl.maps.dense_crf import cam_crf, crf_labels, crf_probabilities, irnet_labels, label_energies
 from vwl.recipe import CrfKernels, IrnetLabels
 
 KERNELS = CrfKernels(iterations=5, gaussian_sxy=2, gaussian_compat=3, bilateral_sxy=20, bilateral_srgb=10, bilateral_compat=5)
+
+WEAK_KERNELS = KERNELS.model_copy(update={"gaussian_compat": 1.0, "bilateral_compat": 2.0})
 
 
 def mean_field(image, probabilities, kernels):
@@ -131,8 +133,14 @@ def test_the_cam_unary_is_the_softmax_of_the_sharpened_scores():
     image, labels = two_colours()
     maps = np.random.default_rng(0).random((2, *labels.shape)).astype(np.float32)
     scores = np.exp(np.concatenate([np.full((1, *labels.shape), 0.4), maps]) * 3.0)
-    expected = crf_probabilities(image, scores / scores.sum(axis=0), KERNELS).argmax(axis=0)
-    np.testing.assert_array_equal(cam_crf(image, maps, [5, 9], 0.4, 3.0, KERNELS), np.array([0, 5, 9])[expected])
+    expected = crf_probabilities(image, scores / scores.sum(axis=0), WEAK_KERNELS).argmax(axis=0)
+    np.testing.assert_array_equal(cam_crf(image, maps, [5, 9], 0.4, 3.0, WEAK_KERNELS), np.array([0, 5, 9])[expected])
+
+
+def test_labels_have_their_confidence_and_the_others_share_the_rest():
+    probabilities = np.exp(-label_energies(np.array([[0, 3]], np.uint8), 4, 0.7))
+    np.testing.assert_allclose(probabilities[:, 0, 0], [0.7, 0.1, 0.1, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(probabilities[:, 0, 1], [0.1, 0.1, 0.1, 0.7], rtol=1e-6)
 
 
 def test_irnet_labels_keep_what_both_thresholds_agree_on():

@@ -127,6 +127,15 @@ def test_boundary_contrast_finds_the_threshold_at_the_objects_edge():
     np.testing.assert_array_equal(mask, image[..., 0] == 200)
 
 
+def test_a_few_specks_of_high_contrast_do_not_move_the_threshold():
+    image, best, value = square_on_a_meadow()
+    image[19:21, 19:21] = [0, 255, 255]
+    criterion = BoundaryContrast()
+    criterion.add(image, best, value)
+    assert criterion.curve().argmax() > 90
+    assert 0.4 < criterion.choose() < 0.5
+
+
 def test_otsu_parts_two_groups_of_scores_in_the_middle_of_the_gap():
     criterion = Otsu()
     criterion.add(np.zeros((1, 4, 3), np.uint8), np.ones((1, 4), np.uint8), np.array([[0.1, 0.2, 0.7, 0.8]], np.float32))

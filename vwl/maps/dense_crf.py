@@ -57,6 +57,20 @@ def crf_labels(image: np.ndarray, labels: np.ndarray, num_labels: int, confidenc
     return _relabel(_Field(image, num_labels, kernels), labels, confidence)
 
 
+def label_energies(labels: np.ndarray, num_labels: int, confidence: float) -> np.ndarray:
+    """Return the unary energies (L, H, W) float32 of a hard labelling (H, W), see `crf_labels`.
+
+    Raises:
+        VwlError: the confidence is out of range.
+    """
+    if not 0 < confidence < 1:
+        raise VwlError(f"irnet_labels.confidence = {confidence} must lie between 0 and 1, both excluded")
+    assert labels.max(initial=0) < num_labels
+    others = (1 - confidence) / max(num_labels - 1, 1)
+    own = np.arange(num_labels)[:, None, None] == labels
+    return np.where(own, -np.log(confidence), -np.log(others)).astype(np.float32)
+
+
 def cam_crf(
     image: np.ndarray, maps: np.ndarray, class_ids: Sequence[int], background: float, sharpness: float, kernels: CrfKernels
 ) -> np.ndarray:
@@ -135,13 +149,7 @@ class _Field:
 
 
 def _relabel(field: _Field, labels: np.ndarray, confidence: float) -> np.ndarray:
-    if not 0 < confidence < 1:
-        raise VwlError(f"irnet_labels.confidence = {confidence} must lie between 0 and 1, both excluded")
-    num_labels = field.shape[0]
-    assert labels.max(initial=0) < num_labels
-    others = (1 - confidence) / max(num_labels - 1, 1)
-    own = np.arange(num_labels)[:, None, None] == labels
-    return field.infer(np.where(own, -np.log(confidence), -np.log(others)).astype(np.float32)).argmax(axis=0).astype(np.uint8)
+    return field.infer(label_energies(labels, field.shape[0], confidence)).argmax(axis=0).astype(np.uint8)
 
 
 def _ids(positions: np.ndarray, class_ids: Sequence[int]) -> np.ndarray:

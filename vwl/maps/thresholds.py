@@ -133,9 +133,9 @@ class BoundaryContrast:
     def choose(self) -> float:
         """Return the threshold of the largest smoothed mean contrast.
 
-        Thresholds with less than a twentieth of the most cut pairs are passed over: a few specks decide nothing.
+        Thresholds with less than a tenth of the most cut pairs are passed over: a few specks decide nothing.
         """
-        return float(self.thresholds[np.argmax(np.where(self.pairs * 20 >= self.pairs.max(), self.curve(), -1))])
+        return float(self.thresholds[np.argmax(np.where(self.pairs * 10 >= self.pairs.max(), self.curve(), -1))])
 
 
 class Otsu:
