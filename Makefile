@@ -25,8 +25,9 @@ u.find_spec("ensurepip") or sys.exit("has no ensurepip (on Debian and Ubuntu: ap
 pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file() or sys.exit("has no headers (on Debian and Ubuntu: apt-get install python%d.%d-dev)" % v)
 
 .venv/.stamp: requirements.lock pyproject.toml
-	@command -v c++ g++ clang++ >/dev/null || { echo "error: no C++ compiler found (on Debian and Ubuntu: apt-get install g++)" >&2; exit 1; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { echo "error: no C++ compiler found (on Debian and Ubuntu: apt-get install g++)" >&2; exit 1; }
 	@if ! $(BIN)/python -c '' 2>/dev/null; then \
+	  found=; \
 	  for candidate in $(or $(PYTHON),python3.11 python3.12 python3 python); do \
 	    "$$candidate" -c '' >/dev/null 2>&1 || continue; \
 	    if why=$$("$$candidate" -c '$(CHECK_PYTHON)' 2>&1); then found=$$candidate; break; fi; \
