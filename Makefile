@@ -66,8 +66,8 @@ demo: setup  ## the whole method on a few generated scenes
 	$(BIN)/vwl demo
 
 bench: setup  ## every script in benchmarks/
-	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	@for script in benchmarks/[!_]*.py; do [ -f "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 clean:  ## remove caches and the demo's folder (.venv stays)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
-	find vwl cli tune_spaces tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
