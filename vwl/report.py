@@ -23,8 +23,8 @@ def write_report(run: Run) -> str:
     pictures = []
     for row in chosen:
         pictures.append(panel_row(panels(run, row)))
-        folder.write(f"{row.image_id}.png", png(np.asarray(pictures[-1])))
-    folder.write("all.png", png(np.asarray(contact_sheet(pictures))))
+        folder.write(f"{row.image_id}.png", png(pictures[-1]))
+    folder.write("all.png", png(contact_sheet(pictures)))
     return str(folder)
 
 
