@@ -43,7 +43,7 @@ def voc(
 def coco(
     root: Annotated[str, typer.Option(help="Folder with annotations/, train2014/ and val2014/ (or 2017).")],
     out: Out = "index.parquet",
-    masks: Annotated[str | None, typer.Option(help="Folder for the masks [default: SegmentationClass in ROOT].")] = None,
+    masks: Annotated[str | None, typer.Option(help="Folder for the masks (default: SegmentationClass in ROOT).")] = None,
 ) -> None:
     """Paint the masks of MS COCO and index it.
 
