@@ -77,7 +77,20 @@ def test_the_two_examples_of_the_help_run(house, command):
 
 
 def test_prepare_prints_a_table_of_splits_and_the_notes(tmp_path):
-    result = run("prepare", "scenes", "--folder", tmp_path / "s", "--num-train", 3, "--num-val", 2, "--num-classes", 1, "--out", tmp_path / "i.parquet")
+    result = run(
+        "prepare",
+        "scenes",
+        "--folder",
+        tmp_path / "s",
+        "--num-train",
+        3,
+        "--num-val",
+        2,
+        "--num-classes",
+        1,
+        "--out",
+        tmp_path / "i.parquet",
+    )
     cells = [line.replace("│", " ").split() for line in result.stdout.splitlines()]
     assert ["train", "3", "1.00", "3"] in cells
     assert ["val", "2", "1.00", "2"] in cells
