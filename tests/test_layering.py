@@ -15,10 +15,10 @@ LAYERS = (
     ("vwl.errors",),
     ("vwl.recipe", "vwl.store"),
     ("vwl.data",),
-    ("vwl.models", "vwl.maps", "vwl.losses"),
-    ("vwl.training", "vwl.inference"),
-    ("vwl.engine",),
-    ("vwl.pipeline",),
+    ("vwl.models", "vwl.maps", "vwl.losses", "vwl.pictures"),
+    ("vwl.training", "vwl.inference", "vwl.evaluation"),
+    ("vwl.engine", "vwl.stages", "vwl.run"),
+    ("vwl.pipeline", "vwl.predict", "vwl.report"),
     ("cli",),
 )
 """From the lowest to the highest; a unit may import units of its own layer and below."""
