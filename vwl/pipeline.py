@@ -90,7 +90,7 @@ def run_stages(run: Run, names: Sequence[str], engine: Engine, layout: Layout, r
 def _train(run: Run, name: str, engine: Engine, layout: Layout, report: Report) -> dict[str, Any]:
     reads = STAGES[name].reads
     masks = run.stage_folder(reads[0]) if reads else None
-    spec = TrainSpec(name, run.recipe, run.index, run.stage_folder(name), masks, run.fingerprint(name))
+    spec = TrainSpec(name, run.recipe, run.index_path, run.stage_folder(name), masks, run.fingerprint(name))
     result = engine.train.fit(spec, layout, report)
     return {"images": len(training_rows(run.index)), "steps": result["step"], "training_scores": result["scores"]}
 
@@ -102,7 +102,7 @@ def _map(run: Run, name: str, engine: Engine, report: Report) -> dict[str, Any]:
         raise VwlError(f"{name}: no image is left to work on; {STAGES[name].reads[0]}/manifest.json says why each failed")
     out = run.stage_folder(name)
     threshold, chosen = _input_threshold(run, name)
-    spec = MapSpec(name, run.recipe, run.index, run.folder, threshold)
+    spec = MapSpec(name, run.recipe, run.index_path, run.folder, threshold)
     all_shards = shards(rows)
     todo = unfinished(all_shards, out)
     if todo:

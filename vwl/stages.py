@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vwl.data.index import Index, Row
-from vwl.recipe import Recipe
+from vwl.recipe import Cam, Recipe, Walk
 from vwl.training.build import TRAIN_SPLIT
 
 Kind = Literal["train", "maps", "masks"]
@@ -28,6 +28,11 @@ class StageSpec:
     reads: tuple[str, ...]
     settings: Callable[[Recipe], Any]
     rows: Callable[[Index], list[Row]]
+
+
+def _undecided(section: Cam | Walk) -> Cam | Walk:
+    """The settings that soft maps depend on: not the threshold, which is applied to them later."""
+    return section.model_copy(update={"background_threshold": 0.0})
 
 
 def training_rows(index: Index) -> list[Row]:
@@ -53,11 +58,11 @@ STAGES: dict[str, StageSpec] = {
     spec.name: spec
     for spec in (
         StageSpec("classifier", "train", (), lambda r: r.classifier, training_rows),
-        StageSpec("cam", "maps", ("classifier",), lambda r: r.cam.model_copy(update={"background_threshold": 0.0}), _training_and_scored),
+        StageSpec("cam", "maps", ("classifier",), lambda r: _undecided(r.cam), _training_and_scored),
         StageSpec("crf", "masks", ("cam",), lambda r: r.crf, _scored_or_training),
         StageSpec("irnet-labels", "masks", ("cam",), lambda r: r.irnet_labels, training_rows),
         StageSpec("irnet", "train", ("irnet-labels",), lambda r: r.irnet, training_rows),
-        StageSpec("walk", "maps", ("cam", "irnet"), lambda r: r.walk.model_copy(update={"background_threshold": 0.0}), _training_and_scored),
+        StageSpec("walk", "maps", ("cam", "irnet"), lambda r: _undecided(r.walk), _training_and_scored),
         StageSpec("masks", "masks", ("walk",), lambda r: r.walk.background_threshold, training_rows),
         StageSpec("segmenter", "train", ("masks",), lambda r: r.segmenter, training_rows),
         StageSpec("segment", "masks", ("segmenter",), lambda r: r.segment, _scored_or_training),

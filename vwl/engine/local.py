@@ -32,7 +32,7 @@ def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Rep
     total = images_done + sum(len(shard.rows) for shard in shards)
     report(spec.stage, images_done, total, "")
     for shard in shards:
-        process(stage, shard, spec.run / spec.stage, spec.index.palette)
+        process(stage, shard, spec.run / spec.stage)
         images_done += len(shard.rows)
         report(spec.stage, images_done, total, "")
 

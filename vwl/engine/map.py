@@ -31,10 +31,12 @@ def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Rep
     context.execution_options.verbose_progress = False
     os.environ.setdefault("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", str(_NO_PROGRESS_TIMEOUT))
     total = images_done + sum(len(shard.rows) for shard in shards)
-    todo = ray.data.from_items([{"shard": number} for number in range(len(shards))], override_num_blocks=len(shards))
+    todo = ray.data.from_items(
+        [{"number": s.number, "images": [row.image_id for row in s.rows]} for s in shards], override_num_blocks=len(shards)
+    )
     results = todo.map_batches(
         _Actor,
-        fn_constructor_args=(spec, ray.put(shards)),
+        fn_constructor_args=(spec,),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=pool),
         # Less than a whole CPU each, so that Ray Data's own small tasks always find a place.
@@ -55,25 +57,24 @@ def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Rep
 
 
 class _Actor:
-    """Builds the stage once and runs shards by number."""
+    """Builds the stage once and runs shards through it."""
 
-    def __init__(self, spec: MapSpec, shards: Any) -> None:
-        self._spec, self._shards = spec, ray.get(shards)
-        self._stage, self._mistake = None, ""
+    def __init__(self, spec: MapSpec) -> None:
+        self._out, self._mistake = spec.run / spec.stage, ""
         try:
             self._stage = build_stage(spec)
+            self._rows = {row.image_id: row for row in self._stage.index.rows}
         except VwlError as error:
             self._mistake = str(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        images, failed = 0, 0
-        mistake = self._mistake
-        for number in batch["shard"]:
-            shard: Shard = self._shards[int(number)]
-            if self._stage is None:
+        images, failed, mistake = 0, 0, self._mistake
+        for number, image_ids in zip(batch["number"], batch["images"], strict=True):
+            if mistake:
                 break
+            shard = Shard(int(number), tuple(self._rows[image_id] for image_id in image_ids))
             try:
-                failed += len(process(self._stage, shard, self._spec.run / self._spec.stage, self._spec.index.palette))
+                failed += len(process(self._stage, shard, self._out))
             except VwlError as error:
                 mistake = str(error)
             images += len(shard.rows)

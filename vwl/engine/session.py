@@ -16,6 +16,7 @@ _SETTINGS = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_worker_niceness": "0",
 }
 """Quiet progress (ours is shown), quick polls, and workers that stay in the driver's folder."""
 _OBJECT_STORE = 512 * 2**20

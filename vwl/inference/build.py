@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import torch
 
-from vwl.data.index import Index
+from vwl.data.index import Index, read_index
 from vwl.inference.cam import CamStage
 from vwl.inference.crf import CrfStage
 from vwl.inference.irnet_labels import IrnetLabelsStage
@@ -32,14 +32,14 @@ class MapSpec:
     Attributes:
         stage: `cam`, `crf`, `irnet-labels`, `walk`, `masks` or `segment`.
         recipe: all settings.
-        index: the data set.
+        index_path: the data set's index table; workers read it themselves.
         run: the run folder, whose sub-folders hold what earlier stages made.
         threshold: resolved background score (crf, masks).
     """
 
     stage: str
     recipe: Recipe
-    index: Index
+    index_path: str
     run: Folder
     threshold: float | None = None
 
@@ -50,7 +50,7 @@ def build_stage(spec: MapSpec) -> Stage:
     Raises:
         VwlError: an earlier stage's weights or maps are missing or damaged.
     """
-    recipe, index, run = spec.recipe, spec.index, spec.run
+    recipe, index, run = spec.recipe, read_index(spec.index_path), spec.run
     maps = MapReader(run / "cam")
     if spec.stage == "cam":
         return CamStage(recipe, index, load_classifier(recipe, index, run))

@@ -38,7 +38,7 @@ def unfinished(all_shards: Sequence[Shard], out: Folder) -> list[Shard]:
     return [shard for shard in all_shards if f"{shard.number:05d}.json" not in done]
 
 
-def process(stage: Stage, shard: Shard, out: Folder, palette: Sequence[int]) -> dict[str, str]:
+def process(stage: Stage, shard: Shard, out: Folder) -> dict[str, str]:
     """Run a shard through a stage and write its results; return the reason for each image that failed.
 
     Raises:
@@ -53,7 +53,7 @@ def process(stage: Stage, shard: Shard, out: Folder, palette: Sequence[int]) -> 
             failed[row.image_id] = str(error)
             continue
         if isinstance(result, np.ndarray):
-            out.write(f"{row.image_id}.png", encode_mask(result, palette))
+            out.write(f"{row.image_id}.png", encode_mask(result, stage.index.palette))
         else:
             maps.append(result)
     if maps:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vwl.data.index import Index, Row
+from vwl.data.index import Row, read_index
 from vwl.errors import VwlError
 from vwl.recipe import Recipe
 from vwl.store import Folder
@@ -22,7 +22,7 @@ class TrainSpec:
     Attributes:
         stage: `classifier`, `irnet` or `segmenter`.
         recipe: all settings.
-        index: the data set.
+        index_path: the data set's index table; workers read it themselves.
         folder: where checkpoints, metrics and weights go.
         masks: folder of the label PNGs (irnet, segmenter).
         fingerprint: of settings and inputs.
@@ -30,7 +30,7 @@ class TrainSpec:
 
     stage: str
     recipe: Recipe
-    index: Index
+    index_path: str
     folder: Folder
     masks: Folder | None
     fingerprint: str
@@ -42,17 +42,18 @@ def build_task(spec: TrainSpec) -> Task:
     Raises:
         VwlError: no photographs to train on, some without labels, or labels of earlier stages missing.
     """
-    rows = spec.index.split(TRAIN_SPLIT)
+    index = read_index(spec.index_path)
+    rows = index.split(TRAIN_SPLIT)
     if spec.stage == "classifier":
         _need_labels(rows)
-        held_out = [row for row in spec.index.rows if row.split == "val" and row.labels]
-        return ClassifierTask(spec.recipe, spec.index, rows, held_out)
+        held_out = [row for row in index.rows if row.split == "val" and row.labels]
+        return ClassifierTask(spec.recipe, index, rows, held_out)
     assert spec.masks is not None
     there = set(spec.masks.names(".png"))
     rows = [row for row in rows if f"{row.image_id}.png" in there]
     if not rows:
         raise VwlError(f"{spec.masks} holds no labels to train {spec.stage} on; run the stages before it first (vwl run does)")
-    return (IrnetTask if spec.stage == "irnet" else SegmenterTask)(spec.recipe, spec.index, rows, spec.masks)
+    return (IrnetTask if spec.stage == "irnet" else SegmenterTask)(spec.recipe, index, rows, spec.masks)
 
 
 def _need_labels(rows: list[Row]) -> None:
