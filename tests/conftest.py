@@ -1,0 +1,56 @@
+"""Fixtures of several tests."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from vwl.run import Run
+
+TINY = (
+    "classifier.backbone.weights=none",
+    "classifier.num_words=8",
+    "classifier.epochs=1",
+    "classifier.batch_size=4",
+    "classifier.crop=64",
+    "classifier.resize=[64, 96]",
+    "cam.long_side=96",
+    "irnet.backbone.weights=none",
+    "irnet.epochs=1",
+    "irnet.batch_size=4",
+    "irnet.crop=64",
+    "irnet.long_side=96",
+    "irnet.radius=4",
+    "walk.radius=3",
+    "walk.long_side=96",
+    "segmenter.backbone.weights=none",
+    "segmenter.iterations=2",
+    "segmenter.batch_size=4",
+    "segmenter.crop=65",
+    "segmenter.long_side=96",
+    "segment.long_side=96",
+)
+"""Overrides of the recipe `demo` that leave of every stage just enough to run."""
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """A finished run of all stages, without Ray, on 8 training and 4 held-out scenes; tests only read it."""
+    # Imported here: every test loads this file, and few need torch.
+    from tests.helpers import tiny_scenes
+    from vwl.data.index import write_index
+    from vwl.engine import local
+    from vwl.pipeline import Engine, run_stages
+    from vwl.recipe import load_recipe
+    from vwl.run import Run
+    from vwl.stages import STAGES
+    from vwl.training.distributed import Layout
+
+    folder = tmp_path_factory.mktemp("tiny")
+    index_path = str(folder / "index.parquet")
+    write_index(tiny_scenes(folder / "scenes", 8, 4), index_path)
+    run = Run.start(str(folder / "run"), load_recipe("demo", TINY), index_path)
+    said: list[str] = []
+    run_stages(run, list(STAGES), Engine(local, local), Layout(cpus_per_worker=1), lambda *_: None, said.append)
+    assert said == []
+    return run
