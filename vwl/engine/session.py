@@ -17,8 +17,10 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_worker_niceness": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-"""Quiet progress (ours is shown), quick polls, and workers that stay in the driver's folder."""
+"""Quiet logs and progress (ours is shown; Ray Data warns of its own actors), quick polls, workers that stay in the driver's folder and
+have its priority."""
 _OBJECT_STORE = 512 * 2**20
 
 
