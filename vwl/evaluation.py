@@ -87,8 +87,8 @@ def choose_threshold(wanted: Threshold, maps: MapReader, rows: Sequence[Row]) ->
     otsu = Otsu()
     for row in rows:
         found = maps.read(row.image_id)
-        best, value = best_class(found.values.astype(np.float32), found.classes)
-        otsu.add(np.zeros((*best.shape, 3), np.uint8), best, value)
+        _, value = best_class(found.values.astype(np.float32), found.classes)
+        otsu.add(value)
     return round(otsu.choose(), 4), "auto (Otsu, no ground truth)"
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from vwl.errors import VwlError
 from vwl.maps.cam import best_class, decide
 from vwl.maps.confusion import confusion_matrix, scores
-from vwl.maps.thresholds import BoundaryContrast, Otsu, ThresholdHistogram, grid
+from vwl.maps.thresholds import Otsu, ThresholdHistogram, grid
 
 N = 4
 
@@ -78,98 +78,39 @@ def test_a_true_id_beyond_the_classes_is_refused():
         ThresholdHistogram(N).add(np.full((1, 1), 7, np.uint8), np.zeros((1, 1), np.uint8), np.zeros((1, 1)))
 
 
-def cut_pairs(image, best, value, threshold):
-    """Contrasts of the pairs side by side whose decisions differ, by plain loops."""
-    decision = np.where(value > np.float32(threshold), best, 0)
-    above = value > np.float32(threshold)
-    found = []
-    for y in range(value.shape[0]):
-        for x in range(value.shape[1]):
-            for v, u in ((y + 1, x), (y, x + 1)):
-                if v < value.shape[0] and u < value.shape[1] and (above[y, x] or above[v, u]):
-                    differ = above[y, x] != above[v, u] or decision[y, x] != decision[v, u]
-                    if differ:
-                        found.append(np.abs(image[y, x].astype(float) - image[v, u]).mean())
-    return found
-
-
-@settings(max_examples=10, deadline=None)
-@given(st.integers(0, 10**6), st.tuples(st.integers(1, 6), st.integers(1, 6)))
-def test_boundary_contrast_sums_the_cut_pairs_of_each_threshold(seed, shape):
-    rng = np.random.default_rng(seed)
-    criterion = BoundaryContrast(grid(10))
-    expected = np.zeros((2, 11))
-    for _ in range(2):
-        image, best = rng.integers(0, 256, (*shape, 3), np.uint8), rng.integers(1, 3, shape).astype(np.uint8)
-        value = np.round(rng.random(shape), 1).astype(np.float32)
-        criterion.add(image, best, value)
-        for i, threshold in enumerate(grid(10)):
-            pairs = cut_pairs(image, best, value, threshold)
-            expected[:, i] += sum(pairs), len(pairs)
-    np.testing.assert_allclose(criterion.contrast, expected[0], atol=1e-9)
-    np.testing.assert_array_equal(criterion.pairs, expected[1])
-
-
-def square_on_a_meadow():
-    """A red square on green; its score falls from 1 in the middle to 0 at the rim, and is 0.42 at the square's edge."""
-    rows, columns = np.mgrid[:40, :40]
-    distance = np.maximum(abs(rows - 19.5), abs(columns - 19.5))
-    image = np.where((distance < 11)[..., None], [200, 20, 20], [20, 120, 20]).astype(np.uint8)
-    value = (1 - (distance - 0.5) / 18.5).clip(0).astype(np.float32)
-    return image, np.ones((40, 40), np.uint8), value
-
-
-def test_boundary_contrast_finds_the_threshold_at_the_objects_edge():
-    image, best, value = square_on_a_meadow()
-    criterion = BoundaryContrast()
-    criterion.add(image, best, value)
-    mask = value > criterion.choose()
-    np.testing.assert_array_equal(mask, image[..., 0] == 200)
-
-
-def test_a_few_specks_of_high_contrast_do_not_move_the_threshold():
-    image, best, value = square_on_a_meadow()
-    image[19:21, 19:21] = [0, 255, 255]
-    criterion = BoundaryContrast()
-    criterion.add(image, best, value)
-    assert criterion.curve().argmax() > 90
-    assert 0.4 < criterion.choose() < 0.5
-
-
 def test_otsu_parts_two_groups_of_scores_in_the_middle_of_the_gap():
-    criterion = Otsu()
-    criterion.add(np.zeros((1, 4, 3), np.uint8), np.ones((1, 4), np.uint8), np.array([[0.1, 0.2, 0.7, 0.8]], np.float32))
-    assert 0.4 < criterion.choose() < 0.5
+    otsu = Otsu()
+    otsu.add(np.array([[0.1, 0.2, 0.7, 0.8]], np.float32))
+    assert 0.4 < otsu.choose() < 0.5
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6))
 def test_otsu_maximises_the_variance_between_the_two_sides(seed):
     value = np.random.default_rng(seed).random((7, 9)).astype(np.float32)
-    criterion = Otsu(grid(20))
-    criterion.add(np.zeros((7, 9, 3), np.uint8), np.ones((7, 9), np.uint8), value)
+    otsu = Otsu(grid(20))
+    otsu.add(value)
     variances = []
     for threshold in grid(20):
         low, high = value[value <= threshold], value[value > threshold]
         variances.append(len(low) * len(high) * (high.mean() - low.mean()) ** 2 if len(low) * len(high) else 0)
-    np.testing.assert_allclose(criterion.curve(), variances, rtol=1e-5)
+    np.testing.assert_allclose(otsu.curve(), variances, rtol=1e-5)
 
 
-@pytest.mark.parametrize("criterion", [BoundaryContrast, Otsu])
-def test_a_criterion_merged_from_parts_equals_one_over_all_images(criterion):
-    whole, parts = criterion(), [criterion(), criterion()]
+def test_otsu_merged_from_parts_equals_one_over_all_images():
+    whole, parts = Otsu(), [Otsu(), Otsu()]
     rng = np.random.default_rng(0)
     for i in range(4):
-        image = rng.integers(0, 256, (5, 6, 3), np.uint8), np.ones((5, 6), np.uint8), rng.random((5, 6)).astype(np.float32)
-        whole.add(*image)
-        parts[i % 2].add(*image)
+        value = rng.random((5, 6)).astype(np.float32)
+        whole.add(value)
+        parts[i % 2].add(value)
     parts[0].merge(parts[1])
     np.testing.assert_allclose(parts[0].curve(), whole.curve())
     assert parts[0].choose() == whole.choose()
 
 
-@pytest.mark.parametrize("criterion", [BoundaryContrast, Otsu])
-def test_a_criterion_copes_with_a_single_pixel_and_with_images_without_labels(criterion):
-    chooser = criterion()
-    chooser.add(np.zeros((1, 1, 3), np.uint8), *best_class(np.zeros((0, 1, 1), np.float32), []))
-    assert 0 <= chooser.choose() <= 1
+@pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
+def test_otsu_copes_with_scores_that_are_all_one(value):
+    otsu = Otsu()
+    otsu.add(np.full((2, 3), value, np.float32))
+    assert 0 <= otsu.choose() <= 1

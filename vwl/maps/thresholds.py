@@ -1,12 +1,12 @@
-"""Background thresholds: the score of every threshold in one pass, and choices of one without ground truth.
+"""Background thresholds: the score of every threshold in one pass, and the choice of one without ground truth.
 
 Soft maps are stored and the background's constant score t is applied late: a pixel takes its strongest class c with score v
-if v > t, else background (as the argmax over [t, maps] does). Both accumulators therefore need only (c, v) per pixel, see
-`vwl.maps.cam.best_class`; they add up over images and workers.
+if v > t, else background (as the argmax over [t, maps] does). The scores therefore need only (c, v) per pixel, see
+`vwl.maps.cam.best_class`, and the choice only v; both accumulators add up over images and workers.
 """
 
 from collections.abc import Iterable
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 
@@ -78,68 +78,10 @@ class ThresholdHistogram:
         return np.array([scores(confusion, chosen).miou for confusion in self.confusions()])
 
 
-class Criterion(Protocol):
-    """What chooses a background threshold without ground truth."""
-
-    def add(self, image_small: np.ndarray, best_class: np.ndarray, value: np.ndarray) -> None:
-        """Take in one image: the photograph (h, w, 3) uint8 at the map's size, strongest class (h, w) and its score (h, w)."""
-
-    def choose(self) -> float:
-        """Return the threshold."""
-
-
-class BoundaryContrast:
-    """Choose the threshold whose masks have their boundaries where the photographs' colours change most.
-
-    A pair of pixels side by side is cut at threshold t if exactly one of them is above t, or both are and their classes
-    differ. The criterion is the mean colour difference over all cut pairs.
-
-    Attributes:
-        thresholds: (T,) float32, ascending.
-        contrast: (T,) sum over cut pairs of the mean absolute difference of R, G and B, grey levels of 255.
-        pairs: (T,) number of cut pairs.
-    """
-
-    def __init__(self, thresholds: np.ndarray | None = None) -> None:
-        """Start empty; the default grid is 0.00, 0.01, ..., 1.00."""
-        self.thresholds = _ascending(thresholds)
-        self.contrast = np.zeros(len(self.thresholds))
-        self.pairs = np.zeros(len(self.thresholds), np.int64)
-
-    def add(self, image_small: np.ndarray, best_class: np.ndarray, value: np.ndarray) -> None:
-        """Take in one image: the photograph (h, w, 3) uint8 at the map's size, strongest class (h, w) and its score (h, w)."""
-        colours = image_small.astype(np.int16)
-        below = _below(self.thresholds, value).reshape(value.shape)
-        for here, there in (((slice(None), slice(1, None)), (slice(None), slice(-1))), ((slice(1, None),), (slice(-1),))):
-            difference = np.abs(colours[here] - colours[there]).sum(axis=2).ravel() / 3
-            low, high = np.minimum(below[here], below[there]).ravel(), np.maximum(below[here], below[there]).ravel()
-            low[(best_class[here] != best_class[there]).ravel()] = 0
-            # A pair is cut at the thresholds low..high-1: one step up and one down, summed over all pairs at once.
-            size = len(self.thresholds) + 1
-            self.contrast += (np.bincount(low, difference, size) - np.bincount(high, difference, size)).cumsum()[:-1]
-            self.pairs += (np.bincount(low, minlength=size) - np.bincount(high, minlength=size)).cumsum()[:-1]
-
-    def merge(self, other: Self) -> None:
-        """Add another part of the images."""
-        self.contrast += other.contrast
-        self.pairs += other.pairs
-
-    def curve(self, smoothing: int = 2) -> np.ndarray:
-        """Return the mean contrast (T,) of the pairs cut at thresholds up to `smoothing` grid steps away; 0 where none is."""
-        window = np.ones(2 * smoothing + 1)
-        contrast, pairs = (np.convolve(sums, window)[smoothing:][: len(sums)] for sums in (self.contrast, self.pairs.astype(float)))
-        return np.divide(contrast, pairs, out=np.zeros(len(contrast)), where=pairs > 0)
-
-    def choose(self) -> float:
-        """Return the threshold of the largest smoothed mean contrast.
-
-        Thresholds with less than a tenth of the most cut pairs are passed over: a few specks decide nothing.
-        """
-        return float(self.thresholds[np.argmax(np.where(self.pairs * 10 >= self.pairs.max(), self.curve(), -1))])
-
-
 class Otsu:
     """Choose the threshold that separates all pixels' scores best: largest variance between those above and those below (Otsu 1979).
+
+    On the maps of three classifiers trained on VOC photographs it gave up 0 to 0.9 mIoU against the threshold that ground truth chooses.
 
     Attributes:
         thresholds: (T,) float32, ascending.
@@ -152,8 +94,8 @@ class Otsu:
         self.counts = np.zeros(len(self.thresholds) + 1, np.int64)
         self.sums = np.zeros(len(self.thresholds) + 1)
 
-    def add(self, image_small: np.ndarray, best_class: np.ndarray, value: np.ndarray) -> None:
-        """Take in one image's scores `value` (h, w); photograph and classes are not looked at."""
+    def add(self, value: np.ndarray) -> None:
+        """Take in one image: each pixel's strongest score (h, w)."""
         below = _below(self.thresholds, value)
         self.counts += np.bincount(below, minlength=len(self.counts))
         self.sums += np.bincount(below, value.ravel(), len(self.counts))
