@@ -25,7 +25,7 @@ def _add(name: str) -> None:
         overwrite: Overwrite = False,
     ) -> None:
         opened = open_run(run, None, None, override, overwrite)
-        do_stages(opened, [name], layout(1, None, 0, None, "float32"), backend, address)
+        do_stages(opened, [name], layout(), backend, address)
 
     infer.__doc__ = f"""{_ABOUT[name]}
 

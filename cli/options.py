@@ -22,6 +22,7 @@ Workers = Annotated[int, typer.Option(help="Data-parallel training workers.", mi
 CpusPerWorker = Annotated[int | None, typer.Option(help="CPU threads of each (default: this machine's CPUs / workers).", min=1)]
 GpusPerWorker = Annotated[int, typer.Option(help="GPUs of each, 0 or 1.", min=0, max=1)]
 MicroBatch = Annotated[int | None, typer.Option(help="Images a worker puts through the network at once (default: by device).", min=1)]
+CheckpointSteps = Annotated[int, typer.Option(help="Training steps between checkpoints.", min=1)]
 Precision = Annotated[str, typer.Option(help="float32, or bf16 (autocast).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster (default: RAY_ADDRESS, else a local Ray is started).")]
 Backend = Annotated[str, typer.Option(help="ray, or local: in this process, without Ray.")]
@@ -45,13 +46,21 @@ def open_run(run: str, data: str | None, recipe: str | None, override: Sequence[
     return Run.start(run, load_recipe(recipe or DEFAULT_RECIPE, override or ()), data, overwrite)
 
 
-def layout(workers: int, cpus: int | None, gpus: int, micro_batch: int | None, precision: str) -> "Layout":
+def layout(
+    workers: int = 1,
+    cpus: int | None = None,
+    gpus: int = 0,
+    micro_batch: int | None = None,
+    precision: str = "float32",
+    checkpoint_steps: int = 50,
+) -> "Layout":
     """Return the layout of trainings."""
     from vwl.training.distributed import Layout
 
     if precision not in {"float32", "bf16"}:
         raise VwlError(f"--precision {precision} is neither float32 nor bf16")
-    return Layout(workers, cpus or max(1, (os.cpu_count() or 1) // workers), gpus, micro_batch, precision=precision)
+    threads = cpus or max(1, (os.cpu_count() or 1) // workers)
+    return Layout(workers, threads, gpus, micro_batch, checkpoint_steps=checkpoint_steps, precision=precision)
 
 
 def do_stages(run: "Run", names: Sequence[str], where: "Layout", backend: str, address: str | None) -> None:

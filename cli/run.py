@@ -7,6 +7,7 @@ import typer
 from cli.options import (
     Address,
     Backend,
+    CheckpointSteps,
     CpusPerWorker,
     Data,
     GpusPerWorker,
@@ -35,6 +36,7 @@ def run(
     gpus_per_worker: GpusPerWorker = 0,
     micro_batch: MicroBatch = None,
     precision: Precision = "float32",
+    checkpoint_steps: CheckpointSteps = 50,
     address: Address = None,
     backend: Backend = "ray",
     overwrite: Overwrite = False,
@@ -52,7 +54,8 @@ def run(
     from vwl.stages import STAGES
 
     opened = open_run(run, data, recipe, override, overwrite)
-    do_stages(opened, list(STAGES), layout(workers, cpus_per_worker, gpus_per_worker, micro_batch, precision), backend, address)
+    where = layout(workers, cpus_per_worker, gpus_per_worker, micro_batch, precision, checkpoint_steps)
+    do_stages(opened, list(STAGES), where, backend, address)
     pictures = write_report(opened)
     print_stage_table(opened, as_json)
     say(f"pictures: {pictures}")

@@ -5,6 +5,7 @@ import typer
 from cli.options import (
     Address,
     Backend,
+    CheckpointSteps,
     CpusPerWorker,
     Data,
     GpusPerWorker,
@@ -34,6 +35,7 @@ def classifier(
     gpus_per_worker: GpusPerWorker = 0,
     micro_batch: MicroBatch = None,
     precision: Precision = "float32",
+    checkpoint_steps: CheckpointSteps = 50,
     address: Address = None,
     backend: Backend = "ray",
     overwrite: Overwrite = False,
@@ -46,7 +48,8 @@ def classifier(
       vwl train classifier --data voc.parquet --recipe small --run runs/k128 -o classifier.num_words=128
     """
     opened = open_run(run, data, recipe, override, overwrite)
-    do_stages(opened, ["classifier"], layout(workers, cpus_per_worker, gpus_per_worker, micro_batch, precision), backend, address)
+    where = layout(workers, cpus_per_worker, gpus_per_worker, micro_batch, precision, checkpoint_steps)
+    do_stages(opened, ["classifier"], where, backend, address)
 
 
 @app.command()
@@ -58,6 +61,7 @@ def irnet(
     gpus_per_worker: GpusPerWorker = 0,
     micro_batch: MicroBatch = None,
     precision: Precision = "float32",
+    checkpoint_steps: CheckpointSteps = 50,
     address: Address = None,
     backend: Backend = "ray",
     overwrite: Overwrite = False,
@@ -70,7 +74,8 @@ def irnet(
       vwl train irnet --run runs/voc -o irnet.epochs=4 --overwrite
     """
     opened = open_run(run, None, None, override, overwrite)
-    do_stages(opened, ["irnet"], layout(workers, cpus_per_worker, gpus_per_worker, micro_batch, precision), backend, address)
+    where = layout(workers, cpus_per_worker, gpus_per_worker, micro_batch, precision, checkpoint_steps)
+    do_stages(opened, ["irnet"], where, backend, address)
 
 
 @app.command()
@@ -82,6 +87,7 @@ def segmenter(
     gpus_per_worker: GpusPerWorker = 0,
     micro_batch: MicroBatch = None,
     precision: Precision = "float32",
+    checkpoint_steps: CheckpointSteps = 50,
     address: Address = None,
     backend: Backend = "ray",
     overwrite: Overwrite = False,
@@ -94,4 +100,5 @@ def segmenter(
       vwl train segmenter --run runs/voc --workers 4 --gpus-per-worker 1 --address auto
     """
     opened = open_run(run, None, None, override, overwrite)
-    do_stages(opened, ["segmenter"], layout(workers, cpus_per_worker, gpus_per_worker, micro_batch, precision), backend, address)
+    where = layout(workers, cpus_per_worker, gpus_per_worker, micro_batch, precision, checkpoint_steps)
+    do_stages(opened, ["segmenter"], where, backend, address)

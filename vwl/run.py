@@ -50,9 +50,10 @@ class Run:
             overwrite: let the new recipe take the old one's place; stages that depend on a changed key are then done again.
 
         Raises:
-            VwlError: the folder belongs to another recipe or index, or cannot be written.
+            VwlError: the folder belongs to another recipe or index, or cannot be written; or the recipe scores an unknown class.
         """
         run = cls(Folder(folder), recipe, read_index(index_path), _absolute(index_path))
+        run.index.class_ids(recipe.evaluation.classes or ())
         if run.folder.exists("run.json") and not overwrite:
             old = cls.open(folder)
             changed = differences(old.recipe, recipe)
