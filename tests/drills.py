@@ -10,16 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SETTINGS = [
-    *(
-        "classifier.backbone.weights=none",
-        "classifier.crop=64",
-        "classifier.resize=[64,96]",
-        "classifier.epochs=2",
-        "classifier.batch_size=4",
-    ),
-    *("classifier.num_words=16", "cam.long_side=96", "irnet.backbone.weights=none", "irnet.crop=80", "irnet.long_side=96"),
-    *("irnet.batch_size=4", "irnet.radius=4", "irnet.epochs=1", "walk.long_side=96", "segmenter.backbone.weights=none"),
-    *("segmenter.crop=65", "segmenter.long_side=96", "segmenter.iterations=8", "segmenter.batch_size=4", "segment.long_side=96"),
+    "classifier.backbone.weights=none",
+    "classifier.crop=64",
+    "classifier.resize=[64,96]",
+    "classifier.epochs=2",
+    "classifier.batch_size=4",
+    "classifier.num_words=16",
+    "cam.long_side=96",
+    "irnet.backbone.weights=none",
+    "irnet.crop=80",
+    "irnet.long_side=96",
+    "irnet.batch_size=4",
+    "irnet.radius=4",
+    "irnet.epochs=1",
+    "walk.long_side=96",
+    "segmenter.backbone.weights=none",
+    "segmenter.crop=65",
+    "segmenter.long_side=96",
+    "segmenter.iterations=8",
+    "segmenter.batch_size=4",
+    "segment.long_side=96",
 ]
 """The recipe `demo` at a size where every stage takes seconds."""
 

@@ -1,0 +1,94 @@
+"""The same work through Ray as in this process: equal weights, equal bytes; and one line where it cannot be done."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.drills import SETTINGS, results
+from tests.helpers import tiny_scenes
+from vwl.data.index import write_index
+from vwl.engine import local, map, train
+from vwl.engine.session import session
+from vwl.errors import VwlError
+from vwl.pipeline import Engine, run_stages
+from vwl.recipe import load_recipe
+from vwl.run import Run
+from vwl.stages import STAGES
+from vwl.training.distributed import Layout
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def ray_engine():
+    with session(None, cpus=2):
+        yield Engine(train, map)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("engine")
+    write_index(tiny_scenes(folder / "scenes", num_train=18, num_val=4), folder / "index.parquet")
+    return folder / "index.parquet"
+
+
+def new_run(index: Path, name: str, *overrides: str) -> Run:
+    return Run.start(str(index.parent / name), load_recipe("demo", [*SETTINGS, *overrides]), str(index))
+
+
+def quietly(run: Run, stages, engine: Engine, layout: Layout) -> list[tuple[str, int, int]]:
+    seen = []
+    run_stages(run, list(stages), engine, layout, lambda *line: seen.append(line[:3]), lambda line: None)
+    return seen
+
+
+def weights(run: Run, stage: str) -> dict[str, torch.Tensor]:
+    return torch.load(Path(str(run.folder)) / stage / "weights.pt", weights_only=True)["model"]
+
+
+def test_all_stages_on_ray_give_the_bytes_of_this_process(index, ray_engine):
+    here, there = new_run(index, "local"), new_run(index, "ray")
+    quietly(here, STAGES, Engine(local, local), Layout(cpus_per_worker=2))
+    seen = quietly(there, STAGES, ray_engine, Layout(cpus_per_worker=2))
+    assert {line[0] for line in seen} == set(STAGES)
+    assert all(any(done == total for name, done, total in seen if name == stage) for stage in STAGES)
+    for stage in ("classifier", "irnet", "segmenter"):
+        for name, tensor in weights(here, stage).items():
+            torch.testing.assert_close(weights(there, stage)[name], tensor, rtol=1e-4, atol=1e-6)
+    ours, theirs = results(Path(str(there.folder))), results(Path(str(here.folder)))
+    assert ours.keys() == theirs.keys()
+
+
+def test_two_workers_give_the_weights_of_one(index, ray_engine):
+    one, two = (new_run(index, name, "classifier.words=learning") for name in ("one", "two"))
+    quietly(one, ["classifier"], Engine(local, local), Layout(precision="float64"))
+    quietly(two, ["classifier"], ray_engine, Layout(workers=2, precision="float64"))
+    for name, tensor in weights(one, "classifier").items():
+        np.testing.assert_allclose(weights(two, "classifier")[name], tensor, rtol=1e-7, atol=1e-12, err_msg=name)
+
+
+def test_a_cluster_that_is_too_small_is_said_at_once(index, ray_engine):
+    with pytest.raises(VwlError, match=r"4 workers need 8 CPUs and the cluster has 2"):
+        quietly(new_run(index, "large"), ["classifier"], ray_engine, Layout(workers=4, cpus_per_worker=2))
+
+
+def test_a_gpu_that_is_not_there_is_said_at_once(index, ray_engine):
+    with pytest.raises(VwlError, match="GPUs"):
+        quietly(new_run(index, "gpu"), ["classifier"], ray_engine, Layout(gpus_per_worker=1))
+
+
+def test_a_users_mistake_in_a_worker_arrives_as_one_line(index, ray_engine, tmp_path):
+    torch.save({"w": torch.zeros(2)}, tmp_path / "other.pth")
+    run = new_run(index, "mistake", f"classifier.backbone.weights={tmp_path / 'other.pth'}")
+    with pytest.raises(VwlError, match=r"other\.pth is of another network"):
+        quietly(run, ["classifier"], ray_engine, Layout())
+
+
+def test_a_stage_that_cannot_be_built_arrives_as_one_line(index, ray_engine):
+    run = new_run(index, "broken")
+    quietly(run, ["classifier"], Engine(local, local), Layout())
+    (run.folder / "classifier").write("weights.pt", b"damaged")
+    with pytest.raises(VwlError, match=r"weights\.pt is damaged"):
+        quietly(run, ["cam"], ray_engine, Layout())
