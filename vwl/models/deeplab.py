@@ -33,7 +33,7 @@ class DeepLabV2(nn.Module):
         """
         super().__init__()
         self.input_scales = settings.input_scales
-        self.backbone = build_backbone(settings.backbone, settings.output_stride)
+        self.backbone = build_backbone(settings.backbone, settings.output_stride, tail=True)
         for module in self.backbone.modules():
             if isinstance(module, _BatchNorm):
                 module.requires_grad_(False)

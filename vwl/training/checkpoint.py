@@ -17,6 +17,10 @@ KEEP = 2
 """Checkpoints kept; an older one is deleted after a newer one is whole."""
 
 
+class Damaged(VwlError):
+    """A file that is no checkpoint, or no longer one."""
+
+
 def save(folder: Folder, name: str, state: dict[str, Any]) -> None:
     """Write a state of tensors, numbers, strings and containers of them, atomically."""
     sink = io.BytesIO()
@@ -28,16 +32,18 @@ def load(folder: Folder, name: str) -> dict[str, Any]:
     """Read a state onto the CPU.
 
     Raises:
-        VwlError: the file is damaged, or holds more than tensors and plain values.
+        Damaged: the file is not whole, or holds more than tensors and plain values.
+        VwlError: it is not there or cannot be read.
     """
+    data = folder.read(name)
     try:
-        state = torch.load(io.BytesIO(folder.read(name)), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, KeyError) as error:
-        raise VwlError(f"{folder}/{name} is damaged: {str(error).splitlines()[0]}") from None
+        raise Damaged(f"{folder}/{name} is damaged: {str(error).splitlines()[0]}") from None
     except Exception as error:  # torch raises pickle.UnpicklingError for what weights_only refuses
-        raise VwlError(f"{folder}/{name} is no checkpoint of plain tensors: {str(error).splitlines()[0]}") from None
+        raise Damaged(f"{folder}/{name} is no checkpoint of plain tensors: {str(error).splitlines()[0]}") from None
     if not isinstance(state, dict):
-        raise VwlError(f"{folder}/{name} is no checkpoint")
+        raise Damaged(f"{folder}/{name} is no checkpoint")
     return state
 
 
@@ -54,10 +60,17 @@ def steps(folder: Folder) -> list[int]:
 
 
 def load_last(folder: Folder) -> dict[str, Any] | None:
-    """Return the newest checkpoint that can be read, or none."""
+    """Return the newest checkpoint that is whole, or none where there are no checkpoints.
+
+    Raises:
+        VwlError: none of the checkpoints is whole (a training is not begun anew without the user's word), or one cannot be read.
+    """
+    damage: Damaged | None = None
     for step in reversed(steps(folder)):
         try:
             return load(folder, f"step-{step:08d}.pt")
-        except VwlError:
-            continue
+        except Damaged as error:
+            damage = damage or error
+    if damage is not None:
+        raise VwlError(f"{damage}; no earlier checkpoint is whole: delete {folder} to train from the beginning")
     return None

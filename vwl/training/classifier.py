@@ -152,6 +152,10 @@ class ClassifierTask(Task):
         images = images.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last)
         return self.model(images).image[0].double()
 
+    def tallies(self) -> dict[str, torch.Tensor]:
+        """Return the pixels that took each word."""
+        return {} if self.model.codebook is None else {"usage": self.model.codebook.usage}
+
     def health(self) -> dict[str, float]:
         """Return the codebook's health over the steps since the last call."""
         book = self.model.codebook

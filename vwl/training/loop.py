@@ -85,6 +85,7 @@ class _Trainer:
         self.micro_batch, self.num_micro = layout.pieces(task.batch_size)
         self.epoch_steps = steps_per_epoch(task.num_samples, task.batch_size)
         self.step = 0
+        self.saved_step: int | None = None
         self.scores: dict[str, float] = {}
         dtype = torch.float64 if layout.precision == "float64" else torch.float32
         task.model.to(device=self.device, dtype=dtype).to(memory_format=torch.channels_last)
@@ -103,27 +104,35 @@ class _Trainer:
 
     def _resume(self) -> None:
         state = checkpoint.load_last(self.folder / "checkpoints")
-        if state is None:
-            return
-        if state["fingerprint"] != self.fingerprint:
-            raise VwlError(f"{self.folder} holds a checkpoint of another recipe or other data; use another run folder or --overwrite")
-        self.task.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.scores = state["step"], state["scores"]
+        if state is not None:
+            if state["fingerprint"] != self.fingerprint:
+                raise VwlError(f"{self.folder} holds a checkpoint of another recipe or other data; use another run folder or --overwrite")
+            self.task.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step = self.saved_step = state["step"]
+            self.scores = state["scores"]
+            for name, tally in self.task.tallies().items():
+                # Tallies add up over workers: one of them goes on from the sum.
+                tally.copy_(state["tallies"][name] if rank() == 0 else torch.zeros_like(tally))
         if rank() == 0:
             _drop_later_lines(self.folder, self.step)
 
     def save(self) -> None:
         """Write a checkpoint of the state after `self.step` steps."""
-        if rank() == 0 and self.step not in checkpoint.steps(self.folder / "checkpoints"):
+        if self.step == self.saved_step:
+            return
+        tallies = {name: all_reduce(tally.clone()) for name, tally in self.task.tallies().items()}
+        if rank() == 0:
             state = {
                 "step": self.step,
                 "model": self.task.model.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
+                "tallies": tallies,
                 "scores": self.scores,
                 "fingerprint": self.fingerprint,
             }
             checkpoint.save_step(self.folder / "checkpoints", self.step, state)
+        self.saved_step = self.step
 
     def any_worker(self, flag: bool) -> bool:
         """Return whether the flag is set on any worker."""

@@ -77,6 +77,10 @@ class Task(ABC):
         """Return scores on held-out photographs after an epoch; each worker does its share, all get the result."""
         return {}
 
+    def tallies(self) -> dict[str, torch.Tensor]:
+        """Return what `health` has counted since its last call: tensors that add up over workers, to be kept in checkpoints."""
+        return {}
+
     def health(self) -> dict[str, float]:
         """Return figures to watch beside the losses; called on every worker at each logged step."""
         return {}

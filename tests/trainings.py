@@ -1,0 +1,84 @@
+"""The four trainings at a size where a step takes a fraction of a second, on tiny scenes, without pre-trained weights."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.helpers import tiny_scenes
+from vwl.data.index import write_index
+from vwl.recipe import Backbone, Classifier, Irnet, Optimiser, Recipe, Segmenter
+from vwl.store import Folder
+from vwl.training import loop
+from vwl.training.build import TrainSpec, build_task
+from vwl.training.distributed import Layout
+
+NUM_TRAIN, BATCH = 8, 4
+STEPS_PER_EPOCH = NUM_TRAIN // BATCH
+PLAIN = Backbone(name="resnet18", weights="none")
+
+RECIPE = Recipe(
+    name="tiny",
+    seed=3,
+    classifier=Classifier(
+        backbone=PLAIN,
+        frozen_stages=3,
+        num_words=6,
+        bank_momentum=0.1,
+        optimiser=Optimiser(learning_rate=0.002),
+        batch_size=BATCH,
+        crop=64,
+        resize=(48, 96),
+    ),
+    irnet=Irnet(backbone=PLAIN, optimiser=Optimiser(learning_rate=0.1, head_factor=1), batch_size=BATCH, crop=64, radius=5),
+    segmenter=Segmenter(
+        backbone=PLAIN,
+        rates=(2, 4),
+        input_scales=(0.5,),
+        optimiser=Optimiser(learning_rate=0.0005, weight_decay=5e-4),
+        batch_size=BATCH,
+        crop=49,
+    ),
+)
+"""Crops are larger than some of the resized scenes, so that padding is met."""
+
+KINDS = ("classifier-L", "classifier-M", "irnet", "segmenter")
+"""The trainings; the classifier's two strategies of learning words are two of them."""
+
+
+def make_data(folder: Path, num_val: int = 3) -> Path:
+    """Draw the scenes and return the path of their index."""
+    write_index(tiny_scenes(folder / "scenes", NUM_TRAIN, num_val), folder / "index.parquet")
+    return folder / "index.parquet"
+
+
+def tiny_spec(kind: str, index_path: Path, folder: Path, num_steps: int = 6) -> TrainSpec:
+    """Return one of the `KINDS` of training; the scenes' own masks stand for the labels of earlier stages."""
+    epochs = -(-num_steps // STEPS_PER_EPOCH)
+    words = "memory" if kind == "classifier-M" else "learning"
+    recipe = RECIPE.model_copy(
+        update={
+            "classifier": RECIPE.classifier.model_copy(update={"words": words, "epochs": epochs}),
+            "irnet": RECIPE.irnet.model_copy(update={"epochs": epochs}),
+            "segmenter": RECIPE.segmenter.model_copy(update={"iterations": num_steps}),
+        }
+    )
+    return TrainSpec(kind.partition("-")[0], recipe, str(index_path), Folder(folder), Folder(index_path.parent / "scenes" / "masks"), kind)
+
+
+def train_to_end(spec: TrainSpec, layout: Layout | None = None, control: loop.Control | None = None) -> dict[str, Any]:
+    """Train in this process, or as a worker of its process group, in float64 if the layout says nothing else."""
+    return loop.train(build_task(spec), layout or replace(Layout(), precision="float64"), spec.folder, spec.fingerprint, control)
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a training's metrics without those that tell of time."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in {"images_per_second", "data_wait_share"}} for line in lines]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the trained network's parameters and buffers."""
+    return torch.load(folder / "weights.pt", weights_only=True)["model"]
