@@ -4,6 +4,7 @@ A command's module is imported when the command is called, so that `vwl --help` 
 training needs torch and Ray. A new command is one line in `COMMANDS`.
 """
 
+import signal
 from importlib import import_module, metadata
 from typing import Annotated, Any, NamedTuple
 
@@ -94,7 +95,8 @@ def vwl(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; a request to terminate is treated as Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app(prog_name="vwl")
 
 

@@ -63,8 +63,8 @@ def fit(spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
     try:
         _watch(thread, board, spec.stage, report)
     except KeyboardInterrupt:
+        # The loop asks between steps; it saves and returns like a finished training.
         board.stop.remote()
-        report(spec.stage, 0, 0, "stopping: saving a checkpoint")
         thread.join(_STOP_PATIENCE)
     mistake = ray.get(board.mistake.remote())
     if mistake:
