@@ -17,7 +17,8 @@ from vwl.training.distributed import Layout
 
 NUM_TRAIN, BATCH = 8, 4
 STEPS_PER_EPOCH = NUM_TRAIN // BATCH
-PLAIN = Backbone(name="resnet18", weights="none")
+PLAIN = Backbone(name="timm:test_resnet", weights="none")
+"""A residual network of 0.4 million parameters in five stages, made for tests."""
 
 RECIPE = Recipe(
     name="tiny",
@@ -25,9 +26,9 @@ RECIPE = Recipe(
     classifier=Classifier(
         backbone=PLAIN,
         frozen_stages=3,
-        num_words=6,
+        num_words=16,
         bank_momentum=0.1,
-        optimiser=Optimiser(learning_rate=0.002),
+        optimiser=Optimiser(learning_rate=0.02),
         batch_size=BATCH,
         crop=64,
         resize=(48, 96),
@@ -37,7 +38,7 @@ RECIPE = Recipe(
         backbone=PLAIN,
         rates=(2, 4),
         input_scales=(0.5,),
-        optimiser=Optimiser(learning_rate=0.0005, weight_decay=5e-4),
+        optimiser=Optimiser(learning_rate=0.01, weight_decay=5e-4),
         batch_size=BATCH,
         crop=49,
     ),

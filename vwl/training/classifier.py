@@ -1,5 +1,6 @@
 """The classifier's training (paper section 3.5, Algorithm 1): samples, losses of Eqs. 11-15, the memory bank's update, mAP."""
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from vwl.data.index import Index, Row
 from vwl.data.sampler import generator, steps_per_epoch
 from vwl.data.transforms import long_side_scale, normalise, random_crop, random_mirror, resize, scaled_size
+from vwl.errors import VwlError
 from vwl.losses import decov, soft_margin
 from vwl.models.classifier import Classifier, cells_inside
 from vwl.recipe import Recipe
@@ -134,15 +136,23 @@ class ClassifierTask(Task):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Return the mean average precision over the classes that held-out photographs show."""
+        """Return the mean average precision over the classes that held-out photographs show.
+
+        Photographs that cannot be read are left out and counted: nothing is learned from them, and inference lists them.
+        """
         if not self.held_out:
             return {}
-        scores = torch.zeros(len(self.held_out), self.index.num_objects, dtype=torch.float64, device=device())
+        # The last column tells which photographs could be read.
+        scores = torch.zeros(len(self.held_out), self.index.num_objects + 1, dtype=torch.float64, device=device())
         for number in range(rank(), len(self.held_out), world_size()):
-            scores[number] = self._score(self.held_out[number])
-        all_reduce(scores)
-        truth = torch.stack([self._targets(row) for row in self.held_out]).bool().numpy()
-        return {"val_map": mean_average_precision(scores.cpu().numpy(), truth)}
+            with suppress(VwlError):
+                scores[number, :-1] = self._score(self.held_out[number])
+                scores[number, -1] = 1
+        scores = all_reduce(scores).cpu()
+        read = scores[:, -1].bool()
+        truth = torch.stack([self._targets(row) for row in self.held_out]).bool()
+        found = {"val_map": mean_average_precision(scores[read, :-1].numpy(), truth[read].numpy())} if read.any() else {}
+        return found if read.all() else {**found, "val_unreadable": float((~read).sum())}
 
     def _score(self, row: Row) -> torch.Tensor:
         photo = np.asarray(self.index.read_image(row))

@@ -1,0 +1,109 @@
+"""The answer does not depend on the layout: processes without Ray, in float64, against one process with the whole batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.worker import run_layouts
+from tests.trainings import BATCH, KINDS, make_data, metrics, weights
+from vwl.errors import VwlError
+from vwl.training.distributed import Layout, PendingSum, all_reduce
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder with every kind of training in four layouts: 1 worker here, 2 workers in processes of their own at the same time."""
+    folder = tmp_path_factory.mktemp("layouts")
+    index_path = make_data(folder)
+    command = [sys.executable, "-m", "tests.training.worker", str(index_path), str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[2]
+    workers = [
+        subprocess.Popen([*command, str(rank), "2", str(STEPS)], cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    try:
+        run_layouts(index_path, folder, 1, (BATCH, 1), STEPS)
+        for worker in workers:
+            _, errors = worker.communicate(timeout=500)
+            assert worker.returncode == 0, errors
+    finally:
+        for worker in workers:
+            worker.kill()
+    return folder
+
+
+def assert_same_training(one: Path, other: Path) -> None:
+    lines, others = metrics(one), metrics(other)
+    assert len(lines) == len(others) >= STEPS
+    for line, expected in zip(lines, others, strict=True):
+        assert line == pytest.approx(expected, rel=1e-9)
+    state, expected_state = weights(one), weights(other)
+    assert state.keys() == expected_state.keys()
+    for name, value in state.items():
+        torch.testing.assert_close(value, expected_state[name], rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("layout", ["1x1", "2x2", "2x1"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_layout_gives_the_losses_scores_and_weights_of_one_worker_with_the_whole_batch(trained, kind, layout):
+    assert_same_training(trained / f"{kind}-{layout}", trained / f"{kind}-1x{BATCH}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_workers_end_with_the_same_bits(trained, kind):
+    first, second = (torch.load(trained / f"{kind}-2x2" / f"rank-{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_trainings_compared_do_learn(trained, kind):
+    start, end = (line for line in metrics(trained / f"{kind}-1x{BATCH}") if line["step"] in {1, STEPS} and "loss" in line)
+    assert start["loss"] != pytest.approx(end["loss"], rel=1e-3)
+
+
+def test_a_bank_that_is_not_summed_over_workers_is_found_out(trained):
+    alone, together = trained / "bank-not-summed", trained / f"classifier-M-1x{BATCH}"
+    assert metrics(alone)[0]["loss"] == pytest.approx(metrics(together)[0]["loss"], rel=1e-9)
+    assert not torch.allclose(weights(alone)["codebook.words"], weights(together)["codebook.words"], rtol=1e-3)
+    with pytest.raises(AssertionError):
+        assert_same_training(alone, together)
+
+
+def test_outside_a_process_group_a_sum_is_the_value_itself():
+    values = torch.tensor([1.0, 2.0])
+    assert all_reduce(values) is values
+    assert torch.equal(PendingSum(values).result(), torch.tensor([1.0, 2.0]))
+
+
+@pytest.mark.parametrize(
+    ("layout", "batch_size", "pieces"),
+    [
+        (Layout(), 16, (4, 4)),
+        (Layout(workers=2), 16, (4, 2)),
+        (Layout(workers=2, micro_batch=8), 16, (8, 1)),
+        (Layout(), 10, (2, 5)),
+        (Layout(), 7, (1, 7)),
+        (Layout(gpus_per_worker=1), 16, (16, 1)),
+        (Layout(micro_batch=2), 6, (2, 3)),
+    ],
+)
+def test_micro_batches_of_all_workers_make_up_the_global_batch(layout, batch_size, pieces):
+    assert layout.pieces(batch_size) == pieces
+    assert pieces[0] * pieces[1] * layout.workers == batch_size
+
+
+def test_a_batch_that_workers_cannot_share_is_refused_with_the_numbers_that_can():
+    with pytest.raises(VwlError, match=r"batch of 6 cannot be shared by 4 workers; use one of \[1, 2, 3, 6\]"):
+        Layout(workers=4).pieces(6)
+
+
+def test_a_micro_batch_that_does_not_divide_a_workers_share_is_refused():
+    with pytest.raises(VwlError, match="share of 8 images does not divide into micro-batches of 3"):
+        Layout(workers=2, micro_batch=3).pieces(16)

@@ -1,0 +1,56 @@
+"""One of several worker processes without Ray: all trainings in a few layouts, one after the other.
+
+Run as `python -m tests.training.worker INDEX FOLDER RANK WORLD_SIZE NUM_STEPS`; every worker gets the same folder.
+"""
+
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch import distributed
+
+from tests.trainings import KINDS, tiny_spec, train_to_end
+from vwl.training import checkpoint, loop
+from vwl.training import classifier as classifier_training
+from vwl.training.build import build_task
+from vwl.training.distributed import Layout, rank
+
+
+class LocalSum:
+    """In place of `PendingSum`: a worker's own sum, as of a memory bank that is not summed over workers."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+
+    def result(self) -> torch.Tensor:
+        return self.values
+
+
+def run_layouts(index_path: Path, folder: Path, world_size: int, micro_batches: tuple[int, ...], num_steps: int) -> None:
+    """Train each kind in each layout into `folder/KIND-WORLDxMICRO`; every worker leaves its own state there as `rank-R.pt`."""
+    with mock.patch.object(loop, "LOG_EVERY", 1):
+        for kind in KINDS:
+            for micro_batch in micro_batches:
+                spec = tiny_spec(kind, index_path, folder / f"{kind}-{world_size}x{micro_batch}", num_steps)
+                task = build_task(spec)
+                layout = Layout(workers=world_size, micro_batch=micro_batch, precision="float64")
+                loop.train(task, layout, spec.folder, spec.fingerprint)
+                checkpoint.save(spec.folder, f"rank-{rank()}.pt", task.model.state_dict())
+
+
+def main() -> None:
+    """Join the group, train in two layouts, and once more with a bank that is not summed over the workers."""
+    torch.set_num_threads(1)
+    index_path, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    number, world_size, num_steps = (int(word) for word in sys.argv[3:])
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=world_size)
+    run_layouts(index_path, folder, world_size, (2, 1), num_steps)
+    spec = tiny_spec("classifier-M", index_path, folder / "bank-not-summed", num_steps)
+    with mock.patch.object(classifier_training, "PendingSum", LocalSum), mock.patch.object(loop, "LOG_EVERY", 1):
+        train_to_end(spec, Layout(workers=world_size, micro_batch=2, precision="float64"))
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
