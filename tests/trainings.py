@@ -1,9 +1,9 @@
 """The four trainings at a size where a step takes a fraction of a second, on tiny scenes, without pre-trained weights."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -14,6 +14,7 @@ from vwl.store import Folder
 from vwl.training import loop
 from vwl.training.build import TrainSpec, build_task
 from vwl.training.distributed import Layout
+from vwl.training.task import Task
 
 NUM_TRAIN, BATCH = 8, 4
 STEPS_PER_EPOCH = NUM_TRAIN // BATCH
@@ -45,6 +46,8 @@ RECIPE = Recipe(
 )
 """Crops are larger than some of the resized scenes, so that padding is met."""
 
+FLOAT64 = Layout(precision="float64")
+
 KINDS = ("classifier-L", "classifier-M", "irnet", "segmenter")
 """The trainings; the classifier's two strategies of learning words are two of them."""
 
@@ -69,9 +72,13 @@ def tiny_spec(kind: str, index_path: Path, folder: Path, num_steps: int = 6) -> 
     return TrainSpec(kind.partition("-")[0], recipe, str(index_path), Folder(folder), Folder(index_path.parent / "scenes" / "masks"), kind)
 
 
-def train_to_end(spec: TrainSpec, layout: Layout | None = None, control: loop.Control | None = None) -> dict[str, Any]:
-    """Train in this process, or as a worker of its process group, in float64 if the layout says nothing else."""
-    return loop.train(build_task(spec), layout or replace(Layout(), precision="float64"), spec.folder, spec.fingerprint, control)
+def train_to_end(
+    spec: TrainSpec, layout: Layout = FLOAT64, control: loop.Control | None = None, log_every: int = 1
+) -> tuple[Task, dict[str, Any]]:
+    """Train in this process, or as a worker of its process group; return the task and the loop's result."""
+    task = build_task(spec)
+    with mock.patch.object(loop, "LOG_EVERY", log_every):
+        return task, loop.train(task, layout, spec.folder, spec.fingerprint, control)
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:

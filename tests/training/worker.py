@@ -11,9 +11,8 @@ import torch
 from torch import distributed
 
 from tests.trainings import KINDS, tiny_spec, train_to_end
-from vwl.training import checkpoint, loop
+from vwl.training import checkpoint
 from vwl.training import classifier as classifier_training
-from vwl.training.build import build_task
 from vwl.training.distributed import Layout, rank
 
 
@@ -29,14 +28,11 @@ class LocalSum:
 
 def run_layouts(index_path: Path, folder: Path, world_size: int, micro_batches: tuple[int, ...], num_steps: int) -> None:
     """Train each kind in each layout into `folder/KIND-WORLDxMICRO`; every worker leaves its own state there as `rank-R.pt`."""
-    with mock.patch.object(loop, "LOG_EVERY", 1):
-        for kind in KINDS:
-            for micro_batch in micro_batches:
-                spec = tiny_spec(kind, index_path, folder / f"{kind}-{world_size}x{micro_batch}", num_steps)
-                task = build_task(spec)
-                layout = Layout(workers=world_size, micro_batch=micro_batch, precision="float64")
-                loop.train(task, layout, spec.folder, spec.fingerprint)
-                checkpoint.save(spec.folder, f"rank-{rank()}.pt", task.model.state_dict())
+    for kind in KINDS:
+        for micro_batch in micro_batches:
+            spec = tiny_spec(kind, index_path, folder / f"{kind}-{world_size}x{micro_batch}", num_steps)
+            task, _ = train_to_end(spec, Layout(workers=world_size, micro_batch=micro_batch, precision="float64"))
+            checkpoint.save(spec.folder, f"rank-{rank()}.pt", task.model.state_dict())
 
 
 def main() -> None:
@@ -47,7 +43,7 @@ def main() -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=world_size)
     run_layouts(index_path, folder, world_size, (2, 1), num_steps)
     spec = tiny_spec("classifier-M", index_path, folder / "bank-not-summed", num_steps)
-    with mock.patch.object(classifier_training, "PendingSum", LocalSum), mock.patch.object(loop, "LOG_EVERY", 1):
+    with mock.patch.object(classifier_training, "PendingSum", LocalSum):
         train_to_end(spec, Layout(workers=world_size, micro_batch=2, precision="float64"))
     distributed.destroy_process_group()
 

@@ -1,0 +1,99 @@
+import pytest
+import torch
+
+from vwl.maps.cam import class_activation
+from vwl.models.classifier import Classifier, cells_inside
+from vwl.models.hybrid_pooling import global_average, hybrid_pooling
+from vwl.recipe import Backbone
+from vwl.recipe import Classifier as Settings
+
+CLASSES, WORDS = 3, 7
+
+
+def network(**settings) -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(Settings(backbone=Backbone(name="timm:test_resnet", weights="none"), num_words=WORDS, **settings), CLASSES)
+
+
+def images(num: int = 2, height: int = 64, width: int = 80) -> torch.Tensor:
+    return torch.randn(num, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("words", "heads"),
+    [
+        ("none", {"image_head.weight"}),
+        ("memory", {"image_head.weight", "word_head.weight"}),
+        ("learning", {"image_head.weight", "word_head.weight", "word_to_image_head.weight", "codebook.words"}),
+    ],
+)
+def test_each_strategy_has_its_heads_and_no_bias(words, heads):
+    names = {name for name, _ in network(words=words).named_parameters() if not name.startswith("backbone.")}
+    assert names == heads
+
+
+def test_scores_have_a_row_an_image():
+    output = network()(images())
+    assert (output.image.shape, output.word.shape, output.word_to_image.shape) == ((2, CLASSES), (2, WORDS), (2, CLASSES))
+    assert output.features.shape == (2, 96, 4, 5)
+    assert output.encoding.words.shape == (2, 4, 5)
+
+
+def test_the_image_head_sees_the_pooling_of_the_recipe_and_the_word_head_the_average():
+    for pooling, pool in (("hybrid", lambda f: hybrid_pooling(f, 3.0)), ("gap", global_average)):
+        net = network(pooling=pooling, gap_weight=3.0)
+        output = net(images())
+        torch.testing.assert_close(output.image, net.image_head(pool(output.features)))
+        torch.testing.assert_close(output.word, net.word_head(global_average(output.features)))
+
+
+def test_activation_maps_are_those_of_the_image_head():
+    net = network()
+    with torch.no_grad():
+        torch.testing.assert_close(net.activation_maps(images()), class_activation(net.features(images()), net.image_head.weight))
+
+
+def test_the_word_loss_trains_the_backbone_and_not_the_words_and_the_histogram_the_other_way_round():
+    def touched(score: str) -> set[str]:
+        net = network(frozen_stages=3)
+        getattr(net(images()), score).square().sum().backward()
+        return {name.partition(".")[0] for name, p in net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+
+    assert touched("image") == {"backbone", "image_head"}
+    assert touched("word") == {"backbone", "word_head"}
+    assert touched("word_to_image") == {"codebook", "word_to_image_head"}
+
+
+def test_frozen_stages_get_no_gradient():
+    net = network(frozen_stages=3)
+    net(images()).image.sum().backward()
+    frozen = {name for level in net.backbone.levels[:3] for name in level}
+    for name, parameter in net.backbone.net.named_parameters():
+        inside = any(name.startswith(f"{module}.") for module in frozen)
+        assert (parameter.grad is None) == inside, name
+
+
+def test_a_cell_is_inside_if_half_of_its_pixels_are():
+    valid = torch.zeros(1, 32, 64, dtype=torch.bool)
+    valid[:, :, :24] = True  # the second column of cells has 8 of 16 columns inside
+    valid[:, 16:, 40:47] = True  # 7 of 16 columns of one cell
+    cells = cells_inside(valid, torch.zeros(1, 5, 2, 4))
+    assert cells.tolist() == [[[True, True, False, False]] * 2]
+
+
+def test_padding_has_no_word_and_the_image_scores_do_not_know_of_it():
+    net, valid = network(), torch.zeros(2, 64, 80, dtype=torch.bool)
+    valid[:, :32, :48] = True
+    with torch.no_grad():
+        output, plain = net(images(), valid), net(images())
+    assert torch.equal(output.encoding.words >= 0, cells_inside(valid, output.features))
+    assert torch.equal(output.image, plain.image)
+    assert not torch.equal(output.word_to_image, plain.word_to_image)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 100), (47, 33)])
+def test_images_smaller_than_the_published_code_can_take_are_scored(size):
+    with torch.no_grad():
+        output = network()(images(1, *size))
+    assert output.image.isfinite().all()
+    assert output.word_to_image.isfinite().all()

@@ -1,0 +1,167 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from vwl.models.codebook import Codebook
+from vwl.recipe import Classifier as Settings
+
+DIM, WORDS = 6, 5
+
+
+def book(**settings) -> Codebook:
+    torch.manual_seed(1)
+    return Codebook(Settings(num_words=WORDS, **settings), DIM).double()
+
+
+def features_of(num_images: int = 3, height: int = 4, width: int = 3) -> torch.Tensor:
+    return torch.randn(num_images, DIM, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+def pixels_of(features: torch.Tensor) -> torch.Tensor:
+    return features.permute(0, 2, 3, 1).reshape(-1, DIM)
+
+
+def one_hot(words: torch.Tensor) -> torch.Tensor:
+    """W (number of pixels, k); pixels without a word have a row of zeros."""
+    return torch.stack([(words.flatten() == j).double() for j in range(WORDS)], dim=1)
+
+
+class TestEncoding:
+    def test_pixels_outside_count_in_no_part_of_the_encoding(self):
+        features, valid = features_of(), torch.rand(3, 4, 3, generator=torch.Generator().manual_seed(3)) < 0.6
+        encoding = book()(features, valid)
+        assert torch.equal(encoding.words >= 0, valid)
+        other = features.clone()
+        other.permute(0, 2, 3, 1)[~valid] = 17.0
+        for one, two in zip(encoding, book()(other, valid), strict=True):
+            assert torch.equal(one, two)
+
+    def test_an_image_that_is_all_padding_has_no_words_and_an_empty_histogram(self):
+        encoding = book()(features_of(2), torch.stack([torch.zeros(4, 3), torch.ones(4, 3)]).bool())
+        assert encoding.labels[0].sum() == encoding.histogram[0].sum() == 0
+        assert encoding.histogram[1].sum().item() == pytest.approx(1)
+        assert torch.all(encoding.words[0] == -1)
+
+    def test_the_last_word_and_no_word_are_told_apart(self):
+        """Padding is marked -1, which as an index would be the last word."""
+        codebook = book()
+        features = codebook.words[-1].detach()[None, :, None, None].repeat(1, 1, 1, 2)
+        assert codebook(features, torch.tensor([[[True, False]]])).labels.tolist() == [[0, 0, 0, 0, 1]]
+        assert codebook(features, torch.tensor([[[False, False]]])).labels.tolist() == [[0, 0, 0, 0, 0]]
+
+    def test_without_padding_marks_all_pixels_count(self):
+        features = features_of()
+        for one, two in zip(book()(features), book()(features, torch.ones(3, 4, 3).bool()), strict=True):
+            torch.testing.assert_close(one, two)
+
+    def test_a_mean_histogram_sums_to_one_and_a_summed_one_to_the_pixels(self):
+        assert book().forward(features_of()).histogram.sum(1).tolist() == pytest.approx([1] * 3)
+        assert book(histogram="sum").forward(features_of()).histogram.sum(1).tolist() == pytest.approx([12] * 3)
+
+    def test_the_length_of_features_and_words_does_not_matter(self):
+        codebook, longer = book(), book()
+        with torch.no_grad():
+            longer.words.mul_(torch.arange(1, WORDS + 1)[:, None] * 100)
+        torch.testing.assert_close(codebook(features_of()).histogram, longer(features_of() * 5).histogram)
+        assert torch.equal(codebook(features_of()).words, longer(features_of() * 5).words)
+
+    def test_a_pixel_without_features_takes_some_word_and_no_nan(self):
+        encoding = book()(torch.zeros(1, DIM, 1, 1, dtype=torch.float64))
+        torch.testing.assert_close(encoding.histogram, torch.full((1, WORDS), 1 / WORDS, dtype=torch.float64))
+        assert encoding.labels.sum() == 1
+
+    def test_the_histograms_gradient_reaches_the_words_and_not_the_features(self):
+        codebook, features = book(), features_of().requires_grad_()
+        encoding = codebook(features)
+        (encoding.histogram * torch.arange(WORDS)).sum().backward()
+        assert codebook.words.grad.abs().sum() > 0
+        assert features.grad is None
+        assert not encoding.labels.requires_grad
+
+    def test_half_precision_features_are_encoded_in_the_words_precision(self):
+        codebook = Codebook(Settings(num_words=WORDS), DIM)
+        assert codebook(features_of().bfloat16()).histogram.dtype == torch.float32
+
+
+class TestBank:
+    @pytest.mark.parametrize("padded", [False, True])
+    def test_sums_are_the_dense_one_hot_product(self, padded):
+        features, codebook = features_of(), book(words="memory")
+        valid = torch.rand(3, 4, 3, generator=torch.Generator().manual_seed(3)) < (0.6 if padded else 2)
+        words = codebook(features, valid).words
+        sums, dense = codebook.sums(features, words), one_hot(words)
+        torch.testing.assert_close(sums[:, :-1], dense.T @ pixels_of(features))
+        assert torch.equal(sums[:, -1], dense.sum(0))
+        assert sums[:, -1].sum() == valid.sum()
+
+    def test_the_update_is_the_dense_matrix_product(self):
+        features, codebook, rho = features_of(), book(words="memory", bank_momentum=0.25), 0.25
+        before, words = codebook.words.clone(), torch.arange(36).view(3, 4, 3) % WORDS
+        codebook.update(codebook.sums(features, words))
+        dense = one_hot(words)
+        inverse_degree = torch.diag(1 / dense.sum(0))
+        torch.testing.assert_close(codebook.words, rho * inverse_degree @ dense.T @ pixels_of(features) + (1 - rho) * before)
+
+    def test_sums_of_parts_add_up(self):
+        features, codebook = features_of(4), book(words="memory")
+        words = codebook(features).words
+        parts = sum(codebook.sums(features[i : i + 1], words[i : i + 1]) for i in range(4))
+        torch.testing.assert_close(parts, codebook.sums(features, words))
+
+    @pytest.mark.parametrize(("absent_words", "factor"), [("keep", 1.0), ("decay", 0.9)])
+    def test_a_word_that_no_pixel_took_stays_or_shrinks(self, absent_words, factor):
+        codebook = book(words="memory", bank_momentum=0.1, absent_words=absent_words)
+        before = codebook.words.clone()
+        codebook.update(codebook.sums(features_of(), torch.full((3, 4, 3), 2)))
+        absent = [0, 1, 3, 4]
+        torch.testing.assert_close(codebook.words[absent], factor * before[absent])
+        torch.testing.assert_close(codebook.words[2], 0.1 * pixels_of(features_of()).mean(0) + 0.9 * before[2])
+
+    def test_the_bank_takes_no_gradient(self):
+        codebook, features = book(words="memory"), features_of().requires_grad_()
+        assert list(codebook.parameters()) == []
+        assert not codebook.sums(features, codebook(features).words).requires_grad
+
+    @pytest.mark.parametrize("words", ["memory", "learning"])
+    def test_the_words_are_kept_in_checkpoints_and_the_usage_is_not(self, words):
+        codebook = book(words=words)
+        codebook.count_usage(codebook(features_of()).words)
+        assert set(codebook.state_dict()) == {"words"}
+        torch.manual_seed(9)
+        other = Codebook(Settings(num_words=WORDS, words=words), DIM).double()
+        other.load_state_dict(codebook.state_dict())
+        assert torch.equal(other.words, codebook.words)
+
+    def test_learned_words_are_a_parameter_and_a_bank_starts_like_them(self):
+        assert [name for name, _ in book(words="learning").named_parameters()] == ["words"]
+        assert torch.equal(book(words="learning").words, book(words="memory").words)
+
+
+class TestHealth:
+    def test_usage_counts_the_pixels_of_each_word_and_none_of_the_padding(self):
+        codebook = book()
+        codebook.count_usage(torch.tensor([[[0, 0, 3], [-1, -1, 3]]]))
+        codebook.count_usage(torch.tensor([[[3, 4, -1]]]))
+        assert codebook.usage.tolist() == [2, 0, 0, 3, 1]
+
+    def test_figures_of_a_small_case_by_hand(self):
+        codebook = Codebook(Settings(num_words=3), 2)
+        with torch.no_grad():
+            codebook.words.copy_(torch.tensor([[2.0, 0.0], [0.0, 5.0], [1.0, 1.0]]))
+        figures = codebook.health(torch.tensor([6, 2, 0]))
+        entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+        cosine = (0 + math.sqrt(0.5) + math.sqrt(0.5)) / 3
+        assert figures == pytest.approx({"words_in_use": 2, "words_dead": 1, "word_perplexity": math.exp(entropy), "word_cosine": cosine})
+
+    def test_equal_usage_has_the_perplexity_of_all_words(self):
+        assert book().health(torch.full((WORDS,), 7))["word_perplexity"] == pytest.approx(WORDS)
+
+    def test_before_any_pixel_all_words_are_dead(self):
+        figures = book().health(torch.zeros(WORDS, dtype=torch.int64))
+        assert (figures["words_in_use"], figures["words_dead"]) == (0, WORDS)
+        assert all(np.isfinite(value) for value in figures.values())
+
+    def test_one_word_alone_has_no_other_to_be_like(self):
+        assert Codebook(Settings(num_words=1), 4).health(torch.tensor([3]))["word_cosine"] == 0
