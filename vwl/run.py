@@ -55,14 +55,14 @@ class Run:
         run = cls(Folder(folder), recipe, read_index(index_path), _absolute(index_path))
         run.index.class_ids(recipe.evaluation.classes or ())
         if run.folder.exists("run.json") and not overwrite:
-            old = cls.open(folder)
-            changed = differences(old.recipe, recipe)
+            about = run.folder.read_json("run.json")
+            changed = differences(recipe_from(_stored_recipe(run.folder), f"{folder}/recipe.yaml"), recipe)
             if changed:
                 shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
                 raise VwlError(f"{folder} is a run of another recipe ({shown}); use another --run folder, or --overwrite to change it")
-            if old.index.fingerprint() != run.index.fingerprint():
+            if about["index_fingerprint"] != run.index.fingerprint():
                 raise VwlError(
-                    f"{folder} is a run on another data set ({old.index_path}); use another --run folder, or --overwrite to change it"
+                    f"{folder} is a run on another data set ({about['index']}); use another --run folder, or --overwrite to change it"
                 )
         run.folder.write("recipe.yaml", to_yaml(recipe).encode())
         run.folder.write_json("run.json", {"index": run.index_path, "index_fingerprint": run.index.fingerprint(), "recipe": recipe.name})
