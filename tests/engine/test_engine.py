@@ -59,6 +59,7 @@ def test_all_stages_on_ray_give_the_bytes_of_this_process(index, ray_engine):
             torch.testing.assert_close(weights(there, stage)[name], tensor, rtol=1e-4, atol=1e-6)
     ours, theirs = results(Path(str(there.folder))), results(Path(str(here.folder)))
     assert ours.keys() == theirs.keys()
+    assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
 def test_two_workers_give_the_weights_of_one(index, ray_engine):

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,18 +40,8 @@ def session(address: str | None, cpus: int | None = None) -> Iterator[None]:
         yield
         return
     try:
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            # A local Ray is reached from this machine only; a token file left in the home folder would confuse later clusters.
-            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-            ray.init(
-                num_cpus=cpus or os.cpu_count(),
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+        with _quiet_stderr():
+            _connect(address, cpus)
     except (ConnectionError, RuntimeError) as error:
         where = f"no Ray cluster answers at {address}" if address else "a local Ray could not be started"
         raise VwlError(f"{where} ({str(error).splitlines()[0]})") from None
@@ -59,6 +51,35 @@ def session(address: str | None, cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str | None, cpus: int | None) -> None:
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    # A local Ray is reached from this machine only; a token file left in the home folder would confuse later clusters.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    ray.init(
+        num_cpus=cpus or os.cpu_count(),
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep Ray's native start-up lines, which no Python setting silences, off the terminal; failures still raise."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def cluster_cpus() -> int:
