@@ -39,12 +39,16 @@ def load(folder: Folder, name: str) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, KeyError) as error:
-        raise Damaged(f"{folder}/{name} is damaged: {str(error).splitlines()[0]}") from None
+        raise Damaged(f"{folder}/{name} is damaged: {_first_line(error)}") from None
     except Exception as error:  # torch raises pickle.UnpicklingError for what weights_only refuses
-        raise Damaged(f"{folder}/{name} is no checkpoint of plain tensors: {str(error).splitlines()[0]}") from None
+        raise Damaged(f"{folder}/{name} is no checkpoint of plain tensors: {_first_line(error)}") from None
     if not isinstance(state, dict):
         raise Damaged(f"{folder}/{name} is no checkpoint")
     return state
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "it is cut off")
 
 
 def save_step(folder: Folder, step: int, state: dict[str, Any]) -> None:

@@ -191,7 +191,7 @@ class _Trainer:
         ids = ", ".join(self.task.image_ids[n] for n in numbers)
         shown = ", ".join(f"{name} {value:g}" for name, value in terms.items())
         raise VwlError(
-            f"{self.task.name}: the loss is not finite at step {self.step} ({shown}); images of the batch: {ids}; lower the rate"
+            f"{self.task.name}: the loss is not finite at step {self.step + 1} ({shown}); images of the batch: {ids}; lower the rate"
         )
 
     def _log(self, terms: dict[str, float]) -> str:
