@@ -47,7 +47,7 @@ class Layout:
             raise VwlError(f"the recipe's batch of {batch_size} cannot be shared by {self.workers} workers; use one of {good}")
         local = batch_size // self.workers
         if self.micro_batch is None:
-            largest = local if self.gpus_per_worker else 4
+            largest = local if self.gpus_per_worker else 5
             micro = max(n for n in range(1, min(local, largest) + 1) if local % n == 0)
         else:
             micro = self.micro_batch
