@@ -1,0 +1,118 @@
+"""What is written for people is true: commands can be typed; targets, recipes, keys, stages, files and links exist."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.exceptions import TyperException
+
+from cli.main import app
+from vwl.recipe import builtin_recipes, load_recipe
+from vwl.stages import STAGES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = ("README.md", "CHANGELOG.md", "docs/design.md")
+
+
+def shell_lines(text: str) -> list[str]:
+    """The command lines of the shell blocks, continued ones joined, comments taken off."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def resolved(line: str) -> tuple[Any, Any, list[str]]:
+    """The command that a line `vwl ...` calls, its context and the words left for it."""
+    _, *words = shlex.split(line)
+    command = typer.main.get_command(app)
+    ctx = typer.Context(command, info_name="vwl")
+    while hasattr(command, "resolve_command"):
+        name, command, words = command.resolve_command(ctx, words)
+        ctx = typer.Context(command, parent=ctx, info_name=name)
+    return command, ctx, words
+
+
+def parsed(line: str) -> dict[str, Any]:
+    """Parse a line with the real command line and without running it; what is unknown is refused."""
+    command, ctx, words = resolved(line)
+    return command.make_context(ctx.info_name, words).params
+
+
+def commands_in_running_text(text: str) -> list[str]:
+    """`vwl ...` in inline code; the alternatives a|b of a table become one line each."""
+    found = []
+    for code in re.findall(r"`(vwl [a-z][^`]*)`", text):
+        stem, _, last = code.replace("\\|", "|").rpartition(" ")
+        found += [f"{stem} {choice}" for choice in last.split("|")]
+    return found
+
+
+COMMANDS = [line for line in shell_lines(README) if line.startswith("vwl ")]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_is_understood_and_its_recipe_and_keys_are_known(line):
+    params = parsed(line)
+    load_recipe(params.get("recipe") or "paper-voc", params.get("override") or ())
+
+
+def test_the_commands_are_found():
+    assert len(COMMANDS) >= 12
+    assert {shlex.split(line)[1] for line in COMMANDS} >= {"data", "run", "predict", "evaluate", "status", "recipe"}
+
+
+@pytest.mark.parametrize("line", ["vwl runs", "vwl run --run r --worker-count 2", "vwl train resnet --run r", "vwl status"])
+def test_a_command_that_is_wrong_would_be_noticed(line):
+    with pytest.raises(TyperException):
+        parsed(line)
+
+
+@pytest.mark.parametrize("line", commands_in_running_text(README))
+def test_a_command_in_running_text_exists(line):
+    resolved(line)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_target_of_make_exists(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    phrases = re.findall(r"\bmake ([a-z]+(?: \| [a-z]+)*)(?:`|$| +#)", text, re.MULTILINE)
+    named = {target for phrase in phrases for target in phrase.split(" | ")}
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert named <= targets
+    assert document != "README.md" or named >= {"demo", "test", "setup"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_recipe_exists(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:paper|reference|table4|fig12)-[a-z0-9-]*[a-z0-9])`", text))
+    assert named <= set(builtin_recipes())
+
+
+def test_the_readme_names_every_recipe():
+    assert [name for name in builtin_recipes() if f"`{name}`" not in README] == []
+
+
+def test_every_key_in_running_text_exists():
+    overrides = [text for text in re.findall(r"-o ([a-z_.]+=[^\s`]+)", README) if text != "section.key=value"]
+    assert len(overrides) >= 2
+    load_recipe("paper-voc", overrides)
+
+
+def test_the_run_folder_is_drawn_with_every_stage():
+    drawn = re.search(r"^```\n(run\.json.*?)^```", README, re.MULTILINE | re.DOTALL).group(1)
+    assert {name for name in STAGES if re.search(rf"(?:^|[ ,]){name}/", drawn, re.MULTILINE)} == set(STAGES)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_and_every_file_named_exists(document):
+    path = ROOT / document
+    text = path.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    files = re.findall(r"`((?:vwl|cli|tests|docs|benchmarks)/[\w/.-]*)`", text)
+    assert [link for link in links if not (path.parent / link).exists()] == []
+    assert [name for name in files if not (ROOT / name).exists()] == []
