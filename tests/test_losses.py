@@ -54,3 +54,11 @@ def test_going_down_the_gradient_makes_words_less_alike(squared):
     before = decov(words, squared)
     before.backward()
     assert decov(words - 1e-4 * words.grad, squared) < before
+
+
+@pytest.mark.parametrize("squared", [True, False])
+def test_autocast_does_not_touch_decov(squared):
+    words = torch.randn(4, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = decov(words, squared)
+    assert torch.equal(inside, decov(words, squared))

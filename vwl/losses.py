@@ -18,14 +18,15 @@ def decov(words: torch.Tensor, squared: bool = True) -> torch.Tensor:
     """Return the DeCov loss, Eq. 13: what the words (k, d) share with each other.
 
     The covariance is taken between words over the feature dimensions, each word centred by its own mean, and not divided by
-    d - 1 (which would make the term 7 orders smaller and useless).
+    d - 1 (which would make the term 7 orders smaller and useless). It keeps the words' precision under autocast.
 
     Args:
         words: the codebook C.
         squared: Eq. 13 has squared norms; the published code (recipe `reference`) has plain ones.
     """
     centred = words - words.mean(dim=1, keepdim=True)
-    covariance = centred @ centred.T
+    with torch.autocast(words.device.type, enabled=False):
+        covariance = centred @ centred.T
     if squared:
         return 0.5 * (covariance.pow(2).sum() - covariance.diagonal().pow(2).sum())
     return 0.5 * (torch.linalg.matrix_norm(covariance) - torch.linalg.vector_norm(covariance.diagonal()))

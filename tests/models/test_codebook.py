@@ -84,6 +84,17 @@ class TestEncoding:
         codebook = Codebook(Settings(num_words=WORDS), DIM)
         assert codebook(features_of().bfloat16()).histogram.dtype == torch.float32
 
+    def test_autocast_does_not_change_which_word_a_pixel_takes(self):
+        """Words and pixels that differ by less than bfloat16 can tell."""
+        codebook = Codebook(Settings(num_words=100), DIM)
+        with torch.no_grad():
+            codebook.words.copy_(torch.ones(100, DIM) + 0.01 * torch.randn(100, DIM, generator=torch.Generator().manual_seed(4)))
+        features = codebook.words.detach().T[None, :, None]
+        with torch.autocast("cpu", torch.bfloat16):
+            encoding = codebook(features)
+        assert encoding.words.flatten().tolist() == list(range(100))
+        torch.testing.assert_close(encoding.histogram, codebook(features).histogram, rtol=0, atol=0)
+
 
 class TestBank:
     @pytest.mark.parametrize("padded", [False, True])

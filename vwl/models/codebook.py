@@ -48,8 +48,10 @@ class Codebook(nn.Module):
 
     def forward(self, features: torch.Tensor, valid: torch.Tensor | None = None) -> Encoding:
         """Encode features (B, d, h, w); `valid` (B, h, w) bool marks pixels that take a word (all, if none)."""
-        pixels = F.normalize(features.detach().flatten(2).transpose(1, 2).to(self.words.dtype), dim=2)
-        similarity = pixels @ F.normalize(self.words, dim=1).T  # Eq. 2, (B, hw, k)
+        # Among thousands of nearly parallel features the 8 bits of bfloat16 would decide which word wins.
+        with torch.autocast(features.device.type, enabled=False):
+            pixels = F.normalize(features.detach().flatten(2).transpose(1, 2).to(self.words.dtype), dim=2)
+            similarity = pixels @ F.normalize(self.words, dim=1).T  # Eq. 2, (B, hw, k)
         probability = torch.softmax(self.settings.temperature * similarity, dim=2)  # Eq. 3
         words = similarity.detach().argmax(dim=2)  # Eq. 4: tau > 0 does not change which word wins
         if valid is None:

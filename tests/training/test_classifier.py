@@ -1,0 +1,261 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.trainings import BATCH, make_data, metrics, tiny_spec, train_to_end, weights
+from vwl.data.index import read_index
+from vwl.data.transforms import normalise, resize
+from vwl.models.classifier import cells_inside
+from vwl.training.build import build_task
+from vwl.training.classifier import ClassifierTask, mean_average_precision
+from vwl.training.task import Sample
+
+WORDS = ("learning", "memory")
+
+
+@pytest.fixture(scope="module")
+def index_path(tmp_path_factory) -> Path:
+    return make_data(tmp_path_factory.mktemp("classifier"))
+
+
+def task_of(index_path: Path, words: str = "learning", seed: int = 3, **settings) -> ClassifierTask:
+    recipe = tiny_spec("classifier-L", index_path, index_path.parent).recipe
+    classifier = recipe.classifier.model_copy(update={"words": words, **settings})
+    index = read_index(index_path)
+    task = ClassifierTask(
+        recipe.model_copy(update={"classifier": classifier, "seed": seed}), index, index.split("train"), index.split("val")
+    )
+    task.model.double()
+    return task
+
+
+def batch_of(task: ClassifierTask, numbers: tuple[int, ...], epoch: int = 0) -> Sample:
+    samples = [task.sample(number, epoch) for number in numbers]
+    stacked = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+    return {key: value.double() if value.is_floating_point() else value for key, value in stacked.items()}
+
+
+def pixels_inside(task: ClassifierTask, batch: Sample) -> torch.Tensor:
+    with torch.no_grad():
+        features = task.model.features(batch["images"])
+    return features.permute(0, 2, 3, 1)[cells_inside(batch["valid"], features)]
+
+
+class TestSamples:
+    def test_they_depend_on_seed_epoch_and_image_only(self, index_path):
+        task, again, other_seed = task_of(index_path), task_of(index_path), task_of(index_path, seed=4)
+        again.rows = again.rows[::-1]
+        there = [sample_key(task.sample(number, epoch)) for epoch in (0, 1) for number in range(8)]
+        assert there == [sample_key(again.sample(7 - number, epoch)) for epoch in (0, 1) for number in range(8)]
+        assert len(set(there)) == 16
+        assert not set(there) & {sample_key(other_seed.sample(number, 0)) for number in range(8)}
+
+    def test_they_are_crops_with_the_images_labels(self, index_path):
+        task = task_of(index_path)
+        padded = 0
+        for number, row in enumerate(task.rows):
+            sample = task.sample(number, 0)
+            assert sample["images"].shape == (3, 64, 64)
+            assert sample["images"].dtype == torch.float32
+            assert [c + 1 for c in range(2) if sample["targets"][c]] == list(row.labels)
+            assert torch.all(sample["images"][:, ~sample["valid"]] == 0)
+            padded += bool((~sample["valid"]).any())
+        assert padded
+
+    def test_long_sides_are_drawn_from_the_closed_range(self, index_path):
+        task = task_of(index_path, resize=(40, 42), crop=80)
+        sides = {
+            int(max(*sample["valid"].sum(0).max(dim=0, keepdim=True).values, sample["valid"].any(0).sum())) for sample in epochs(task, 6)
+        }
+        assert sides == {40, 41, 42}
+
+
+def epochs(task: ClassifierTask, num: int) -> list[Sample]:
+    return [task.sample(number, epoch) for epoch in range(num) for number in range(task.num_samples)]
+
+
+def sample_key(sample: Sample) -> tuple[float, ...]:
+    weights = torch.linspace(1, 2, sample["images"].numel())
+    return (float((sample["images"].flatten() * weights).sum()), *sample["targets"].tolist(), int(sample["valid"].sum()))
+
+
+class TestParameters:
+    def test_heads_and_codebook_learn_at_ten_times_the_rate(self, index_path):
+        task = task_of(index_path)
+        old, new = task.parameter_groups()
+        rate = task.optimiser.learning_rate
+        assert (old["lr"], new["lr"]) == (rate, 10 * rate)
+        assert old["weight_decay"] == new["weight_decay"] == task.optimiser.weight_decay
+        names = {id(parameter): name for name, parameter in task.model.named_parameters()}
+        assert {names[id(p)] for p in new["params"]} == {
+            "codebook.words",
+            "image_head.weight",
+            "word_head.weight",
+            "word_to_image_head.weight",
+        }
+        assert all(names[id(p)].startswith("backbone.") and p.requires_grad for p in old["params"])
+        assert len(old["params"]) + len(new["params"]) == sum(p.requires_grad for p in task.model.parameters())
+
+    def test_the_bank_is_no_parameter(self, index_path):
+        names = {id(parameter): name for name, parameter in task_of(index_path, "memory").model.named_parameters()}
+        assert "codebook.words" not in names.values()
+
+    @pytest.mark.parametrize("frozen_stages", [1, 3])
+    def test_frozen_stages_do_not_move_and_all_others_do(self, index_path, tmp_path, frozen_stages):
+        spec = tiny_spec("classifier-L", index_path, tmp_path, num_steps=4)
+        settings = spec.recipe.classifier.model_copy(update={"frozen_stages": frozen_stages})
+        spec = replace(spec, recipe=spec.recipe.model_copy(update={"classifier": settings}))
+        before = {name: value.double() for name, value in build_task(spec).model.state_dict().items()}
+        task, _ = train_to_end(spec)
+        frozen = tuple(f"backbone.net.{name}." for level in task.model.backbone.levels[:frozen_stages] for name in level)
+        moved = {name for name, value in weights(tmp_path).items() if not torch.equal(value, before[name])}
+        wanted = {name for name, _ in task.model.named_parameters() if not name.startswith(frozen)}
+        assert moved == wanted
+        assert any(name.startswith(frozen) for name in before)
+
+
+class TestLosses:
+    @pytest.mark.parametrize("words", WORDS)
+    def test_shares_of_any_split_add_up_to_the_loss_of_the_batch(self, index_path, words):
+        task, numbers = task_of(index_path, words), (0, 3, 5, 6)
+        whole = task.losses(task.model, batch_of(task, numbers), torch.tensor([4.0]).double(), part=1)
+        parts = [task.losses(task.model, batch_of(task, (number,)), torch.tensor([4.0]).double(), part=1 / 4) for number in numbers]
+        for name, value in whole.items():
+            torch.testing.assert_close(sum(part[name] for part in parts), value)
+
+    @pytest.mark.parametrize(
+        ("settings", "terms"),
+        [
+            ({"words": "none"}, {"image"}),
+            ({"words": "memory"}, {"image", "word"}),
+            ({"words": "learning", "decov": "none"}, {"image", "word", "word_to_image"}),
+            ({"words": "learning"}, {"image", "word", "word_to_image", "decov"}),
+        ],
+    )
+    def test_each_strategy_has_its_terms(self, index_path, settings, terms):
+        task = task_of(index_path, **settings)
+        assert set(task.losses(task.model, batch_of(task, (0,)), torch.tensor([1.0]), part=1)) == terms
+
+    def test_half_precision_scores_have_their_losses_in_float32(self, index_path):
+        task = task_of(index_path)
+        task.model.float()
+        batch = {key: value.float() if value.is_floating_point() else value for key, value in batch_of(task, (0, 1)).items()}
+        with torch.autocast("cpu", torch.bfloat16):
+            assert task.model(batch["images"]).image.dtype == torch.bfloat16
+            terms = task.losses(task.model, batch, torch.tensor([2.0]).double(), part=1)
+        assert {term.dtype for term in terms.values()} == {torch.float32}
+
+
+class TestBank:
+    def test_it_starts_with_features_of_the_first_batch_and_none_of_its_padding(self, index_path):
+        task = task_of(index_path, "memory", resize=(40, 40))
+        batches = [batch_of(task, (0, 1)), batch_of(task, (2, 3))]
+        assert not all(batch["valid"].all() for batch in batches)
+        task.before_training(batches)
+        pixels = torch.cat([pixels_inside(task, batch) for batch in batches])
+        nearest = torch.cdist(task.model.codebook.words, pixels).min(dim=1)
+        assert nearest.values.max() < 1e-9
+        assert len(nearest.indices.unique()) > 4
+
+    def test_the_split_of_the_first_batch_does_not_matter(self, index_path):
+        banks = []
+        for parts in (((0, 1, 2, 3),), ((0,), (1, 2), (3,))):
+            task = task_of(index_path, "memory")
+            task.before_training([batch_of(task, part) for part in parts])
+            banks.append(task.model.codebook.words.clone())
+        torch.testing.assert_close(*banks)
+
+    def test_words_that_are_learned_start_as_drawn(self, index_path):
+        task = task_of(index_path)
+        before = task.model.codebook.words.clone()
+        task.before_training([batch_of(task, (0, 1))])
+        assert torch.equal(task.model.codebook.words, before)
+
+    def step(self, task: ClassifierTask, *batches: Sample) -> None:
+        for number, batch in enumerate(batches):
+            task.losses(task.model, batch, torch.tensor([4.0]).double(), part=1)
+            if number == len(batches) - 1:
+                task.exchange()
+        task.after_step()
+
+    def test_a_step_moves_it_once_by_the_sums_of_all_micro_batches(self, index_path):
+        banks = []
+        for parts in (((0, 1, 2, 3),), ((0,), (1, 2), (3,))):
+            task = task_of(index_path, "memory")
+            batches = [batch_of(task, part) for part in parts]
+            task.before_training(batches)
+            before = task.model.codebook.words.clone()
+            self.step(task, *batches)
+            banks.append(task.model.codebook.words.clone())
+        assert not torch.equal(before, banks[0])
+        torch.testing.assert_close(*banks)
+
+    def test_the_published_start_labels_the_first_step_with_gaussian_words_and_then_has_features(self, index_path):
+        task = task_of(index_path, "memory", bank_start="gaussian", frozen_stages=5)
+        gaussian, batch = task.model.codebook.words.clone(), batch_of(task, (0, 1, 2, 3))
+        task.before_training([batch])
+        assert torch.equal(task.model.codebook.words, gaussian)
+        self.step(task, batch)
+        features = task_of(index_path, "memory", frozen_stages=5)
+        features.before_training([batch])
+        torch.testing.assert_close(task.model.codebook.words, features.model.codebook.words)  # and no trace of the first update
+        self.step(task, batch)
+        self.step(features, batch)
+        torch.testing.assert_close(task.model.codebook.words, features.model.codebook.words)
+        assert not torch.equal(task.model.codebook.words, gaussian)
+
+
+class TestScores:
+    def test_mean_average_precision_by_hand(self):
+        scores = np.array([[0.9, 0.1, 5], [0.8, 0.9, 6], [0.7, 0.2, 7], [0.6, 0.3, 8]])
+        truth = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0]], bool)
+        # class 1: positives at ranks 1 and 3; class 2: at ranks 1 and 2; class 3 has none and does not count
+        assert mean_average_precision(scores, truth) == pytest.approx((((1 / 1 + 2 / 3) / 2) + 1) / 2)
+
+    def test_the_worst_order_has_the_smallest_precision(self):
+        assert mean_average_precision(np.array([[4.0], [3.0], [2.0], [1.0]]), np.array([[0], [0], [0], [1]], bool)) == 1 / 4
+
+    def test_without_any_positive_there_is_no_score(self):
+        assert np.isnan(mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2), bool)))
+
+    def test_held_out_photographs_are_scored_whole_at_the_middle_size(self, index_path):
+        task = task_of(index_path)
+        scores = []
+        with torch.no_grad():
+            for row in task.held_out:
+                photo = np.asarray(task.index.read_image(row))
+                factor = 72 / max(photo.shape[:2])
+                photo = resize(photo, round(photo.shape[0] * factor), round(photo.shape[1] * factor))
+                images = normalise(photo, task.model.backbone.mean, task.model.backbone.std)[None].double()
+                scores.append(task.model(images).image[0].numpy())
+        truth = np.array([[c in row.labels for c in (1, 2)] for row in task.held_out])
+        assert task.evaluate() == {"val_map": mean_average_precision(np.stack(scores), truth)}
+
+    def test_without_held_out_photographs_there_is_no_score(self, index_path):
+        task = task_of(index_path)
+        task.held_out = []
+        assert task.evaluate() == {}
+
+    def test_health_is_of_the_steps_since_it_was_last_asked_for(self, index_path):
+        task = task_of(index_path, "memory")
+        batch = batch_of(task, (0, 1))
+        task.losses(task.model, batch, torch.tensor([2.0]).double(), part=1)
+        assert task.tallies()["usage"].sum() == len(pixels_inside(task, batch))
+        assert task.health()["words_in_use"] > 0
+        assert task.health()["words_in_use"] == 0
+
+    def test_a_network_without_words_has_no_health(self, index_path):
+        task = task_of(index_path, words="learning")
+        assert set(task.health()) == {"words_in_use", "words_dead", "word_perplexity", "word_cosine"}
+        task.model.codebook = None
+        assert task.health() == task.tallies() == {}
+
+
+def test_a_classifier_learns_two_kinds_of_animals(index_path, tmp_path):
+    train_to_end(tiny_spec("classifier-L", index_path, tmp_path, num_steps=24))
+    losses = [line["loss_image"] for line in metrics(tmp_path) if "loss" in line]
+    assert len(losses) * BATCH == 24 * BATCH
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
