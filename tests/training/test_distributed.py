@@ -88,7 +88,7 @@ def test_outside_a_process_group_a_sum_is_the_value_itself():
         (Layout(), 16, (4, 4)),
         (Layout(workers=2), 16, (4, 2)),
         (Layout(workers=2, micro_batch=8), 16, (8, 1)),
-        (Layout(), 10, (2, 5)),
+        (Layout(), 10, (5, 2)),
         (Layout(), 7, (1, 7)),
         (Layout(gpus_per_worker=1), 16, (16, 1)),
         (Layout(micro_batch=2), 6, (2, 3)),
