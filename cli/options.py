@@ -74,14 +74,29 @@ def do_stages(run: "Run", names: Sequence[str], where: "Layout", backend: str, a
         run_stages(run, names, engine, where, view.update, say)
 
 
+def end_with_failures(run: "Run", names: Sequence[str]) -> None:
+    """Say how many images failed in the named stages and end with exit code 1, or do nothing if none did."""
+    from cli.console import say
+    from vwl.pipeline import failed_images
+
+    failed = failed_images(run, names)
+    if failed:
+        number = len({image_id for images in failed.values() for image_id in images})
+        where = ", ".join(f"{run.folder}/{name}/manifest.json" for name in failed)
+        say(f"{number} image{'s' if number > 1 else ''} failed, see {where}")
+        raise typer.Exit(1)
+
+
 def print_stage_table(run: "Run", as_json: bool) -> None:
     """Print the table of scored stages."""
-    from cli.console import print_table, say
+    from cli.console import print_json, print_table, say
     from vwl.pipeline import stage_table
 
     lines = stage_table(run)
     if not lines:
-        say("no ground truth in the index: nothing was scored")
+        say("nothing was scored: no scored stage is done, or the index has no ground truth")
+        if as_json:
+            print_json([])
         return
     columns = list(lines[0])
     names = run.recipe.evaluation.classes

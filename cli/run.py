@@ -20,6 +20,7 @@ from cli.options import (
     RunFolder,
     Workers,
     do_stages,
+    end_with_failures,
     layout,
     open_run,
     print_stage_table,
@@ -59,6 +60,7 @@ def run(
     pictures = write_report(opened)
     print_stage_table(opened, as_json)
     say(f"pictures: {pictures}")
+    end_with_failures(opened, list(STAGES))
 
 
 def demo(
@@ -78,7 +80,7 @@ def demo(
     from vwl.data.scenes import prepare_scenes
 
     say(f"drawing scenes in {folder}/scenes")
-    index, _ = prepare_scenes(f"{folder}/scenes")
+    index, _ = prepare_scenes(f"{folder}/scenes", num_train=160, num_val=40)
     write_index(index, f"{folder}/index.parquet")
     run(f"{folder}/run", f"{folder}/index.parquet", "demo", backend=backend, as_json=as_json)
     say(f"next: vwl predict PHOTO.jpg --run {folder}/run, or your own photographs: vwl data prepare folder --help")

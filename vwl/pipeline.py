@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from vwl.data.index import Row
 from vwl.errors import VwlError
 from vwl.evaluation import Score, choose_threshold, percent, score_maps, score_masks
 from vwl.inference.build import MapSpec
@@ -49,7 +50,7 @@ def open_engine(backend: str, address: str | None = None) -> Iterator[Engine]:
 
 
 def run_stages(run: Run, names: Sequence[str], engine: Engine, layout: Layout, report: Report, tell: Callable[[str], None]) -> None:
-    """Do the named stages that are not done.
+    """Do the named stages that are not done, and decide and score anew where only threshold or evaluated classes have changed.
 
     Args:
         run: the run folder.
@@ -63,6 +64,9 @@ def run_stages(run: Run, names: Sequence[str], engine: Engine, layout: Layout, r
         VwlError: a stage's inputs are missing, or what a stage raises.
         Interrupted: stopped on request; what is done is kept.
     """
+    for name in SCORED:
+        if run.is_done(name) and _decide_again(run, name):
+            tell(f"{name}: scored anew, its threshold or the evaluated classes have changed")
     for name in names:
         if run.is_done(name):
             tell(f"{name}: done before, skipped")
@@ -80,7 +84,7 @@ def run_stages(run: Run, names: Sequence[str], engine: Engine, layout: Layout, r
             run.write_manifest(name, manifest)
         manifest |= {"state": "done", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         if name in SCORED:
-            manifest["scores"] = [brief(score) for score in score_stage(run, name, manifest)]
+            manifest |= _decide(run, name, manifest)
         run.write_manifest(name, manifest)
         if manifest.get("failed"):
             first, reason = next(iter(manifest["failed"].items()))
@@ -96,8 +100,7 @@ def _train(run: Run, name: str, engine: Engine, layout: Layout, report: Report) 
 
 
 def _map(run: Run, name: str, engine: Engine, report: Report) -> dict[str, Any]:
-    bad = {image_id for stage in STAGES[name].reads for image_id in _failed(run, stage)}
-    rows = [row for row in STAGES[name].rows(run.index) if row.image_id not in bad]
+    rows = stage_rows(run, name)
     if not rows:
         raise VwlError(f"{name}: no image is left to work on; {STAGES[name].reads[0]}/manifest.json says why each failed")
     out = run.stage_folder(name)
@@ -108,17 +111,33 @@ def _map(run: Run, name: str, engine: Engine, report: Report) -> dict[str, Any]:
     if todo:
         engine.map.run_shards(spec, todo, len(rows) - sum(len(shard.rows) for shard in todo), report)
     found: dict[str, Any] = {"images": len(rows), "failed": failures(out)}
-    if name in {"cam", "walk"}:
-        wanted = getattr(run.recipe, name).background_threshold
-        maps = MapReader(out)
-        threshold, chosen = choose_threshold(wanted, maps, [row for row in training_rows(run.index) if row.image_id in maps])
+    if len(found["failed"]) == len(rows):
+        first, reason = next(iter(found["failed"].items()))
+        raise VwlError(f"{name}: all {len(rows)} images failed, e.g. {first}: {reason}; put that right and delete {out} to try again")
     if threshold is not None:
         found |= {"threshold": threshold, "threshold_chosen": chosen}
     return found
 
 
-def _failed(run: Run, stage: str) -> set[str]:
-    return set((run.manifest(stage) or {}).get("failed", {}))
+def stage_rows(run: Run, name: str) -> list[Row]:
+    """Return the photographs that an inference stage works on: those of its kind that no stage before it has lost."""
+    lost = _lost(run, name)
+    return [row for row in STAGES[name].rows(run.index) if row.image_id not in lost]
+
+
+def _lost(run: Run, name: str) -> set[str]:
+    """Images that failed in a stage whose maps or masks this one reads, directly or through others."""
+    above = [stage for stage in STAGES[name].reads if STAGES[stage].kind != "train"]
+    return {image_id for stage in above for image_id in (*_failed(run, stage), *_lost(run, stage))}
+
+
+def _failed(run: Run, stage: str) -> list[str]:
+    return list((run.manifest(stage) or {}).get("failed", {}))
+
+
+def failed_images(run: Run, names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the images that failed in each of the named stages in which any did."""
+    return {name: failed for name in names if (failed := _failed(run, name))}
 
 
 def _input_threshold(run: Run, name: str) -> tuple[float | None, str]:
@@ -132,13 +151,43 @@ def _input_threshold(run: Run, name: str) -> tuple[float | None, str]:
     return None, ""
 
 
+def _decide(run: Run, name: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Choose the threshold of a finished stage's soft maps and score it: what may change without doing the stage again."""
+    found: dict[str, Any] = {"decisions": _decisions(run, name)}
+    if STAGES[name].kind == "maps":
+        maps = MapReader(run.stage_folder(name))
+        rows = [row for row in training_rows(run.index) if row.image_id in maps]
+        threshold, chosen = choose_threshold(found["decisions"]["background_threshold"], maps, rows)
+        found |= {"threshold": threshold, "threshold_chosen": chosen}
+    return found | {"scores": [brief(score) for score in score_stage(run, name, manifest | found)]}
+
+
+def _decisions(run: Run, name: str) -> dict[str, Any]:
+    """The settings that enter a stage's threshold and scores, but not its result."""
+    classes = run.recipe.evaluation.classes
+    found: dict[str, Any] = {"classes": None if classes is None else list(classes)}
+    if STAGES[name].kind == "maps":
+        found["background_threshold"] = getattr(run.recipe, name).background_threshold
+    return found
+
+
+def _decide_again(run: Run, name: str) -> bool:
+    manifest = run.manifest(name)
+    assert manifest is not None
+    if manifest.get("decisions") == _decisions(run, name):
+        return False
+    run.write_manifest(name, manifest | _decide(run, name, manifest))
+    return True
+
+
 def score_stage(run: Run, name: str, manifest: dict[str, Any]) -> list[Score]:
     """Score a finished stage on every split with ground truth, and keep the details in its folder."""
     names = run.recipe.evaluation.classes
     class_ids = None if names is None else run.index.class_ids(names)
     found = []
+    there = {row.image_id for row in stage_rows(run, name)} - set(manifest["failed"])
     for split in SPLITS:
-        rows = [row for row in scored_rows(run.index, split) if row.image_id not in manifest["failed"]]
+        rows = [row for row in scored_rows(run.index, split) if row.image_id in there]
         if not rows:
             continue
         folder = run.stage_folder(name)
@@ -207,7 +256,7 @@ def progress_of(run: Run, name: str) -> dict[str, Any]:
         if losses:
             line |= {"done": losses[-1]["step"], "total": losses[-1]["num_steps"], "note": f"loss {losses[-1]['loss']:.4f}"}
     else:
-        everything = shards(STAGES[name].rows(run.index))
+        everything = shards(stage_rows(run, name))
         left = unfinished(everything, folder)
         line["total"] = sum(len(shard.rows) for shard in everything)
         line["done"] = line["total"] - sum(len(shard.rows) for shard in left)

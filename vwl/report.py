@@ -8,7 +8,7 @@ from vwl.pictures import contact_sheet, heat_overlay, mask_overlay, panel_row, p
 from vwl.pipeline import stage_table
 from vwl.run import Run
 from vwl.stages import scored_rows, training_rows
-from vwl.store import MapReader, decode_mask
+from vwl.store import MapReader, decode_mask, missing
 
 NUM_PICTURES = 12
 """Photographs shown, spread evenly over the val split (or the training photographs where nothing is held out)."""
@@ -17,7 +17,7 @@ NUM_PICTURES = 12
 def write_report(run: Run) -> str:
     """Write `scores.json`, `pictures/<image>.png` and `pictures/all.png`; return the pictures' folder."""
     run.folder.write_json("scores.json", stage_table(run))
-    rows = [row for row in scored_rows(run.index, "val") or training_rows(run.index) if _shown(run, row)]
+    rows = _shown(run, scored_rows(run.index, "val")) or _shown(run, training_rows(run.index))
     chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(NUM_PICTURES, len(rows))).round().astype(int)]
     folder = run.folder / "pictures"
     pictures = []
@@ -28,8 +28,9 @@ def write_report(run: Run) -> str:
     return str(folder)
 
 
-def _shown(run: Run, row: Row) -> bool:
-    return (run.folder / "segment").exists(f"{row.image_id}.png")
+def _shown(run: Run, rows: list[Row]) -> list[Row]:
+    lacking = set(missing(run.folder / "segment", (row.image_id for row in rows)))
+    return [row for row in rows if row.image_id not in lacking]
 
 
 def panels(run: Run, row: Row) -> list[tuple[str, np.ndarray]]:

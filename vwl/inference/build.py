@@ -6,6 +6,7 @@ from typing import TypeVar
 import torch
 
 from vwl.data.index import Index, read_index
+from vwl.errors import VwlError
 from vwl.inference.cam import CamStage
 from vwl.inference.crf import CrfStage
 from vwl.inference.irnet_labels import IrnetLabelsStage
@@ -18,7 +19,7 @@ from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
 from vwl.recipe import Backbone, Recipe
 from vwl.store import Folder, MapReader
-from vwl.training.checkpoint import load
+from vwl.training.checkpoint import Damaged, load
 from vwl.training.distributed import device
 
 NETWORK_STAGES = frozenset({"cam", "walk", "segment"})
@@ -93,7 +94,12 @@ def _bare(backbone: Backbone) -> Backbone:
 
 
 def _filled(network: Network, folder: Folder) -> Network:
-    network.load_state_dict(load(folder, "weights.pt")["model"])
+    try:
+        network.load_state_dict(load(folder, "weights.pt")["model"])
+    except Damaged as error:
+        raise VwlError(f"{error}; delete {folder} and train the stage again") from None
+    except (RuntimeError, KeyError, TypeError):
+        raise VwlError(f"{folder}/weights.pt is of another network or version; delete {folder} and train the stage again") from None
     network.to(device())
     for parameter in network.parameters():
         if parameter.dim() == 4:

@@ -37,12 +37,13 @@ class SegmentStage(Stage):
     def mask(self, photo: np.ndarray) -> np.ndarray:
         """Return the mask (H, W) uint8 of a photograph (H, W, 3) uint8."""
         probabilities = self.probabilities(photo)
-        if self.settings.crf:
-            # Classes that no pixel prefers even a little only cost time: the CRF cannot raise them.
-            present = np.flatnonzero(probabilities.max(axis=(1, 2)) > 0.05)
-            refined = crf_probabilities(photo, probabilities[present], self.settings.kernels)
-            return present[refined.argmax(axis=0)].astype(np.uint8)
-        return probabilities.argmax(axis=0).astype(np.uint8)
+        likeliest = probabilities.argmax(axis=0).astype(np.uint8)
+        if not self.settings.crf:
+            return likeliest
+        # Classes that no pixel prefers even a little only cost time: the CRF cannot raise them.
+        present = np.union1d(likeliest, np.flatnonzero(probabilities.max(axis=(1, 2)) > 0.05))
+        refined = crf_probabilities(photo, probabilities[present], self.settings.kernels)
+        return present[refined.argmax(axis=0)].astype(np.uint8)
 
     def __call__(self, row: Row) -> np.ndarray:
         """Return the mask (H, W) uint8."""

@@ -1,0 +1,168 @@
+"""The commands of a run: their examples run, their JSON parses, and their exit codes tell of images that failed."""
+
+import glob
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli import evaluate, infer, predict, status
+from cli.main import app
+from tests.helpers import copy_run, truncate
+from vwl.pipeline import SCORED, stage_table
+from vwl.run import Run
+from vwl.stages import STAGES
+
+INFERENCE = [name for name, spec in STAGES.items() if spec.kind != "train"]
+
+
+def vwl(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def vwl_json(*words: object) -> object:
+    result = vwl(*words, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def copied(tiny_run, tmp_path) -> Run:
+    return copy_run(tiny_run, tmp_path)
+
+
+@pytest.fixture
+def house(copied, tmp_path, monkeypatch) -> Path:
+    """A working folder with what the examples name: the tiny run and a few photographs."""
+    photo = tmp_path / "scenes/images/val_00000.jpg"
+    for name in ("runs", "demo", "photos"):
+        (tmp_path / name).mkdir()
+    for name in ("runs/voc", "demo/run"):
+        (tmp_path / name).symlink_to(tmp_path / "run")
+    for name in ("dog.jpg", "cat.jpg", "photos/a.jpg", "photos/b.jpg"):
+        shutil.copy(photo, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def examples(function) -> list[str]:
+    return [line.strip() for line in function.__doc__.partition("Examples:")[2].splitlines() if line.strip()]
+
+
+COMMANDS = [evaluate.evaluate, predict.predict, status.status, *(command.callback for command in infer.app.registered_commands)]
+
+
+@pytest.mark.parametrize("line", [line for command in COMMANDS for line in examples(command)])
+def test_the_examples_run(house, line):
+    words = [found for word in shlex.split(line)[1:] for found in (sorted(glob.glob(word)) if "*" in word else [word])]
+    if words[0] == "infer":
+        words += ["--backend", "local"]
+    result = vwl(*words)
+    assert result.exit_code == 0, result.output
+
+
+def test_status_as_json_has_a_line_a_stage(tiny_run):
+    lines = vwl_json("status", tiny_run.folder)
+    assert [line["stage"] for line in lines] == list(STAGES)
+    assert {line["state"] for line in lines} == {"done"}
+
+
+def test_status_as_a_table_names_every_stage(tiny_run):
+    shown = vwl("status", tiny_run.folder).stdout
+    assert "recipe demo" in shown
+    assert all(f"\n{name} " in shown for name in STAGES)
+
+
+def test_the_scores_as_json_are_those_of_the_table(tiny_run):
+    assert vwl_json("evaluate", "--run", tiny_run.folder) == stage_table(tiny_run)
+
+
+@pytest.mark.parametrize("stage", SCORED)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_stages_score_as_json_has_every_class(tiny_run, stage, split):
+    score = vwl_json("evaluate", "--run", tiny_run.folder, "--stage", stage, "--split", split)
+    assert (score["stage"], score["split"]) == (stage, split)
+    assert set(score["iou"]) <= set(tiny_run.index.classes)
+    assert len(score["confusion"]) == len(tiny_run.index.classes)
+
+
+def test_a_stages_score_as_a_table_has_a_line_a_class(tiny_run):
+    lines = vwl("evaluate", "--run", tiny_run.folder, "--stage", "segment").stdout.splitlines()
+    assert lines[0].startswith("segment on val, 4 images: mIoU ")
+    assert lines[1].split() == ["class", "iou", "precision", "recall", "over_activation", "under_activation"]
+    assert {line.split()[0] for line in lines[2:]} <= set(tiny_run.index.classes)
+
+
+def test_the_curve_has_a_line_a_threshold_and_masks_have_none(tiny_run):
+    of_maps, of_masks = (vwl("evaluate", "--run", tiny_run.folder, "--stage", stage, "--curve").stdout for stage in ("cam", "crf"))
+    assert len(of_maps.splitlines()) - 2 in {101, 102}
+    assert len(of_masks.splitlines()) == 2
+
+
+def test_the_confusion_matrix_counts_every_pixel_with_ground_truth(tiny_run):
+    lines = vwl("evaluate", "--run", tiny_run.folder, "--stage", "segment", "--confusion").stdout.splitlines()[2:]
+    counted = sum(int(count) for line in lines for count in line.split()[1:])
+    masks = [tiny_run.index.read_mask(row) for row in tiny_run.index.split("val")]
+    assert counted == sum((mask != 255).sum() for mask in masks)
+
+
+def test_a_stage_that_was_not_scored_is_answered_with_those_that_were(tiny_run):
+    result = vwl("evaluate", "--run", tiny_run.folder, "--stage", "masks")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert "it has cam on train" in result.stderr
+
+
+def test_predict_as_json_names_the_files_it_wrote(tiny_run, tmp_path):
+    photo = Path(tiny_run.index.root.path, "images/val_00000.jpg")
+    (line,) = vwl_json("predict", photo, "--run", tiny_run.folder, "--out", tmp_path)
+    assert line["image"] == str(photo)
+    assert Path(line["mask"]).read_bytes() == (tiny_run.folder / "segment").read("val_00000.png")
+    assert Path(line["overlay"]).is_file()
+
+
+def test_a_run_that_is_done_prints_its_table_as_json_and_makes_its_pictures(copied):
+    result = vwl("run", "--run", copied.folder, "--backend", "local", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == stage_table(copied) == copied.folder.read_json("scores.json")
+    assert result.stderr.splitlines() == [
+        *(f"{name}: done before, skipped" for name in STAGES),
+        f"pictures: {copied.folder}/pictures",
+    ]
+    assert (copied.folder / "pictures").exists("all.png")
+
+
+def test_a_run_without_scores_prints_an_empty_list(copied):
+    shutil.rmtree(Path(copied.folder.path, "cam"))
+    for name in ("crf", "walk", "segment"):
+        shutil.rmtree(Path(copied.folder.path, name))
+    assert vwl_json("evaluate", "--run", copied.folder) == []
+
+
+def test_a_run_with_a_truncated_photograph_does_everything_else_and_ends_with_exit_code_1(copied):
+    truncate(copied.index, "val_00002")
+    for name in INFERENCE:
+        shutil.rmtree(Path(copied.folder.path, name))
+    result = vwl("run", "--run", copied.folder, "--backend", "local", "--json")
+    assert result.exit_code == 1
+    assert all(copied.is_done(name) for name in STAGES)
+    assert {line["images"] for line in json.loads(result.stdout) if line["split"] == "val"} == {3}
+    assert (copied.folder / "pictures").exists("all.png")
+    folder = copied.folder
+    assert result.stderr.splitlines()[-1] == f"1 image failed, see {folder}/cam/manifest.json, {folder}/segment/manifest.json"
+    assert "Traceback" not in result.stderr
+    # The answer stays the same where the stages were done before, and is that of the stage which is asked for.
+    codes = {name: vwl("infer", name, "--run", folder, "--backend", "local").exit_code for name in INFERENCE}
+    assert codes == {"cam": 1, "crf": 0, "irnet-labels": 0, "walk": 0, "masks": 0, "segment": 1}
+
+
+def test_a_stage_with_two_truncated_photographs_ends_with_exit_code_1(copied):
+    shutil.rmtree(Path(copied.folder.path, "segment"))
+    truncate(copied.index, "val_00002")
+    truncate(copied.index, "train_00000")
+    result = vwl("infer", "segment", "--run", copied.folder, "--backend", "local")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == f"2 images failed, see {copied.folder}/segment/manifest.json"

@@ -1,0 +1,90 @@
+"""Without Ray: an interrupt is a request to save and leave, and the same work started again ends as if there had been none."""
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.trainings import RECIPE, make_data, tiny_spec, weights
+from vwl.data.index import read_index
+from vwl.engine import local
+from vwl.errors import Interrupted
+from vwl.inference.build import MapSpec
+from vwl.inference.runner import Shard, unfinished
+from vwl.store import Folder, ScoreMap, write_maps
+from vwl.training.distributed import Layout
+
+NUM_STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def index_path(tmp_path_factory) -> Path:
+    return make_data(tmp_path_factory.mktemp("local"), num_val=0)
+
+
+def fit(index_path, folder, report):
+    return local.fit(tiny_spec("classifier-M", index_path, folder, NUM_STEPS), Layout(), report)
+
+
+def interrupt_at(step):
+    """A report that sends this process an interrupt at a step."""
+
+    def report(stage, done, total, text):
+        if done == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return report
+
+
+def test_an_interrupted_training_is_saved_and_goes_on_to_the_same_weights(index_path, tmp_path):
+    seen = []
+    assert fit(index_path, tmp_path / "whole", lambda *line: seen.append(line[:3]))["finished"]
+    assert seen == [("classifier", step, NUM_STEPS) for step in range(1, NUM_STEPS + 1)]
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match="classifier stopped"):
+        fit(index_path, tmp_path / "cut", interrupt_at(2))
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert [path.name for path in (tmp_path / "cut/checkpoints").iterdir()] == ["step-00000002.pt"]
+    assert not (tmp_path / "cut/weights.pt").exists()
+
+    rest = []
+    assert fit(index_path, tmp_path / "cut", lambda *line: rest.append(line[1]))["step"] == NUM_STEPS
+    assert rest == [3, 4]
+    ours, theirs = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_an_interrupt_at_the_last_step_comes_too_late(index_path, tmp_path):
+    assert fit(index_path, tmp_path / "run", interrupt_at(NUM_STEPS))["finished"]
+    assert (tmp_path / "run/weights.pt").exists()
+
+
+@pytest.fixture
+def masks(index_path, tmp_path) -> tuple[MapSpec, list[Shard]]:
+    """The masks stage on random maps of the eight scenes, and three shards of it."""
+    rows, rng, run = read_index(index_path).rows, np.random.default_rng(0), Folder(tmp_path / "run")
+    maps = [ScoreMap(row.image_id, row.labels, 16, 20, rng.random((len(row.labels), 4, 5)).astype(np.float16)) for row in rows]
+    write_maps(run / "walk", "part-00000.parquet", maps)
+    return MapSpec("masks", RECIPE, str(index_path), run, 0.5), [Shard(n, rows[3 * n : 3 * n + 3]) for n in range(3)]
+
+
+def test_shards_are_done_one_after_another_and_counted_in_images(masks):
+    spec, shards = masks
+    seen = []
+    local.run_shards(spec, shards[1:], 3, lambda *line: seen.append(line))
+    assert seen == [("masks", done, 8, "") for done in (3, 6, 8)]
+    assert (spec.run / "masks" / "done").names() == ["00001.json", "00002.json"]
+    assert (spec.run / "masks").names(".png") == [f"{row.image_id}.png" for shard in shards[1:] for row in shard.rows]
+
+
+def test_an_interrupted_inference_keeps_its_finished_shards(masks):
+    spec, shards = masks
+    with pytest.raises(KeyboardInterrupt):
+        local.run_shards(spec, shards, 0, interrupt_at(6))
+    assert unfinished(shards, spec.run / "masks") == shards[2:]
+    local.run_shards(spec, shards[2:], 6, lambda *line: None)
+    assert len((spec.run / "masks").names(".png")) == 8

@@ -1,0 +1,174 @@
+"""Shards: fixed slices of the images, written whole or not at all, with what failed and why."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.inference.conftest import draw, save_index
+from vwl.data.index import Index, Row
+from vwl.errors import VwlError
+from vwl.inference.runner import SHARD_SIZE, Shard, failures, process, shards, unfinished
+from vwl.inference.stage import Stage
+from vwl.store import Folder, MapReader, ScoreMap, decode_mask, map_size
+
+NUM_IMAGES = 2 * SHARD_SIZE + 3
+
+
+class Bright(Stage):
+    """Masks of the bright pixels."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+
+    def __call__(self, row: Row) -> np.ndarray:
+        return (np.asarray(self.index.read_image(row)).mean(axis=2) > 128).astype(np.uint8)
+
+
+class Brightness(Bright):
+    """Maps of how bright the pixels are."""
+
+    def __call__(self, row: Row) -> ScoreMap:
+        grey = np.asarray(self.index.read_image(row)).mean(axis=2) / 255
+        height, width = grey.shape
+        return ScoreMap(row.image_id, (1,), height, width, grey[None, ::4, ::4].astype(np.float16))
+
+
+@pytest.fixture
+def index(tmp_path) -> Index:
+    drawn = {f"p{number:02d}": (draw(9, 10 + number % 3, number), (1,)) for number in range(NUM_IMAGES)}
+    return save_index(tmp_path / "photos", drawn, ("background", "bright"))
+
+
+@pytest.fixture
+def out(tmp_path) -> Folder:
+    return Folder(tmp_path / "out")
+
+
+def contents(out: Folder) -> dict[str, bytes]:
+    return {str(path.relative_to(out.path)): path.read_bytes() for path in sorted(Path(out.path).rglob("*")) if path.is_file()}
+
+
+def truncate(index: Index, row: Row) -> None:
+    path = Path(index.root.path, row.image)
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def test_shards_are_fixed_slices_that_hold_every_image_once(index):
+    found = shards(index.rows)
+    assert [shard.number for shard in found] == [0, 1, 2]
+    assert [len(shard.rows) for shard in found] == [SHARD_SIZE, SHARD_SIZE, 3]
+    assert [row for shard in found for row in shard.rows] == list(index.rows)
+    assert shards(index.rows[: SHARD_SIZE + 1])[0] == found[0]
+
+
+def test_no_images_make_no_shards():
+    assert shards([]) == []
+
+
+def test_a_shard_of_masks_is_a_png_an_image_and_its_done_file(index, out):
+    shard = shards(index.rows)[2]
+    assert process(Bright(index), shard, out) == {}
+    assert set(contents(out)) == {"done/00002.json", *(f"{row.image_id}.png" for row in shard.rows)}
+    for row in shard.rows:
+        np.testing.assert_array_equal(decode_mask(out.read(f"{row.image_id}.png"), ""), Bright(index)(row))
+    assert (out / "done").read_json("00002.json") == {"images": 3, "failed": {}}
+
+
+def test_a_shard_of_maps_is_one_file_and_its_done_file(index, out):
+    shard = shards(index.rows)[0]
+    process(Brightness(index), shard, out)
+    assert set(contents(out)) == {"done/00000.json", "part-00000.parquet"}
+    reader = MapReader(out)
+    assert len(reader) == SHARD_SIZE
+    for row in shard.rows:
+        found = reader.read(row.image_id)
+        assert found.values.shape == (1, *map_size(found.height, found.width))
+        np.testing.assert_array_equal(found.values, Brightness(index)(row).values)
+
+
+@pytest.mark.parametrize("kind", [Bright, Brightness])
+def test_a_photograph_that_cannot_be_read_is_listed_and_the_others_are_kept(index, out, kind):
+    broken, gone = index.rows[3], index.rows[5]
+    truncate(index, broken)
+    Path(index.root.path, gone.image).unlink()
+    failed = process(kind(index), shards(index.rows)[0], out)
+    assert list(failed) == [broken.image_id, gone.image_id]
+    assert broken.image in failed[broken.image_id]
+    assert gone.image in failed[gone.image_id]
+    assert (out / "done").read_json("00000.json") == {"images": SHARD_SIZE, "failed": failed}
+    there = {*MapReader(out).places, *(name.removesuffix(".png") for name in out.names(".png"))}
+    assert there == {row.image_id for row in index.rows[:SHARD_SIZE]} - failed.keys()
+
+
+def test_a_shard_of_which_every_image_failed_is_done_and_leaves_no_maps(index, out):
+    for row in index.rows[-3:]:
+        truncate(index, row)
+    assert len(process(Brightness(index), shards(index.rows)[2], out)) == 3
+    assert set(contents(out)) == {"done/00002.json"}
+
+
+def test_failures_are_those_of_all_shards(index, out):
+    assert failures(out) == {}
+    bad = [index.rows[0], index.rows[SHARD_SIZE]]
+    for row in bad:
+        truncate(index, row)
+    found = {}
+    for shard in shards(index.rows):
+        found |= process(Bright(index), shard, out)
+    assert list(found) == [row.image_id for row in bad]
+    assert failures(out) == found
+
+
+def test_what_is_left_to_do_are_the_shards_without_a_done_file(index, out):
+    everything = shards(index.rows)
+    assert unfinished(everything, out) == everything
+    process(Bright(index), everything[1], out)
+    assert unfinished(everything, out) == [everything[0], everything[2]]
+
+
+@pytest.mark.parametrize("kind", [Bright, Brightness])
+def test_a_shard_without_its_done_file_is_done_again_with_the_same_bytes(index, out, kind):
+    everything = shards(index.rows)
+    for shard in everything:
+        process(kind(index), shard, out)
+    before = contents(out)
+    out.delete("done/00001.json")
+    for name in [name for name in before if name in {"part-00001.parquet", f"{everything[1].rows[4].image_id}.png"}]:
+        out.delete(name)
+    (todo,) = unfinished(everything, out)
+    process(kind(index), todo, out)
+    assert contents(out) == before
+
+
+def test_the_bytes_do_not_depend_on_the_order_of_the_shards(index, out, tmp_path):
+    for shard in shards(index.rows):
+        process(Brightness(index), shard, out)
+    for shard in reversed(shards(index.rows)):
+        process(Brightness(index), shard, Folder(tmp_path / "other"))
+    assert contents(Folder(tmp_path / "other")) == contents(out)
+
+
+def test_nothing_is_left_under_a_temporary_name(index, out):
+    truncate(index, index.rows[1])
+    for kind in (Bright, Brightness):
+        for shard in shards(index.rows):
+            process(kind(index), shard, out)
+    assert [name for name in contents(out) if "part-" in name and not name.startswith("part-0")] == []
+
+
+def test_results_that_cannot_be_written_leave_the_shard_undone(index, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    shard = shards(index.rows)[0]
+    with pytest.raises(VwlError, match="cannot write"):
+        process(Bright(index), shard, Folder(tmp_path / "file" / "out"))
+
+
+def test_a_bug_in_a_stage_is_not_taken_for_a_bad_photograph(index, out):
+    class Buggy(Bright):
+        def __call__(self, row: Row) -> np.ndarray:
+            return super().__call__(row)[5]  # a row of pixels is no mask
+
+    with pytest.raises(AssertionError):
+        process(Buggy(index), Shard(0, index.rows[:2]), out)
+    assert contents(out) == {}

@@ -1,0 +1,75 @@
+"""The walk stage: maps after the random walk, and the boundaries that stop it."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.inference.conftest import PHOTOS, save_index, save_maps
+from vwl.inference.walk import WalkStage
+from vwl.store import Folder, map_size
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_a_photograph_of_any_size_keeps_its_maps_shape_with_a_global_maximum_of_1(recipe, photos, rows, maps, boundary_net, name):
+    found = WalkStage(recipe, photos, maps, boundary_net)(rows[name])
+    size, labels = PHOTOS[name]
+    assert (found.image_id, found.classes, (found.height, found.width)) == (name, labels, size)
+    assert found.values.shape == (len(labels), *map_size(*size))
+    assert found.values.dtype == np.float16
+    if labels:
+        assert found.values.min() >= 0
+        assert found.values.max() == 1
+
+
+def test_scores_of_the_classes_stay_comparable(recipe, photos, rows, boundary_net, tmp_path):
+    values = np.random.default_rng(0).random((1, 12, 16))
+    unequal = save_maps(Folder(tmp_path), photos, {"even": np.concatenate([values, values / 4])})
+    cat, dog = WalkStage(recipe, photos, unequal, boundary_net)(rows["even"]).values.astype(np.float32)
+    assert cat.max() == 1
+    np.testing.assert_allclose(dog, cat / 4, atol=1e-3)
+
+
+def test_maps_without_any_score_stay_so(recipe, photos, rows, boundary_net, tmp_path):
+    empty = save_maps(Folder(tmp_path), photos, {"even": np.zeros((2, 12, 16))})
+    assert not WalkStage(recipe, photos, empty, boundary_net)(rows["even"]).values.any()
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.parametrize("long_side", [None, 96])
+def test_boundaries_are_shares_on_the_grid_of_the_maps(recipe, photos, rows, maps, boundary_net, name, long_side):
+    settings = recipe.model_copy(update={"walk": recipe.walk.model_copy(update={"long_side": long_side})})
+    edge = WalkStage(settings, photos, maps, boundary_net).boundaries(np.asarray(photos.read_image(rows[name])))
+    assert edge.shape == map_size(*PHOTOS[name][0])
+    assert edge.dtype == np.float32
+    assert (edge >= 0).all()
+    assert (edge <= 1).all()
+
+
+@pytest.mark.parametrize("name", ["even", "odd", "flat"])
+def test_the_mirror_image_of_a_photograph_has_the_mirror_image_of_its_boundaries(recipe, photos, rows, maps, boundary_net, name):
+    photo = np.asarray(photos.read_image(rows[name]))
+    stage = WalkStage(recipe, photos, maps, boundary_net)
+    edge = stage.boundaries(photo)
+    assert edge.std() > 1e-3
+    np.testing.assert_allclose(stage.boundaries(np.ascontiguousarray(photo[:, ::-1])), edge[:, ::-1], atol=1e-4)
+
+
+def test_boundaries_are_the_mean_of_photograph_and_mirror_image(recipe, photos, rows, maps, boundary_net):
+    settings = recipe.model_copy(update={"walk": recipe.walk.model_copy(update={"long_side": None})})
+    photo = np.asarray(photos.read_image(rows["even"]))
+    backbone = boundary_net.backbone
+    logits = []
+    for turn in (1, -1):
+        pixels = ((photo[:, ::turn] / 255 - backbone.mean) / backbone.std).transpose(2, 0, 1).astype(np.float32)
+        with torch.inference_mode():
+            logits.append(boundary_net(torch.from_numpy(pixels)[None])[0, 0].numpy()[:, ::turn])
+    wanted = 1 / (1 + np.exp(-np.mean(logits, axis=0)))
+    np.testing.assert_allclose(WalkStage(settings, photos, maps, boundary_net).boundaries(photo), wanted, atol=1e-5)
+
+
+def test_scores_spread_over_the_photograph(recipe, boundary_net, tmp_path):
+    index = save_index(tmp_path, {"grey": (np.full((48, 64, 3), 128, np.uint8), (1,))}, ("background", "cat"))
+    values = np.zeros((1, 12, 16))
+    values[0, 6, 8] = 1
+    found = WalkStage(recipe, index, save_maps(Folder(tmp_path / "maps"), index, {"grey": values}), boundary_net)(index.rows[0]).values[0]
+    assert (found > 0.01).sum() > 20
