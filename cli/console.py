@@ -49,7 +49,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Valu
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
-    table = Table(title=Text(title), title_justify="left", box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    tables.print(Text(title, style="italic"), soft_wrap=True)  # a table's own title would be folded to the table's width
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         numeric = any(_is_number(row[number]) for row in rows) and all(_is_number(row[number]) or row[number] is None for row in rows)
         table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold", no_wrap=number == 0)

@@ -287,3 +287,10 @@ def test_an_index_without_held_out_photographs_is_scored_on_train(tmp_path):
 def test_the_local_engine_is_this_process():
     with open_engine("local") as engine:
         assert engine == Engine(local, local)
+
+
+def test_a_batch_that_the_workers_cannot_share_is_refused_before_the_first_stage(tmp_path):
+    run = new_run(tmp_path, tiny_scenes(tmp_path / "scenes"), "segmenter.batch_size=3")
+    with pytest.raises(VwlError, match="batch of 3 cannot be shared by 2 workers"):
+        run_stages(run, list(STAGES), Engine(local, local), Layout(workers=2), lambda *_: None, lambda line: None)
+    assert run.manifest("classifier") is None

@@ -64,6 +64,9 @@ def run_stages(run: Run, names: Sequence[str], engine: Engine, layout: Layout, r
         VwlError: a stage's inputs are missing, or what a stage raises.
         Interrupted: stopped on request; what is done is kept.
     """
+    for name in names:
+        if STAGES[name].kind == "train":
+            layout.pieces(getattr(run.recipe, name).batch_size)  # refused now, not hours later
     for name in SCORED:
         if run.is_done(name) and _decide_again(run, name):
             tell(f"{name}: scored anew, its threshold or the evaluated classes have changed")
