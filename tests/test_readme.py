@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from cli.main import app
 from vwl.recipe import builtin_recipes, load_recipe
 from vwl.stages import STAGES
+from vwl.training.distributed import Layout
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,6 +59,15 @@ COMMANDS = [line for line in shell_lines(README) if line.startswith("vwl ")]
 def test_a_command_is_understood_and_its_recipe_and_keys_are_known(line):
     params = parsed(line)
     load_recipe(params.get("recipe") or "paper-voc", params.get("override") or ())
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "--workers" in line])
+def test_the_workers_of_a_command_can_share_the_batches_of_its_recipe(line):
+    params = parsed(line)
+    recipe = load_recipe(params.get("recipe") or "paper-voc")
+    trainings = [line.split()[2]] if line.startswith("vwl train") else [name for name, stage in STAGES.items() if stage.kind == "train"]
+    for name in trainings:
+        Layout(params["workers"], gpus_per_worker=params["gpus_per_worker"]).pieces(getattr(recipe, name).batch_size)
 
 
 def test_the_commands_are_found():
