@@ -1,11 +1,13 @@
 """Hands the shards of an inference stage to Ray Data: a pool of actors, each with the stage's network, writes them."""
 
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import ray
 import ray.data
+from ray.util.annotations import RayDeprecationWarning
 
 from vwl.engine.session import cluster_cpus, cluster_gpus
 from vwl.errors import VwlError
@@ -34,17 +36,20 @@ def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Rep
     todo = ray.data.from_items(
         [{"number": s.number, "images": [row.image_id for row in s.rows]} for s in shards], override_num_blocks=len(shards)
     )
-    results = todo.map_batches(
-        _Actor,
-        fn_constructor_args=(spec,),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=pool),
-        # Less than a whole CPU each, so that Ray Data's own small tasks always find a place.
-        num_cpus=0.9,
-        num_gpus=1 if gpus else 0,
-        max_restarts=_MAX_RESTARTS,
-        max_task_retries=_MAX_RESTARTS,
-    )
+    with warnings.catch_warnings():
+        # Ray 2.60 has no other way to bound restarts than the arguments that it warns will go in 2.64.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        results = todo.map_batches(
+            _Actor,
+            fn_constructor_args=(spec,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=pool),
+            # Less than a whole CPU each, so that Ray Data's own small tasks always find a place.
+            num_cpus=0.9,
+            num_gpus=1 if gpus else 0,
+            max_restarts=_MAX_RESTARTS,
+            max_task_retries=_MAX_RESTARTS,
+        )
     report(spec.stage, images_done, total, "")
     failed = 0
     for batch in results.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
