@@ -47,7 +47,7 @@ def run(
 
     \b
     Examples:
-      vwl run --data voc.parquet --recipe paper-voc --run runs/voc --workers 4 --gpus-per-worker 1
+      vwl run --data voc.parquet --recipe paper-voc --run runs/voc --workers 2 --gpus-per-worker 1
       vwl run --data photos.parquet --recipe small --run runs/photos
     """
     from cli.console import say

@@ -97,7 +97,7 @@ def segmenter(
     \b
     Examples:
       vwl train segmenter --run runs/voc
-      vwl train segmenter --run runs/voc --workers 4 --gpus-per-worker 1 --address auto
+      vwl train segmenter --run runs/voc --workers 2 --gpus-per-worker 1 --address auto
     """
     opened = open_run(run, None, None, override, overwrite)
     where = layout(workers, cpus_per_worker, gpus_per_worker, micro_batch, precision, checkpoint_steps)
