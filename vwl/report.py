@@ -5,9 +5,9 @@ import numpy as np
 from vwl.data.index import Row
 from vwl.maps.cam import upsample
 from vwl.pictures import contact_sheet, heat_overlay, mask_overlay, panel_row, png
-from vwl.pipeline import stage_table
+from vwl.pipeline import SCORED, stage_table
 from vwl.run import Run
-from vwl.stages import scored_rows, training_rows
+from vwl.stages import STAGES, scored_rows, training_rows
 from vwl.store import MapReader, decode_mask, missing
 
 NUM_PICTURES = 12
@@ -38,15 +38,15 @@ def panels(run: Run, row: Row) -> list[tuple[str, np.ndarray]]:
     photo = np.asarray(run.index.read_image(row))
     names = ", ".join(run.index.classes[label] for label in row.labels)
     found = [(f"{row.image_id}: {names}", photo)]
-    for stage in ("cam", "walk"):
-        maps = MapReader(run.folder / stage)
-        if row.image_id in maps:
-            score = maps.read(row.image_id)
-            values = upsample(score.values, score.height, score.width)
-            found.append((stage, heat_overlay(photo, values, score.classes, run.index.palette)))
-    for stage in ("crf", "segment"):
+    for stage in SCORED:
         folder = run.folder / stage
-        if folder.exists(f"{row.image_id}.png"):
+        if STAGES[stage].kind == "maps":
+            maps = MapReader(folder)
+            if row.image_id in maps:
+                score = maps.read(row.image_id)
+                values = upsample(score.values, score.height, score.width)
+                found.append((stage, heat_overlay(photo, values, score.classes, run.index.palette)))
+        elif folder.exists(f"{row.image_id}.png"):
             mask = decode_mask(folder.read(f"{row.image_id}.png"), row.image_id)
             found.append((stage, mask_overlay(photo, mask, run.index.palette)))
     if row.mask is not None:
