@@ -71,7 +71,7 @@ def test_two_workers_give_the_weights_of_one(index, ray_engine):
 
 
 def test_a_cluster_that_is_too_small_is_said_at_once(index, ray_engine):
-    with pytest.raises(VwlError, match=r"4 workers need 8 CPUs and the cluster has 2"):
+    with pytest.raises(VwlError, match=r"4 workers need 8 CPUs .*the cluster has 2"):
         quietly(new_run(index, "large"), ["classifier"], ray_engine, Layout(workers=4, cpus_per_worker=2))
 
 
@@ -91,5 +91,5 @@ def test_a_stage_that_cannot_be_built_arrives_as_one_line(index, ray_engine):
     run = new_run(index, "broken")
     quietly(run, ["classifier"], Engine(local, local), Layout())
     (run.folder / "classifier").write("weights.pt", b"damaged")
-    with pytest.raises(VwlError, match=r"weights\.pt is damaged"):
+    with pytest.raises(VwlError, match=r"weights\.pt is no checkpoint"):
         quietly(run, ["cam"], ray_engine, Layout())

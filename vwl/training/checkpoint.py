@@ -40,8 +40,8 @@ def load(folder: Folder, name: str) -> dict[str, Any]:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, KeyError) as error:
         raise Damaged(f"{folder}/{name} is damaged: {_first_line(error)}") from None
-    except Exception as error:  # torch raises pickle.UnpicklingError for what weights_only refuses
-        raise Damaged(f"{folder}/{name} is no checkpoint of plain tensors: {_first_line(error)}") from None
+    except Exception:  # torch raises pickle.UnpicklingError for what weights_only refuses
+        raise Damaged(f"{folder}/{name} is no checkpoint of plain tensors") from None
     if not isinstance(state, dict):
         raise Damaged(f"{folder}/{name} is no checkpoint")
     return state
