@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from vwl.errors import Interrupted
 from vwl.inference.build import MapSpec, build_stage
 from vwl.inference.runner import Shard, process
@@ -18,6 +20,7 @@ Report = Callable[[str, int, int, str], None]
 
 def fit(spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
     """Train a stage in this process; as `vwl.engine.train.fit`, for one worker."""
+    torch.set_num_threads(layout.cpus_per_worker)
     with _stop_flag() as stop:
         control = Control(progress=lambda step, total, text: report(spec.stage, step, total, text), stop_requested=stop.is_set)
         result = train(build_task(spec), layout, spec.folder, spec.fingerprint, control)
@@ -28,6 +31,7 @@ def fit(spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
 
 def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Report) -> None:
     """Run shards through a stage in this process; as `vwl.engine.map.run_shards`."""
+    torch.set_num_threads(1)  # as Ray's actors: the last bit of a convolution depends on the number of threads
     stage = build_stage(spec)
     total = images_done + sum(len(shard.rows) for shard in shards)
     report(spec.stage, images_done, total, "")

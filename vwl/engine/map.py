@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 import ray.data
+import torch
 from ray.util.annotations import RayDeprecationWarning
 
 from vwl.engine.session import cluster_cpus, cluster_gpus
@@ -65,6 +66,7 @@ class _Actor:
     """Builds the stage once and runs shards through it."""
 
     def __init__(self, spec: MapSpec) -> None:
+        torch.set_num_threads(1)  # one actor a CPU; also, the last bit of a convolution depends on the number of threads
         self._out, self._mistake = spec.run / spec.stage, ""
         try:
             self._stage = build_stage(spec)
