@@ -63,7 +63,7 @@ def test_the_panels_follow_the_photograph_through_the_stages(tiny_run):
     photo, palette = np.asarray(tiny_run.index.read_image(row)), tiny_run.index.palette
     found = dict(panels(tiny_run, row))
     caption = f"{row.image_id}: {', '.join(tiny_run.index.classes[label] for label in row.labels)}"
-    assert list(found) == [caption, "cam", "walk", "crf", "segment", "truth"]
+    assert list(found) == [caption, "cam", "crf", "walk", "segment", "truth"]
     assert np.array_equal(found[caption], photo)
     assert np.array_equal(found["truth"], mask_overlay(photo, tiny_run.index.read_mask(row), palette))
     for stage in ("crf", "segment"):
