@@ -9,7 +9,7 @@ BIN := .venv/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock check format test demo bench clean
+.PHONY: help setup lock check format test drill demo bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -61,6 +61,9 @@ format: setup  ## format the code
 # The hash seed is random on purpose: no answer may depend on the order of a set.
 test: check  ## check, then all tests (PYTEST_ARGS="-k crf" for some)
 	PYTHONHASHSEED=random $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+drill: setup  ## the failure drills on Ray, minutes each
+	$(BIN)/python -m pytest -m drill $(PYTEST_ARGS)
 
 demo: setup  ## the whole method on a few generated scenes
 	$(BIN)/vwl demo

@@ -26,7 +26,7 @@ def ray_processes_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.timeout(1200)
 def test_a_run_on_ray_that_is_interrupted_and_killed_ends_like_an_undisturbed_one(tmp_path, monkeypatch):
     short = Path("/tmp") / f"vwl-{tmp_path.name[-20:]}-{time.time_ns() % 10**6}"  # Ray's sockets need a short path
