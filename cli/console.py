@@ -7,13 +7,14 @@ drawn, in a log file or a pipe they are whole lines.
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -25,6 +26,7 @@ messages = Console(stderr=True, highlight=False)
 """stderr: what happens meanwhile."""
 
 Value = str | int | float | bool | None
+News = str | Mapping[str, float]
 
 
 def say(text: str) -> None:
@@ -66,13 +68,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Valu
 class ProgressView(Protocol):
     """What shows how far the tasks of a run are."""
 
-    def update(self, task: str, done: int, total: int, text: str = "") -> None:
-        """Show that `done` of `total` steps of a task are made; `text` says what else is worth knowing (loss, score)."""
+    def update(self, task: str, done: int, total: int, news: News = "") -> None:
+        """Show that `done` of `total` steps of a task are made; `news` is what else is worth knowing: words, or a training's figures."""
 
 
 @contextmanager
 def progress_view() -> Iterator[ProgressView]:
-    """Show progress on stderr while the block runs: bars on a terminal, elsewhere a line every ten seconds."""
+    """Show progress on stderr while the block runs: bars and a training's figures on a terminal, elsewhere a line every ten seconds."""
     if messages.is_terminal and not messages.is_dumb_terminal:
         bar = Progress(
             SpinnerColumn(finished_text="✓"),
@@ -84,8 +86,9 @@ def progress_view() -> Iterator[ProgressView]:
             TextColumn("{task.fields[text]}", markup=False),
             console=messages,
         )
-        with bar:
-            yield _Bars(bar)
+        bars = _Bars(bar)
+        with Live(get_renderable=bars.drawn, console=messages, refresh_per_second=5):
+            yield bars
     else:
         lines = ProgressLines(say)
         try:
@@ -95,17 +98,47 @@ def progress_view() -> Iterator[ProgressView]:
 
 
 class _Bars:
-    """One bar a task."""
+    """One bar a task, and below them the newest figures of the training that runs."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
         self._tasks: dict[str, TaskID] = {}
+        self._figures: Mapping[str, float] = {}
 
-    def update(self, task: str, done: int, total: int, text: str = "") -> None:
+    def update(self, task: str, done: int, total: int, news: News = "") -> None:
+        if done >= total or isinstance(news, str):
+            self._figures = {}
+        elif len(news) > 1:
+            self._figures = news
+        text = _text(news)
         if task not in self._tasks:  # what an earlier run has done does not count as speed
             self._tasks[task] = self._bar.add_task(task, total=total, completed=done, text=text)
         else:
             self._bar.update(self._tasks[task], completed=done, total=total, text=text)
+
+    def drawn(self) -> Group:
+        """Return the bars and the table as they are now."""
+        return Group(self._bar.get_renderable(), *([_figure_table(self._figures)] if self._figures else []))
+
+
+def _figure_table(figures: Mapping[str, float]) -> Table:
+    """Names above values: losses, rate, speed, and what a task calls its health."""
+    shown = {name: value for name, value in figures.items() if name not in {"step", "num_steps", "epoch", "loss"}}
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in shown:
+        table.add_column(Text(name.removeprefix("loss_").replace("_", " ")), justify="right", header_style="dim")
+    table.add_row(*(_cell(float(value) if isinstance(value, float) else value) for value in shown.values()))
+    return table
+
+
+def _text(news: News) -> str:
+    """Return the few words that fit behind a bar or a line."""
+    if isinstance(news, str):
+        return news
+    words = [f"loss {news['loss']:.4f}"] if "loss" in news else []
+    if "images_per_second" in news:
+        words.append(f"{news['images_per_second']:.3g} images/s, {news['data_wait_share']:.0%} waiting for data")
+    return "  ".join(words)
 
 
 @dataclass
@@ -128,7 +161,7 @@ class ProgressLines:
         self._clock = clock
         self._paces: dict[str, _Pace] = {}
 
-    def update(self, task: str, done: int, total: int, text: str = "") -> None:
+    def update(self, task: str, done: int, total: int, news: News = "") -> None:
         """Note a task's state and print it if it is time."""
         now = self._clock()
         is_new = task not in self._paces
@@ -136,7 +169,7 @@ class ProgressLines:
         if pace.finished:
             return
         pace.finished = done >= total
-        pace.line = _line(task, done, total, text, pace, now)
+        pace.line = _line(task, done, total, _text(news), pace, now)
         pace.pending = True
         if is_new or pace.finished or now - pace.printed >= self._every:
             self._print(pace, now)

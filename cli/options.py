@@ -1,8 +1,11 @@
 """Options that several commands share, and how a run and a layout come from them."""
 
+import functools
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+import re
+from collections.abc import Callable, Sequence
+from inspect import signature
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,12 +21,14 @@ Data = Annotated[str | None, typer.Option("--data", help="Index table, made by v
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="Built-in recipe (vwl recipe list) or YAML file.")]
 Override = Annotated[list[str] | None, typer.Option("-o", "--override", help="Change one key: section.key=value. Repeatable.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Let this recipe take the place of the run's; changed stages are done again.")]
-Workers = Annotated[int, typer.Option(help="Data-parallel training workers.", min=1)]
+Workers = Annotated[str, typer.Option(help="Data-parallel training workers: N, or elastic: FEWEST:MOST.", metavar="N|N:M")]
 CpusPerWorker = Annotated[int | None, typer.Option(help="CPU threads of each (default: this machine's CPUs / workers).", min=1)]
 GpusPerWorker = Annotated[int, typer.Option(help="GPUs of each, 0 or 1.", min=0, max=1)]
 MicroBatch = Annotated[int | None, typer.Option(help="Images a worker puts through the network at once (default: by device).", min=1)]
-CheckpointSteps = Annotated[int, typer.Option(help="Training steps between checkpoints.", min=1)]
 Precision = Annotated[str, typer.Option(help="float32, or bf16 (autocast).")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the network with torch.compile.")]
+CheckpointSteps = Annotated[int, typer.Option(help="Training steps between checkpoints.", min=1)]
+StartFrom = Annotated[str | None, typer.Option(help="Start from these weights, not from the backbone's; sets start_from of the recipe.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster (default: RAY_ADDRESS, else a local Ray is started).")]
 Backend = Annotated[str, typer.Option(help="ray, or local: in this process, without Ray.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -47,20 +52,53 @@ def open_run(run: str, data: str | None, recipe: str | None, override: Sequence[
 
 
 def layout(
-    workers: int = 1,
-    cpus: int | None = None,
-    gpus: int = 0,
-    micro_batch: int | None = None,
-    precision: str = "float32",
-    checkpoint_steps: int = 50,
+    workers: Workers = "1",
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = 0,
+    micro_batch: MicroBatch = None,
+    precision: Precision = "float32",
+    compile: Compile = False,
+    checkpoint_steps: CheckpointSteps = 50,
 ) -> "Layout":
-    """Return the layout of trainings."""
+    """Return the layout of trainings; its parameters are the options of every command that trains (`with_layout`)."""
     from vwl.training.distributed import Layout
 
+    fewest, most = _worker_counts(workers)
     if precision not in {"float32", "bf16"}:
         raise VwlError(f"--precision {precision} is neither float32 nor bf16")
-    threads = cpus or max(1, (os.cpu_count() or 1) // workers)
-    return Layout(workers, threads, gpus, micro_batch, checkpoint_steps=checkpoint_steps, precision=precision)
+    return Layout(
+        workers=most,
+        cpus_per_worker=cpus_per_worker or max(1, (os.cpu_count() or 1) // most),
+        gpus_per_worker=gpus_per_worker,
+        micro_batch=micro_batch,
+        checkpoint_steps=checkpoint_steps,
+        precision=precision,
+        compile=compile,
+        min_workers=None if fewest == most else fewest,
+    )
+
+
+def _worker_counts(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+    fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= fewest <= most:
+        raise VwlError(f"--workers {text} is neither a number of workers nor FEWEST:MOST, as 2:4")
+    return fewest, most
+
+
+def with_layout(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `layout` in the place of its parameter `where`, which receives the layout."""
+    own, options = signature(command), signature(layout).parameters
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        where = layout(**{name: given.pop(name) for name in options if name in given})
+        command(where=where, **given)
+
+    parameters = [p for own_p in own.parameters.values() for p in (options.values() if own_p.name == "where" else (own_p,))]
+    called.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {p.name: p.annotation for p in parameters}
+    return called
 
 
 def do_stages(run: "Run", names: Sequence[str], where: "Layout", backend: str, address: str | None) -> None:

@@ -1,43 +1,34 @@
 """`vwl run` and `vwl demo`: the whole method, one command."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cli.options import (
     Address,
     Backend,
-    CheckpointSteps,
-    CpusPerWorker,
     Data,
-    GpusPerWorker,
     Json,
-    MicroBatch,
     Override,
     Overwrite,
-    Precision,
     RecipeName,
     RunFolder,
-    Workers,
     do_stages,
     end_with_failures,
-    layout,
     open_run,
     print_stage_table,
+    with_layout,
 )
 
 
+@with_layout
 def run(
     run: RunFolder,
     data: Data = None,
     recipe: RecipeName = None,
     override: Override = None,
-    workers: Workers = 1,
-    cpus_per_worker: CpusPerWorker = None,
-    gpus_per_worker: GpusPerWorker = 0,
-    micro_batch: MicroBatch = None,
-    precision: Precision = "float32",
-    checkpoint_steps: CheckpointSteps = 50,
+    *,
+    where: Any,
     address: Address = None,
     backend: Backend = "ray",
     overwrite: Overwrite = False,
@@ -55,7 +46,6 @@ def run(
     from vwl.stages import STAGES
 
     opened = open_run(run, data, recipe, override, overwrite)
-    where = layout(workers, cpus_per_worker, gpus_per_worker, micro_batch, precision, checkpoint_steps)
     do_stages(opened, list(STAGES), where, backend, address)
     pictures = write_report(opened)
     print_stage_table(opened, as_json)
@@ -82,5 +72,5 @@ def demo(
     say(f"drawing scenes in {folder}/scenes")
     index, _ = prepare_scenes(f"{folder}/scenes", num_train=160, num_val=40)
     write_index(index, f"{folder}/index.parquet")
-    run(f"{folder}/run", f"{folder}/index.parquet", "demo", backend=backend, as_json=as_json)
+    run(run=f"{folder}/run", data=f"{folder}/index.parquet", recipe="demo", backend=backend, as_json=as_json)
     say(f"next: vwl predict PHOTO.jpg --run {folder}/run, or your own photographs: vwl data prepare folder --help")

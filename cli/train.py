@@ -1,41 +1,26 @@
 """`vwl train`: one training stage of a run."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import typer
 
-from cli.options import (
-    Address,
-    Backend,
-    CheckpointSteps,
-    CpusPerWorker,
-    Data,
-    GpusPerWorker,
-    MicroBatch,
-    Override,
-    Overwrite,
-    Precision,
-    RecipeName,
-    RunFolder,
-    Workers,
-    do_stages,
-    layout,
-    open_run,
-)
+from cli.options import Address, Backend, Data, Override, Overwrite, RecipeName, RunFolder, StartFrom, do_stages, open_run, with_layout
 
 app = typer.Typer(no_args_is_help=True, help="Train one network of a run; goes on from its last checkpoint.")
 
 
 @app.command()
+@with_layout
 def classifier(
     run: RunFolder,
     data: Data = None,
     recipe: RecipeName = None,
     override: Override = None,
-    workers: Workers = 1,
-    cpus_per_worker: CpusPerWorker = None,
-    gpus_per_worker: GpusPerWorker = 0,
-    micro_batch: MicroBatch = None,
-    precision: Precision = "float32",
-    checkpoint_steps: CheckpointSteps = 50,
+    *,
+    where: Any,
+    start_from: StartFrom = None,
     address: Address = None,
     backend: Backend = "ray",
     overwrite: Overwrite = False,
@@ -47,21 +32,18 @@ def classifier(
       vwl train classifier --data voc.parquet --recipe paper-voc --run runs/voc --workers 4 --gpus-per-worker 1
       vwl train classifier --data voc.parquet --recipe small --run runs/k128 -o classifier.num_words=128
     """
-    opened = open_run(run, data, recipe, override, overwrite)
-    where = layout(workers, cpus_per_worker, gpus_per_worker, micro_batch, precision, checkpoint_steps)
+    opened = open_run(run, data, recipe, _starting_from("classifier", start_from, override), overwrite)
     do_stages(opened, ["classifier"], where, backend, address)
 
 
 @app.command()
+@with_layout
 def irnet(
     run: RunFolder,
     override: Override = None,
-    workers: Workers = 1,
-    cpus_per_worker: CpusPerWorker = None,
-    gpus_per_worker: GpusPerWorker = 0,
-    micro_batch: MicroBatch = None,
-    precision: Precision = "float32",
-    checkpoint_steps: CheckpointSteps = 50,
+    *,
+    where: Any,
+    start_from: StartFrom = None,
     address: Address = None,
     backend: Backend = "ray",
     overwrite: Overwrite = False,
@@ -73,21 +55,18 @@ def irnet(
       vwl train irnet --run runs/voc
       vwl train irnet --run runs/voc -o irnet.epochs=4 --overwrite
     """
-    opened = open_run(run, None, None, override, overwrite)
-    where = layout(workers, cpus_per_worker, gpus_per_worker, micro_batch, precision, checkpoint_steps)
+    opened = open_run(run, None, None, _starting_from("irnet", start_from, override), overwrite)
     do_stages(opened, ["irnet"], where, backend, address)
 
 
 @app.command()
+@with_layout
 def segmenter(
     run: RunFolder,
     override: Override = None,
-    workers: Workers = 1,
-    cpus_per_worker: CpusPerWorker = None,
-    gpus_per_worker: GpusPerWorker = 0,
-    micro_batch: MicroBatch = None,
-    precision: Precision = "float32",
-    checkpoint_steps: CheckpointSteps = 50,
+    *,
+    where: Any,
+    start_from: StartFrom = None,
     address: Address = None,
     backend: Backend = "ray",
     overwrite: Overwrite = False,
@@ -97,8 +76,15 @@ def segmenter(
     \b
     Examples:
       vwl train segmenter --run runs/voc
-      vwl train segmenter --run runs/voc --workers 2 --gpus-per-worker 1 --address auto
+      vwl train segmenter --run runs/voc --workers 2:4 --gpus-per-worker 1 --address auto
     """
-    opened = open_run(run, None, None, override, overwrite)
-    where = layout(workers, cpus_per_worker, gpus_per_worker, micro_batch, precision, checkpoint_steps)
+    opened = open_run(run, None, None, _starting_from("segmenter", start_from, override), overwrite)
     do_stages(opened, ["segmenter"], where, backend, address)
+
+
+def _starting_from(stage: str, weights: str | None, override: list[str] | None) -> list[str] | None:
+    """Add the recipe key of --start-from; workers have other working folders, so a path is made absolute."""
+    if weights is None:
+        return override
+    path = weights if "://" in weights else str(Path(weights).expanduser().absolute())
+    return [*(override or ()), f"{stage}.start_from={json.dumps(path)}"]

@@ -10,9 +10,9 @@ import typer
 from typer.exceptions import TyperException
 
 from cli.main import app
+from cli.options import layout
 from vwl.recipe import builtin_recipes, load_recipe
 from vwl.stages import STAGES
-from vwl.training.distributed import Layout
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,7 +67,7 @@ def test_the_workers_of_a_command_can_share_the_batches_of_its_recipe(line):
     recipe = load_recipe(params.get("recipe") or "paper-voc")
     trainings = [line.split()[2]] if line.startswith("vwl train") else [name for name, stage in STAGES.items() if stage.kind == "train"]
     for name in trainings:
-        Layout(params["workers"], gpus_per_worker=params["gpus_per_worker"]).pieces(getattr(recipe, name).batch_size)
+        layout(params["workers"], gpus_per_worker=params["gpus_per_worker"]).pieces(getattr(recipe, name).batch_size)
 
 
 def test_the_commands_are_found():

@@ -83,6 +83,15 @@ class TestFolder:
         if how == signal.SIGINT:
             assert files_below(tmp_path) == ["a"]
 
+    def test_what_a_killed_writer_left_is_swept_away_and_nothing_else(self, tmp_path):
+        folder = Folder(tmp_path)
+        folder.write("a", b"whole")
+        (tmp_path / ".part-0123-a").write_bytes(b"hal")
+        (tmp_path / ".hidden").write_bytes(b"a user's")
+        folder.sweep()
+        assert files_below(tmp_path) == [".hidden", "a"]
+        Folder(tmp_path / "not there").sweep()
+
     def test_a_write_that_fails_is_told_in_one_line(self, tmp_path):
         (tmp_path / "file").write_text("in the way")
         with pytest.raises(VwlError) as caught:

@@ -5,32 +5,47 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from vwl.data.index import Row
 from vwl.errors import VwlError
 from vwl.evaluation import Score, choose_threshold, percent, score_maps, score_masks
 from vwl.inference.build import MapSpec
-from vwl.inference.runner import failures, shards, unfinished
+from vwl.inference.runner import Shard, failures, shards, unfinished
 from vwl.run import Run
 from vwl.stages import STAGES, scored_rows, training_rows
 from vwl.store import MapReader
 from vwl.training.build import TrainSpec
 from vwl.training.distributed import Layout
 
-Report = Callable[[str, int, int, str], None]
+Report = Callable[[str, int, int, str | dict[str, float]], None]
 SCORED = ("cam", "crf", "walk", "segment")
 """Stages whose masks are compared with ground truth."""
 SPLITS = ("train", "val")
 
 
+class Trains(Protocol):
+    """A module, or an object, that trains a stage."""
+
+    def fit(self, spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
+        """Train, and return the loop's result."""
+        ...
+
+
+class Maps(Protocol):
+    """A module, or an object, that takes shards through a stage."""
+
+    def run_shards(self, spec: MapSpec, shards: list[Shard], images_done: int, report: Report) -> None:
+        """Work on the shards."""
+        ...
+
+
 @dataclass(frozen=True)
 class Engine:
-    """Where the work is done: modules with `fit` and `run_shards`."""
+    """Where the work is done."""
 
-    train: ModuleType
-    map: ModuleType
+    train: Trains
+    map: Maps
 
 
 @contextmanager
@@ -57,7 +72,7 @@ def run_stages(run: Run, names: Sequence[str], engine: Engine, layout: Layout, r
         names: stages, in order.
         engine: where.
         layout: of the trainings.
-        report: (stage, done, total, text) progress.
+        report: (stage, done, total, news) progress; of a training the figures of a step, else words.
         tell: one line for the user.
 
     Raises:
@@ -99,7 +114,12 @@ def _train(run: Run, name: str, engine: Engine, layout: Layout, report: Report) 
     masks = run.stage_folder(reads[0]) if reads else None
     spec = TrainSpec(name, run.recipe, run.index_path, run.stage_folder(name), masks, run.fingerprint(name))
     result = engine.train.fit(spec, layout, report)
-    return {"images": len(training_rows(run.index)), "steps": result["step"], "training_scores": result["scores"]}
+    return {
+        "images": len(training_rows(run.index)),
+        "steps": result["step"],
+        "training_scores": result["scores"],
+        "started_from": result["weights"],
+    }
 
 
 def _map(run: Run, name: str, engine: Engine, report: Report) -> dict[str, Any]:

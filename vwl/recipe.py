@@ -75,6 +75,9 @@ class Classifier(Section):
     """The classification network, paper sections 3.2-3.5 and Table 4."""
 
     backbone: Backbone = Backbone()
+    start_from: str | None = None
+    """Weights file of such a whole network to start from instead (e.g. another run's weights.pt): path or URI; none: only the
+    backbone is pre-trained."""
     frozen_stages: int = Field(1, ge=0, le=5)
     """Leading stages without gradient: 1 = stem; 3 = stem, layer1, layer2."""
     pooling: Literal["gap", "hybrid"] = "hybrid"
@@ -162,6 +165,9 @@ class Irnet(Section):
     """The boundary network (edge branch) and its affinity loss."""
 
     backbone: Backbone = Backbone(name="resnet50")
+    start_from: str | None = None
+    """Weights file of such a whole network to start from instead (e.g. another run's weights.pt): path or URI; none: only the
+    backbone is pre-trained."""
     optimiser: Optimiser = Optimiser(learning_rate=0.1, head_factor=1.0)
     epochs: Positive = 3
     batch_size: Positive = 32
@@ -192,6 +198,9 @@ class Segmenter(Section):
     """DeepLabV2."""
 
     backbone: Backbone = Backbone()
+    start_from: str | None = None
+    """Weights file of such a whole network to start from instead (e.g. another run's weights.pt): path or URI; none: only the
+    backbone is pre-trained."""
     output_stride: Literal[8, 16] = 8
     rates: Annotated[tuple[Positive, ...], AfterValidator(_not_empty)] = (6, 12, 18, 24)
     """Dilations of the parallel 3x3 convolutions (ASPP)."""
@@ -283,7 +292,7 @@ def _overridden(values: dict[str, Any], overrides: Sequence[str], source: str) -
         key, equals, text = override.partition("=")
         if not equals:
             raise VwlError(f"override '{override}' is not of the form section.key=value")
-        _merge(values, _nested(key.strip().split("."), _yaml(text, f"override '{override}'")))
+        _merge(values, _nested(key.strip().split("."), parse_yaml(text, f"override '{override}'")))
     return recipe_from(values, source)
 
 
@@ -317,7 +326,7 @@ def to_yaml(recipe: Recipe) -> str:
 def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name_or_path in seen:
         raise VwlError(f"recipes name each other as base in a circle: {' -> '.join([*seen, name_or_path])}")
-    values = _yaml(_text(name_or_path), f"recipe {name_or_path}")
+    values = parse_yaml(_text(name_or_path), f"recipe {name_or_path}")
     if not isinstance(values, dict):
         raise VwlError(f"recipe {name_or_path} holds no mapping of sections")
     base = values.pop("base", None)
@@ -347,7 +356,12 @@ def _text(name_or_path: str) -> str:
         raise VwlError(f"recipe file {name_or_path} cannot be read: {error}") from None
 
 
-def _yaml(text: str, source: str) -> Any:
+def parse_yaml(text: str, source: str) -> Any:
+    """Return the value of YAML in which 1e-4 is a number and no key is given twice.
+
+    Raises:
+        VwlError: naming `source`.
+    """
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader
     except yaml.YAMLError as error:

@@ -147,6 +147,12 @@ class Folder:
         if self.exists(name):
             self.filesystem.delete_file(self._full(name))
 
+    def sweep(self) -> None:
+        """Delete the temporary files that a writer killed in the middle of `write` has left directly in this folder."""
+        for info in self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True)):
+            if info.is_file and info.base_name.startswith(".part-"):
+                self.filesystem.delete_file(info.path)
+
     def clear(self) -> None:
         """Delete everything in the folder.
 

@@ -1,9 +1,12 @@
 """The console: tables and JSON for people and programs, progress for terminals and log files."""
 
 import json
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
+from cli import console
 from cli.console import ProgressLines, duration, print_json, print_table, progress_view, say
 
 
@@ -80,6 +83,11 @@ class TestProgressLines:
         assert self.at(10, lines, "cam", 2, 10, "") == ["cam 2/10 20% 1m20s left"]
         assert self.at(10, lines, "crf", 2, 10, "") == []
 
+    def test_of_a_trainings_figures_loss_and_speed_are_told(self, lines):
+        figures = {"step": 10, "loss": 0.25, "loss_image": 0.2, "images_per_second": 7.614, "data_wait_share": 0.012}
+        assert self.at(0, lines, "irnet", 10, 100, figures) == ["irnet 10/100 10%  loss 0.2500  7.61 images/s, 1% waiting for data"]
+        assert self.at(10, lines, "irnet", 20, 100, {"loss": 0.125}) == ["irnet 20/100 20% 1m20s left  loss 0.1250"]
+
     def test_a_task_without_steps_is_done_at_once(self, lines):
         assert self.at(0, lines, "crf", 0, 0, "") == ["crf 0/0 100% in 0s"]
 
@@ -105,6 +113,29 @@ def test_in_a_pipe_progress_is_lines_on_stderr_also_when_cut_off(capsys):
     assert captured.out == ""
     assert [line.partition("%")[0] for line in captured.err.splitlines()] == ["cam 1/3 33", "cam 2/3 66"]
     assert captured.err.endswith("  half [way]\n")
+
+
+def test_on_a_terminal_the_figures_of_the_running_training_stand_below_the_bars(monkeypatch):
+    terminal = Console(file=StringIO(), force_terminal=True, width=160, _environ={})
+    monkeypatch.setattr(console, "messages", terminal)
+    with progress_view() as view:
+        view.update("classifier", 10, 20, {"step": 10, "loss": 0.75, "loss_image": 0.5, "learning_rate": 0.01, "words_in_use": 142})
+        while_training = drawn(view)
+        view.update("classifier", 20, 20, {"step": 20, "loss": 0.25, "loss_image": 0.125, "learning_rate": 0.001, "words_in_use": 140})
+        view.update("cam", 1, 8, "")
+        afterwards = drawn(view)
+    assert "classifier" in while_training[0]
+    assert "10/20" in while_training[0]
+    assert "loss 0.7500" in while_training[0]
+    assert [line.split() for line in while_training[1:]] == [["image", "learning", "rate", "words", "in", "use"], ["0.5", "0.01", "142"]]
+    assert len(afterwards) == 2
+    assert "cam" in afterwards[1]
+
+
+def drawn(view) -> list[str]:
+    paper = Console(file=StringIO(), width=160)
+    paper.print(view.drawn())
+    return paper.file.getvalue().splitlines()
 
 
 @pytest.mark.parametrize(

@@ -47,12 +47,15 @@ def test_another_seed_gives_another_order():
     assert global_batch(0, 0, 100, 20)[1].tolist() != global_batch(1, 0, 100, 20)[1].tolist()
 
 
-@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
-def test_workers_and_micro_batches_share_the_batch_in_its_order(world_size, num_micro, micro_batch):
-    batch = np.arange(100, 100 + world_size * num_micro * micro_batch)
+@given(st.integers(1, 5), st.integers(0, 20), st.integers(1, 4))
+def test_workers_and_micro_batches_share_the_batch_in_its_order(world_size, more, micro_batch):
+    batch = np.arange(100, 100 + world_size + more)
     pieces = [share(batch, rank, world_size, micro_batch) for rank in range(world_size)]
-    assert all(len(part) == micro_batch for worker in pieces for part in worker)
     assert np.concatenate([part for worker in pieces for part in worker]).tolist() == batch.tolist()
+    shares = [sum(len(part) for part in worker) for worker in pieces]
+    assert 1 <= min(shares) <= max(shares) <= min(shares) + 1
+    assert all(len(part) == micro_batch for worker in pieces for part in worker[:-1])
+    assert all(1 <= len(worker[-1]) <= micro_batch for worker in pieces)
 
 
 @pytest.mark.parametrize(("num_samples", "batch_size", "steps"), [(10582, 16, 661), (16, 16, 1), (15, 16, 1), (33, 16, 2)])

@@ -104,6 +104,18 @@ def test_a_batch_that_workers_cannot_share_is_refused_with_the_numbers_that_can(
         Layout(workers=4).pieces(6)
 
 
+def test_an_elastic_layout_is_refused_at_either_end():
+    assert Layout(workers=4, min_workers=2).pieces(8) == (2, 1)
+    for layout in (Layout(workers=4, min_workers=3), Layout(workers=5, min_workers=2)):
+        with pytest.raises(VwlError, match=r"batch of 8 cannot be shared by [35] workers"):
+            layout.pieces(8)
+
+
+@pytest.mark.parametrize(("layout", "now", "images"), [(Layout(workers=4, min_workers=2), 3, 5), (Layout(workers=4, micro_batch=2), 3, 2)])
+def test_between_its_ends_an_elastic_layout_still_has_a_micro_batch(layout, now, images):
+    assert layout.images_at_once(16, now) == images
+
+
 def test_a_micro_batch_that_does_not_divide_a_workers_share_is_refused():
     with pytest.raises(VwlError, match="share of 8 images does not divide into micro-batches of 3"):
         Layout(workers=2, micro_batch=3).pieces(16)

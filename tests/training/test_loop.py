@@ -146,6 +146,25 @@ class TestSteps:
         assert second["loss_level"] == pytest.approx(w)
         assert second["loss"] == pytest.approx(second["loss_height"] + second["loss_level"])
 
+    def test_random_numbers_of_a_step_depend_on_seed_and_step_only(self, tmp_path):
+        def draws(folder: Path, disturb: bool, stop: int | None = None) -> list[float]:
+            found = []
+
+            class Drawing(Slope):
+                def losses(self, *arguments: Any, **named: Any) -> dict[str, torch.Tensor]:
+                    found.append(torch.rand(1).item())
+                    if disturb:
+                        torch.rand(7)
+                    return super().losses(*arguments, **named)
+
+            run(folder, Drawing(), None if stop is None else stop_before(stop))
+            return found
+
+        undisturbed = draws(tmp_path / "a", False)
+        assert len(set(undisturbed)) == 10
+        assert draws(tmp_path / "b", True) == undisturbed
+        assert draws(tmp_path / "c", False, stop=4) + draws(tmp_path / "c", False) == undisturbed
+
     def test_lines_are_written_each_ten_steps_and_at_the_end(self, tmp_path):
         run(tmp_path, Slope(num_steps=24))
         assert [entry["step"] for entry in metrics(tmp_path) if "loss" in entry] == [10, 20, 24]
@@ -154,13 +173,14 @@ class TestSteps:
         result = run(tmp_path, Slope(num_steps=5))
         scored = [entry for entry in metrics(tmp_path) if "val_slope" in entry]
         assert [(entry["step"], entry["epoch"]) for entry in scored] == [(2, 0), (4, 1), (5, 2)]
-        assert result == {"finished": True, "step": 5, "scores": {"val_slope": line(tmp_path)[0]}}
+        assert result == {"finished": True, "step": 5, "scores": {"val_slope": line(tmp_path)[0]}, "weights": []}
 
     def test_progress_is_told_of_every_step(self, tmp_path):
         told = []
         run(tmp_path, control=Control(progress=lambda *news: told.append(news)))
         assert [(step, total) for step, total, _ in told] == [(step, 10) for step in range(1, 11)]
-        assert told[0][2] == "loss 0.0000"
+        assert told[0][2] == {"loss": 0}
+        assert told[-1][2]["images_per_second"] > 0
 
 
 class TestMistakes:
@@ -275,7 +295,7 @@ class TestResume:
         (whole / "weights.pt").unlink()
         result = run(whole, task)
         assert task.drawn == []
-        assert result == {"finished": True, "step": 10, "scores": {"val_slope": line(whole)[0]}}
+        assert result == {"finished": True, "step": 10, "scores": {"val_slope": line(whole)[0]}, "weights": []}
 
 
 class TestTheFourTrainings:

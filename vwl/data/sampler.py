@@ -29,7 +29,9 @@ def global_batch(seed: int, step: int, num_samples: int, batch_size: int) -> tup
 
 
 def share(batch: np.ndarray, rank: int, world_size: int, micro_batch: int) -> list[np.ndarray]:
-    """Return the micro-batches of one worker: a contiguous part of the global batch, in order."""
-    local = len(batch) // world_size
-    mine = batch[rank * local : (rank + 1) * local]
-    return [mine[i : i + micro_batch] for i in range(0, local, micro_batch)]
+    """Return the micro-batches of one worker: a contiguous part of the global batch, in order.
+
+    Where the batch does not divide (an elastic training between its worker counts) the first workers take one image more.
+    """
+    mine = np.array_split(batch, world_size)[rank]
+    return [mine[i : i + micro_batch] for i in range(0, len(mine), micro_batch)]

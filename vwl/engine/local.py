@@ -15,14 +15,14 @@ from vwl.training.build import TrainSpec, build_task
 from vwl.training.distributed import Layout
 from vwl.training.loop import Control, train
 
-Report = Callable[[str, int, int, str], None]
+Report = Callable[[str, int, int, str | dict[str, float]], None]
 
 
 def fit(spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
     """Train a stage in this process; as `vwl.engine.train.fit`, for one worker."""
     torch.set_num_threads(layout.cpus_per_worker)
     with _stop_flag() as stop:
-        control = Control(progress=lambda step, total, text: report(spec.stage, step, total, text), stop_requested=stop.is_set)
+        control = Control(progress=lambda step, total, figures: report(spec.stage, step, total, figures), stop_requested=stop.is_set)
         result = train(build_task(spec), layout, spec.folder, spec.fingerprint, control)
     if not result["finished"]:
         raise Interrupted(f"{spec.stage} stopped")

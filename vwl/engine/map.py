@@ -15,7 +15,7 @@ from vwl.errors import VwlError
 from vwl.inference.build import NETWORK_STAGES, MapSpec, build_stage
 from vwl.inference.runner import Shard, process
 
-Report = Callable[[str, int, int, str], None]
+Report = Callable[[str, int, int, str | dict[str, float]], None]
 _NO_PROGRESS_TIMEOUT = 300
 _MAX_RESTARTS = 3
 

@@ -11,23 +11,23 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from vwl.engine.session import cluster_cpus, cluster_gpus
 from vwl.errors import Interrupted, VwlError
 from vwl.training.build import TrainSpec, build_task
 from vwl.training.distributed import Layout, world_size
-from vwl.training.loop import Control, train
+from vwl.training.loop import Control, Figures, train
 
-Report = Callable[[str, int, int, str], None]
+Report = Callable[[str, int, int, str | dict[str, float]], None]
 _COLLECTIVE_TIMEOUT = 300
-_MAX_FAILURES = 3
+_MAX_FAILURES = 10
+"""Deaths of workers that one start outlives; each costs the steps since the last checkpoint."""
 _STOP_PATIENCE = 120
 
 
 def fit(spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
     """Train a stage on the connected cluster, going on from its last checkpoint; return the loop's result.
 
-    Workers or nodes that die are replaced and the training goes on from the last checkpoint. Ctrl-C lets the workers
-    save and leave.
+    Workers or nodes that die are replaced and the training goes on from the last checkpoint; an elastic layout goes on with
+    fewer workers meanwhile. Ctrl-C lets the workers save and leave.
 
     Raises:
         VwlError: the cluster is too small, or the training met a user's mistake.
@@ -41,7 +41,9 @@ def fit(spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
         train_loop_config={"spec": spec, "layout": layout, "board": board},
         torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT),
         scaling_config=ScalingConfig(
-            num_workers=layout.workers, use_gpu=layout.gpus_per_worker > 0, resources_per_worker=_resources(layout)
+            num_workers=layout.workers if layout.min_workers is None else (layout.min_workers, layout.workers),
+            use_gpu=layout.gpus_per_worker > 0,
+            resources_per_worker=_resources(layout),
         ),
         run_config=RunConfig(
             # The loop finds its own checkpoints; to Ray every start is a new run.
@@ -80,8 +82,8 @@ def fit(spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
 def _watch(thread: threading.Thread, board: Any, stage: str, report: Report) -> None:
     while True:
         alive = thread.is_alive()
-        for step, total, text in ray.get(board.drain.remote()):
-            report(stage, step, total, text)
+        for step, total, figures in ray.get(board.drain.remote()):
+            report(stage, step, total, figures)
         if not alive:
             return
         time.sleep(0.3)
@@ -95,14 +97,17 @@ def _resources(layout: Layout) -> dict[str, float]:
 
 
 def _preflight(layout: Layout) -> None:
-    for kind, wanted, there in (
-        ("CPUs", layout.workers * layout.cpus_per_worker, cluster_cpus()),
-        ("GPUs", layout.workers * layout.gpus_per_worker, cluster_gpus()),
-    ):
-        if wanted > there:
-            raise VwlError(
-                f"{layout.workers} workers need {wanted} {kind} in all and the cluster has {there}; lower --workers or the share of each"
-            )
+    wanted, fewest = _resources(layout), layout.min_workers or layout.workers
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    places = sum(int(min(node.get(kind, 0) // amount for kind, amount in wanted.items())) for node in nodes)
+    if places >= fewest:
+        return
+    each = " and ".join(f"{amount:g} {kind}{'s' if amount != 1 else ''}" for kind, amount in wanted.items())
+    there = ", ".join(" + ".join(f"{node.get(kind, 0):g} {kind}s" for kind in wanted) for node in nodes)
+    raise VwlError(
+        f"{fewest} worker{'s' if fewest > 1 else ''} of {each} each are asked for and the cluster has places for {places} "
+        f"(its nodes: {there}); lower --workers, --cpus-per-worker or --gpus-per-worker"
+    )
 
 
 @ray.remote
@@ -110,14 +115,14 @@ class _Board:
     """Where worker 0 writes its progress and reads whether to stop."""
 
     def __init__(self) -> None:
-        self._news: list[tuple[int, int, str]] = []
+        self._news: list[tuple[int, int, Figures]] = []
         self._stop, self._mistake = False, ""
 
-    def post(self, step: int, total: int, text: str) -> bool:
-        self._news.append((step, total, text))
+    def post(self, step: int, total: int, figures: Figures) -> bool:
+        self._news.append((step, total, figures))
         return self._stop
 
-    def drain(self) -> list[tuple[int, int, str]]:
+    def drain(self) -> list[tuple[int, int, Figures]]:
         news, self._news = self._news, []
         return news
 
@@ -139,8 +144,8 @@ class _BoardControl(Control):
         self._board = board
         self._answers: list[Any] = []
 
-    def _post(self, step: int, total: int, text: str) -> None:
-        self._answers.append(self._board.post.remote(step, total, text))
+    def _post(self, step: int, total: int, figures: Figures) -> None:
+        self._answers.append(self._board.post.remote(step, total, figures))
 
     def _asked(self) -> bool:
         ready, self._answers = ray.wait(self._answers, num_returns=len(self._answers), timeout=0) if self._answers else ([], [])

@@ -31,16 +31,28 @@ class WeightReport:
     """Which tensors found their place.
 
     Attributes:
+        source: the file, or what else the tensors came from.
         matched: names in the network that were filled.
         missing: names in the network that the file lacks; counters of seen batches, which old files do not have, are not named.
         unexpected: names in the file, after its prefix was taken off, that the network lacks.
         mismatched: names in both whose shapes differ; left as they were.
     """
 
+    source: str
     matched: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
+
+    def __str__(self) -> str:
+        counts = (("missing in it", self.missing), ("of no use", self.unexpected), ("of another shape", self.mismatched))
+        others = "".join(f", {len(names)} {what} (e.g. {names[0]})" for what, names in counts if names)
+        return f"weights {self.source}: {len(self.matched)} tensors matched{others}"
+
+
+def weight_reports(model: nn.Module) -> list[WeightReport]:
+    """Return the reports of all weights that were loaded into a network or its parts."""
+    return [report for module in model.modules() for report in vars(module).get("weight_reports", ())]
 
 
 def read_weights(path: str | Path) -> State:
@@ -109,7 +121,9 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor] | str | Path, so
             f"e.g. {absent} of shape {tuple(own[absent].shape)}, where the file has {found}; choose the network it was made for"
         )
     module.load_state_dict(fitting, strict=False)
-    return WeightReport(matched, missing, unexpected, mismatched)
+    report = WeightReport(source, matched, missing, unexpected, mismatched)
+    vars(module).setdefault("weight_reports", []).append(report)
+    return report
 
 
 def _unwrapped(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> State:

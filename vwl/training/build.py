@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from vwl.data.index import Row, read_index
 from vwl.errors import VwlError
+from vwl.models.weights import load_weights
 from vwl.recipe import Recipe
 from vwl.store import Folder
 from vwl.training.classifier import ClassifierTask
@@ -40,8 +41,16 @@ def build_task(spec: TrainSpec) -> Task:
     """Build a training's network and samples.
 
     Raises:
-        VwlError: no photographs to train on, some without labels, or labels of earlier stages missing.
+        VwlError: no photographs to train on, some without labels, labels of earlier stages missing, or weights of another network.
     """
+    task = _new_task(spec)
+    start_from = getattr(spec.recipe, spec.stage).start_from
+    if start_from is not None:
+        load_weights(task.model, start_from)
+    return task
+
+
+def _new_task(spec: TrainSpec) -> Task:
     index = read_index(spec.index_path)
     rows = index.split(TRAIN_SPLIT)
     if spec.stage == "classifier":

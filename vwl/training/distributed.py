@@ -17,7 +17,7 @@ class Layout:
     """Where and in what pieces a training runs.
 
     Attributes:
-        workers: number of data-parallel workers.
+        workers: number of data-parallel workers; with `min_workers` the most that are used.
         cpus_per_worker: CPU threads of each.
         gpus_per_worker: 0 or 1.
         micro_batch: images a worker puts through the network at once; none: chosen for the device.
@@ -25,6 +25,7 @@ class Layout:
         checkpoint_steps: steps between checkpoints.
         precision: `float32`, `float64` (parity tests) or `bf16` autocast (losses and codebook stay float32).
         compile: use torch.compile.
+        min_workers: go on with as few workers as this while the cluster has no more (elastic); none: always `workers`.
     """
 
     workers: int = 1
@@ -35,25 +36,31 @@ class Layout:
     checkpoint_steps: int = 50
     precision: str = "float32"
     compile: bool = False
+    min_workers: int | None = None
 
     def pieces(self, batch_size: int) -> tuple[int, int]:
-        """Return (micro-batch, micro-batches a step) of each worker for a global batch.
+        """Return (micro-batch, micro-batches a step) of each of `workers` for a global batch.
 
         Raises:
-            VwlError: the batch does not divide.
+            VwlError: the batch does not divide by the workers (elastic: by the most or the fewest), or a share by the micro-batch.
         """
-        if batch_size % self.workers:
-            good = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
-            raise VwlError(f"the recipe's batch of {batch_size} cannot be shared by {self.workers} workers; use one of {good}")
+        for workers in {self.workers, self.min_workers or self.workers}:
+            if batch_size % workers:
+                good = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
+                raise VwlError(f"the recipe's batch of {batch_size} cannot be shared by {workers} workers; use one of {good}")
         local = batch_size // self.workers
-        if self.micro_batch is None:
-            largest = local if self.gpus_per_worker else 5
-            micro = max(n for n in range(1, min(local, largest) + 1) if local % n == 0)
-        else:
-            micro = self.micro_batch
+        micro = self.images_at_once(batch_size, self.workers)
         if local % micro:
             raise VwlError(f"a worker's share of {local} images does not divide into micro-batches of {micro}")
         return micro, local // micro
+
+    def images_at_once(self, batch_size: int, world_size: int) -> int:
+        """Return the micro-batch of workers of which there are `world_size` now."""
+        if self.micro_batch is not None:
+            return self.micro_batch
+        local = max(1, batch_size // world_size)
+        largest = local if self.gpus_per_worker else 5
+        return max(n for n in range(1, min(local, largest) + 1) if local % n == 0)
 
 
 def rank() -> int:

@@ -1,7 +1,8 @@
 """The training loop, written once for the three trainings: steps, accumulation, checkpoints, metrics; knows no Ray.
 
 A step is: read this worker's micro-batches of the global batch, sum the counts over workers, add up the gradients of the shares of
-the loss, one SGD step with a polynomially decayed learning rate. The state after a step depends on (recipe, seed, step) only.
+the loss, one SGD step with a polynomially decayed learning rate. The state after a step depends on (recipe, seed, step) only: torch's
+generators are seeded anew for each step, so there is no random state to be kept.
 """
 
 import json
@@ -17,13 +18,16 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vwl.data.sampler import global_batch, share, steps_per_epoch
+from vwl.data.sampler import generator, global_batch, share, steps_per_epoch
 from vwl.errors import VwlError
+from vwl.models.weights import weight_reports
 from vwl.store import Folder
 from vwl.training import checkpoint
 from vwl.training.distributed import Layout, all_reduce, device, rank, world_size
 from vwl.training.task import Sample, Task
+from vwl.training.tensorboard import TensorBoard
 
+Figures = dict[str, float]
 LOG_EVERY = 10
 """Steps between lines of metrics.jsonl."""
 
@@ -33,11 +37,12 @@ class Control:
     """The loop's line to whoever started it.
 
     Attributes:
-        progress: called on worker 0 after each step with (step, num_steps, text).
+        progress: called on worker 0 after each step with (step, num_steps, figures): the newest line of metrics.jsonl with the
+            step's own loss.
         stop_requested: asked on each worker before each step; when true on any, all save and leave.
     """
 
-    progress: Callable[[int, int, str], None] = field(default=lambda step, total, text: None)
+    progress: Callable[[int, int, Figures], None] = field(default=lambda step, total, figures: None)
     stop_requested: Callable[[], bool] = field(default=lambda: False)
 
 
@@ -52,7 +57,7 @@ def train(task: Task, layout: Layout, folder: Folder, fingerprint: str, control:
         control: progress and stop requests.
 
     Returns:
-        {"finished": bool, "step": int, "scores": {...}}, the same on every worker.
+        {"finished": bool, "step": int, "scores": {...}, "weights": [what was loaded into the network]}, the same on every worker.
 
     Raises:
         VwlError: a photograph cannot be read, the loss is not finite, the folder cannot be written, or holds a checkpoint
@@ -64,16 +69,17 @@ def train(task: Task, layout: Layout, folder: Folder, fingerprint: str, control:
         if trainer.any_worker(control.stop_requested()):
             trainer.save()
             return {"finished": False, "step": trainer.step, "scores": trainer.scores}
-        text = trainer.one_step()
+        figures = trainer.one_step()
         if trainer.step % trainer.epoch_steps == 0 or trainer.step == task.num_steps:
             trainer.evaluate()
         if trainer.step % layout.checkpoint_steps == 0 or trainer.step == task.num_steps:
             trainer.save()
         if rank() == 0:
-            control.progress(trainer.step, task.num_steps, text)
+            control.progress(trainer.step, task.num_steps, figures)
     if rank() == 0:
         checkpoint.save(folder, "weights.pt", {"model": task.model.state_dict(), "fingerprint": fingerprint})
-    return {"finished": True, "step": trainer.step, "scores": trainer.scores}
+    reports = [str(report) for report in weight_reports(task.model)]
+    return {"finished": True, "step": trainer.step, "scores": trainer.scores, "weights": reports}
 
 
 class _Trainer:
@@ -82,11 +88,13 @@ class _Trainer:
     def __init__(self, task: Task, layout: Layout, folder: Folder, fingerprint: str) -> None:
         self.task, self.layout, self.folder, self.fingerprint = task, layout, folder, fingerprint
         self.device = device()
-        self.micro_batch, self.num_micro = layout.pieces(task.batch_size)
+        layout.pieces(task.batch_size)  # refuses what does not divide
+        self.micro_batch = layout.images_at_once(task.batch_size, world_size())
         self.epoch_steps = steps_per_epoch(task.num_samples, task.batch_size)
         self.step = 0
         self.saved_step: int | None = None
         self.scores: dict[str, float] = {}
+        self.figures: Figures = {}
         dtype = torch.float64 if layout.precision == "float64" else torch.float32
         task.model.to(device=self.device, dtype=dtype).to(memory_format=torch.channels_last)
         self.groups = task.parameter_groups()
@@ -99,6 +107,7 @@ class _Trainer:
             self.forward = DistributedDataParallel(task.model, broadcast_buffers=False)
         if layout.compile:
             self.forward.compile()
+        self.board = TensorBoard(folder, self.step)
         self.samples = _read_ahead(task, self.step, self.micro_batch, layout.loader_threads, dtype)
         self.clock, self.waited, self.images = time.perf_counter(), 0.0, 0
 
@@ -115,6 +124,7 @@ class _Trainer:
                 # Tallies add up over workers: one of them goes on from the sum.
                 tally.copy_(state["tallies"][name] if rank() == 0 else torch.zeros_like(tally))
         if rank() == 0:
+            (self.folder / "checkpoints").sweep()
             _drop_later_lines(self.folder, self.step)
 
     def save(self) -> None:
@@ -132,15 +142,17 @@ class _Trainer:
                 "fingerprint": self.fingerprint,
             }
             checkpoint.save_step(self.folder / "checkpoints", self.step, state)
+            self.board.save()
         self.saved_step = self.step
 
     def any_worker(self, flag: bool) -> bool:
         """Return whether the flag is set on any worker."""
         return bool(all_reduce(torch.tensor([float(flag)], device=self.device)).item())
 
-    def one_step(self) -> str:
-        """Do one optimiser step and return a line about it."""
+    def one_step(self) -> Figures:
+        """Do one optimiser step and return what there is to tell of it."""
         task = self.task
+        torch.manual_seed(int(generator(task.seed, "step", self.step).integers(2**63)))
         began = time.perf_counter()
         batches = [{k: v.to(self.device, non_blocking=True) for k, v in batch.items()} for batch in next(self.samples)]
         self.waited += time.perf_counter() - began
@@ -194,10 +206,10 @@ class _Trainer:
             f"{self.task.name}: the loss is not finite at step {self.step + 1} ({shown}); images of the batch: {ids}; lower the rate"
         )
 
-    def _log(self, terms: dict[str, float]) -> str:
+    def _log(self, terms: dict[str, float]) -> Figures:
         total = sum(terms.values())
         if self.step % LOG_EVERY and self.step != self.task.num_steps:
-            return f"loss {total:.4f}"
+            return {**self.figures, "loss": total}
         health = self.task.health()
         seconds = time.perf_counter() - self.clock
         line = {
@@ -213,7 +225,8 @@ class _Trainer:
         }
         self._write(line)
         self.clock, self.waited, self.images = time.perf_counter(), 0.0, 0
-        return f"loss {total:.4f}"
+        self.figures = line
+        return line
 
     def evaluate(self) -> None:
         """Score the model on held-out photographs and log it."""
@@ -225,6 +238,7 @@ class _Trainer:
     def _write(self, line: dict[str, Any]) -> None:
         if rank() == 0:
             self.folder.append("metrics.jsonl", json.dumps(line) + "\n")
+            self.board.add(line)
 
 
 def _drop_later_lines(folder: Folder, step: int) -> None:

@@ -1,0 +1,107 @@
+"""A real Ray cluster of node processes on this machine: a head and workers, each in its own process group, ended by us."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class NodeProcesses:
+    """`ray start` processes; use as a context, or call `end`.
+
+    Attributes:
+        gcs: address for drivers, host:port.
+        jobs: address for submissions, http://host:port.
+        token: the secret, or none without authentication.
+        environment: what drivers and nodes need to be of this cluster.
+    """
+
+    def __init__(self, token: bool = True, head_cpus: int = 0) -> None:
+        # Ray's sockets need a short path.
+        self.folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+        self.token = secrets.token_hex(16) if token else None
+        self._port, self._dashboard = free_port(), free_port()
+        self.gcs, self.jobs = f"127.0.0.1:{self._port}", f"http://127.0.0.1:{self._dashboard}"
+        self.environment = {
+            "RAY_TMPDIR": str(self.folder),
+            "RAY_AUTH_MODE": "token" if token else "disabled",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "OMP_NUM_THREADS": "1",
+        } | ({"RAY_AUTH_TOKEN": self.token} if self.token else {})
+        self.nodes: list[subprocess.Popen] = []
+        head = ["--head", "--port", str(self._port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard)]
+        self._start([*head, "--ray-client-server-port", str(free_port()), "--num-cpus", str(head_cpus)])
+        self._wait()
+
+    def add_node(self, cpus: int = 1) -> subprocess.Popen:
+        """Start a worker node."""
+        return self._start(["--address", self.gcs, "--num-cpus", str(cpus)])
+
+    def kill(self, node: subprocess.Popen) -> None:
+        """Kill a node with all its processes at once, as a machine that loses power."""
+        for process in _session(node.pid):
+            os.kill(process, signal.SIGKILL)
+        node.wait()
+
+    def end(self) -> None:
+        for node in reversed(self.nodes):
+            self.kill(node)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> "NodeProcesses":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def _start(self, words: list[str]) -> subprocess.Popen:
+        log = (self.folder / f"node-{len(self.nodes)}.log").open("w")
+        command = [RAY, "start", *words, "--object-store-memory", "100000000", "--num-gpus", "0", "--block", "--disable-usage-stats"]
+        command += ["--dashboard-agent-listen-port", str(free_port())]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | self.environment
+        node = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        self.nodes.append(node)
+        return node
+
+    def _wait(self, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(self.jobs, timeout=2):
+                    return
+            except urllib.error.HTTPError:
+                return
+            except OSError:
+                time.sleep(0.3)
+        logs = (self.folder / "node-0.log").read_text()
+        self.end()
+        raise TimeoutError(logs)
+
+
+def _session(leader: int) -> list[int]:
+    """Every process of a session, also those that have their own process group."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
+        except OSError:
+            continue
+        if session == leader:
+            found.append(int(entry.name))
+    return found

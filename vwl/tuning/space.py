@@ -1,0 +1,257 @@
+"""Search spaces: one YAML file a table, with the settings that are compared, what they are compared with, and the paper's figures.
+
+A space is either a list of settings (one key and its values, or rows that set several keys) or, with the strategy `search`, a
+domain a key. `tune_spaces/*.yaml` are those of the paper's tables; a user's own file is given by its path. The settings are
+applied to whatever recipe the search is started with, so that a table can be made at any size. Tables 4 and 5, Fig. 12.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vwl.errors import VwlError, did_you_mean
+from vwl.recipe import Recipe, overridden, parse_yaml
+
+Scored = Literal["cam", "crf", "walk", "segment"]
+Value = str | int | float | bool | None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Figures(_Part):
+    """What the paper reports, mIoU in percent."""
+
+    train: float | None = None
+    val: float | None = None
+
+
+class PaperColumns(_Part):
+    """What the paper reports for each of `values`, in their order."""
+
+    train: list[float | None] = []
+    val: list[float | None] = []
+
+
+class RowOfFile(_Part):
+    """A setting of several keys."""
+
+    label: str
+    set: dict[str, Any] = {}
+    paper: Figures = Figures()
+
+
+class Domain(_Part):
+    """What a key is drawn from: choices, or a closed range."""
+
+    choices: list[Value] | None = None
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    """Draw the logarithm uniformly."""
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> "Domain":
+        if self.choices is not None:
+            if not self.choices or self.low is not None or self.high is not None or self.log:
+                raise ValueError("has either a list of choices that is not empty, or low and high")
+        elif self.low is None or self.high is None or not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError("needs choices, or low below high (above 0 with log)")
+        return self
+
+
+class EarlyStopping(_Part):
+    """Asynchronous successive halving over epochs: at each rung the better trials go on."""
+
+    grace_epochs: int = Field(1, gt=0)
+    """No trial is stopped before."""
+    keep: float = Field(0.5, gt=0, lt=1)
+    """Share of the trials that goes on at a rung; rungs are at grace_epochs / keep ** n."""
+
+
+class Setting(NamedTuple):
+    """One row of a table.
+
+    Attributes:
+        label: what stands in its first column.
+        overrides: recipe keys and values.
+        paper_train, paper_val: the paper's mIoU, percent.
+    """
+
+    label: str
+    overrides: dict[str, Any]
+    paper_train: float | None = None
+    paper_val: float | None = None
+
+
+class Space(_Part):
+    """A search space."""
+
+    name: str
+    """The file's name without its suffix."""
+    title: str
+    source: str
+    """Where the figures come from."""
+    remark: str = ""
+    """Stands below the table."""
+    recipe: str | None = None
+    """Recipe to start from where the command names none."""
+    base: dict[str, Any] = {}
+    """Recipe keys that all settings share."""
+    strategy: Literal["grid", "search"] = "grid"
+    stage: Scored = "cam"
+    """Whose score is compared; the stages before it are done for each trial."""
+    parameter: str | None = None
+    """The recipe key that `values` are of."""
+    symbol: str = ""
+    """The paper's symbol of the parameter."""
+    values: list[Any] = []
+    paper: PaperColumns = PaperColumns()
+    rows: list[RowOfFile] = []
+    """Instead of `values`: settings of several keys."""
+    compare_with: Any = None
+    """The value or label that differences are taken to; none: the first."""
+    search: dict[str, Domain] = {}
+    """Strategy `search`: a domain a key."""
+    samples: int = Field(16, gt=0)
+    """Strategy `search`: how many settings are tried."""
+    early_stopping: EarlyStopping | None = None
+    """Strategy `search`: none lets every trial end."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Space":
+        shape = {"values": bool(self.values), "rows": bool(self.rows), "search": bool(self.search)}
+        given = [name for name, there in shape.items() if there]
+        if self.strategy == "search":
+            if given != ["search"]:
+                raise ValueError(f"strategy search needs the field search and no values or rows (given: {', '.join(given) or 'none'})")
+        elif len(given) != 1 or self.search:
+            raise ValueError(f"strategy grid needs either values or rows (given: {', '.join(given) or 'none'})")
+        if self.values and self.parameter is None:
+            raise ValueError("values need the field parameter, the recipe key they are of")
+        for split, figures in (("train", self.paper.train), ("val", self.paper.val)):
+            if figures and len(figures) != len(self.values):
+                raise ValueError(f"paper.{split} has {len(figures)} figures for {len(self.values)} values")
+        labels = [setting.label for setting in self.settings()]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"the setting {twice[0]} is given twice")
+        if self.compare_with is not None and _text(self.compare_with) not in labels:
+            raise ValueError(f"compare_with is {_text(self.compare_with)}, which is none of the settings {', '.join(labels)}")
+        return self
+
+    def settings(self) -> list[Setting]:
+        """Return the rows of the table; none for a search."""
+        if self.rows:
+            return [Setting(row.label, {**self.base, **row.set}, row.paper.train, row.paper.val) for row in self.rows]
+        train = self.paper.train or [None] * len(self.values)
+        val = self.paper.val or [None] * len(self.values)
+        return [
+            Setting(_text(value), {**self.base, str(self.parameter): value}, *figures)
+            for value, *figures in zip(self.values, train, val, strict=True)
+        ]
+
+    @property
+    def base_label(self) -> str | None:
+        """The label that differences are taken to; none for a search."""
+        if self.compare_with is not None:
+            return _text(self.compare_with)
+        settings = self.settings()
+        return settings[0].label if settings else None
+
+    @property
+    def parameter_name(self) -> str:
+        """What the first column is called."""
+        return self.symbol or (self.parameter or "setting").rpartition(".")[2]
+
+
+def _text(value: Any) -> str:
+    """Return a value as it stands in a table."""
+    return str(value)
+
+
+def with_keys(recipe: Recipe, keys: Mapping[str, Any], source: str) -> Recipe:
+    """Return a recipe with some keys changed.
+
+    Raises:
+        VwlError: naming `source` and the wrong key or value.
+    """
+    try:
+        return overridden(recipe, [f"{key}={json.dumps(value)}" for key, value in keys.items()])
+    except VwlError as error:
+        raise VwlError(f"{source}: {str(error).removeprefix(f'recipe {recipe.name}: ')}") from None
+
+
+def builtin_spaces() -> list[str]:
+    """Return the names of the spaces that come with the package."""
+    return sorted(entry.name[:-5] for entry in resources.files("tune_spaces").iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_space(name_or_path: str) -> Space:
+    """Read a space by built-in name or file path, and try its settings on the default recipe.
+
+    Raises:
+        VwlError: it does not exist, is no YAML mapping, has an unknown or missing field, or changes a key that no recipe has;
+            the field is named.
+    """
+    is_path = Path(name_or_path).suffix in {".yaml", ".yml"}
+    name = Path(name_or_path).stem if is_path else name_or_path
+    source = f"space {name_or_path}"
+    values = parse_yaml(_read(name_or_path, is_path), source)
+    if not isinstance(values, dict):
+        raise VwlError(f"{source} holds no mapping of fields")
+    return space_from({"name": name, **values}, source)
+
+
+def space_from(values: Mapping[str, Any], source: str) -> Space:
+    """Validate a mapping as a space; `source` names it in the error.
+
+    Raises:
+        VwlError: as `load_space`.
+    """
+    try:
+        space = Space.model_validate(values)
+    except ValidationError as error:
+        raise VwlError(f"{source}: {'; '.join(_problem(item) for item in error.errors())}") from None
+    for setting in space.settings():
+        with_keys(Recipe(), setting.overrides, f"{source}, setting {setting.label}")
+    with_keys(Recipe(), space.base, f"{source}, base")
+    for key, domain in space.search.items():
+        for value in domain.choices or (domain.low, domain.high):
+            with_keys(Recipe(), {key: value}, f"{source}, search")
+    return space
+
+
+def _read(name_or_path: str, is_path: bool) -> str:
+    if not is_path:
+        if name_or_path not in builtin_spaces():
+            raise VwlError(f"no space named '{name_or_path}'{did_you_mean(name_or_path, builtin_spaces())} (vwl tune spaces)")
+        return resources.files("tune_spaces").joinpath(f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    try:
+        return Path(name_or_path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise VwlError(f"space file {name_or_path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise VwlError(f"space file {name_or_path} cannot be read: {error}") from None
+
+
+_PARTS: dict[str, type[BaseModel]] = {"rows": RowOfFile, "search": Domain, "paper": PaperColumns, "early_stopping": EarlyStopping}
+
+
+def _problem(error: Any) -> str:
+    """Return a sentence about one error that names its field."""
+    loc = [str(part) for part in error["loc"]]
+    field = ".".join(loc)
+    if error["type"] == "extra_forbidden":
+        known = _PARTS.get(loc[0], Space) if len(loc) > 1 else Space
+        known = Figures if loc[-2:-1] == ["paper"] and len(loc) > 2 else known
+        return f"unknown field '{field}'{did_you_mean(loc[-1], known.model_fields)}"
+    if error["type"] == "missing":
+        return f"the field '{field}' is missing"
+    message = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    return f"{field} {message[0].lower()}{message[1:]} (given: {error['input']!r})" if field else message

@@ -1,0 +1,207 @@
+"""One trial of a search: a recipe with its seed, worked on in a run folder of its own, so that resuming is the pipeline's.
+
+A trial is known by the hash of its resolved recipe, so that a setting which occurs in several tables (k = 256, gamma = 2 and tau = 1
+are one) is trained once. A stage that another trial has finished with the same fingerprint (trials that differ in a threshold, the
+CRF or the walk share their classifier) is copied from there. Knows no Ray: `vwl.engine.tune` calls `work` wherever it has a place.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from vwl.data.index import Index, read_index
+from vwl.errors import Interrupted, VwlError
+from vwl.pipeline import Engine, Maps, Trains, run_stages
+from vwl.recipe import Recipe, fingerprint
+from vwl.run import Run
+from vwl.stages import STAGES
+from vwl.store import Folder
+from vwl.training.distributed import Layout
+
+News = dict[str, Any]
+Tell = Callable[[News], None]
+UNFINISHED, DONE, FAILED, STOPPED = "unfinished", "done", "failed", "stopped"
+"""States of a trial; `stopped` is early stopping, which is final as `done` is."""
+_METRICS_EVERY = 1.0
+"""Seconds between looks at a training's metrics."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe, seed included, and the stages that its score needs.
+
+    Attributes:
+        recipe: all settings.
+        stage: whose score is compared.
+    """
+
+    recipe: Recipe
+    stage: str
+
+    @property
+    def recipe_hash(self) -> str:
+        """16 hex digits of the recipe without its name."""
+        return fingerprint({key: value for key, value in self.recipe.model_dump(mode="json").items() if key != "name"})
+
+    @property
+    def id(self) -> str:
+        """What the trial's folder is called: its method in words, the seed, and the recipe's hash."""
+        c = self.recipe.classifier
+        words = ["gap"] if c.pooling == "gap" else ["hp", f"gamma{c.gap_weight:g}"]
+        if c.words != "none":
+            words += [c.words, f"k{c.num_words}"]
+        if c.words == "learning":
+            words += [f"tau{c.temperature:g}", *(["nodecov"] if c.decov == "none" else [])]
+        if c.words == "memory":
+            words += [f"rho{c.bank_momentum:g}"]
+        return "-".join([*words, f"s{self.recipe.seed}", self.recipe_hash[:8]])
+
+    @property
+    def stages(self) -> list[str]:
+        """The scored stage and all before it, in order."""
+        needed = {self.stage}
+        for name in reversed(STAGES):
+            if name in needed:
+                needed.update(STAGES[name].reads)
+        return [name for name in STAGES if name in needed]
+
+    def folder(self, root: Folder) -> Folder:
+        """Return the trial's run folder."""
+        return root / "trials" / self.id
+
+
+@dataclass(frozen=True)
+class Work:
+    """Trials that share their first training, one after the other in one place.
+
+    Attributes:
+        trials: at least one.
+        root: the search's folder.
+        index_path: the data set.
+        layout: of the trainings.
+    """
+
+    trials: tuple[Trial, ...]
+    root: Folder
+    index_path: str
+    layout: Layout
+
+
+def work(task: Work, train: Trains, map: Maps, tell: Tell) -> None:
+    """Do the trials that are not finished; a failure is recorded in its trial's folder and the others go on.
+
+    Args:
+        task: what to do.
+        train, map: where the stages are done.
+        tell: gets the news: `trial`, `stage`, `done`, `total`, of a training also `epoch` with its figures; and the end's `state`.
+
+    Raises:
+        Interrupted, KeyboardInterrupt: stopped on request; what is done is kept.
+    """
+    index = read_index(task.index_path)
+    for trial in task.trials:
+        before = record(trial, task.root)
+        if is_finished(trial, task.root, index, task.index_path):
+            tell({"trial": trial.id, "state": before["state"]})
+            continue
+        began = time.monotonic()
+        note(trial, task.root, state=UNFINISHED, reason="")
+        try:
+            _do(trial, task, index, train, map, tell)
+            ended = {"state": DONE, "reason": ""}
+        except (Interrupted, KeyboardInterrupt):
+            raise
+        except VwlError as error:
+            ended = {"state": FAILED, "reason": str(error)}
+        except Exception as error:  # the other trials of a search of hours go on; the reason is in the table
+            ended = {"state": FAILED, "reason": f"{type(error).__name__}: {error}"}
+        finally:
+            note(trial, task.root, seconds=round(before["seconds"] + time.monotonic() - began, 1))
+        note(trial, task.root, **ended, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+        tell({"trial": trial.id, **ended})
+
+
+def _do(trial: Trial, task: Work, index: Index, train: Trains, map: Maps, tell: Tell) -> None:
+    run = Run.start(str(trial.folder(task.root)), trial.recipe, task.index_path)
+    finished = task.root / "stages"
+    told, looked = 0, 0.0
+
+    def report(stage: str, done: int, total: int, news: str | dict[str, float]) -> None:
+        nonlocal told, looked
+        text = news if isinstance(news, str) else f"loss {news['loss']:.4f}"
+        tell({"trial": trial.id, "stage": stage, "done": done, "total": total, "text": text})
+        if STAGES[stage].kind == "train" and (done == total or time.monotonic() - looked > _METRICS_EVERY):
+            looked = time.monotonic()
+            epochs = epoch_metrics(run.stage_folder(stage))
+            for epoch in epochs[told:] if stage == "classifier" else []:
+                tell({"trial": trial.id, **epoch})
+            told = len(epochs) if stage == "classifier" else told
+
+    for stage in trial.stages:
+        _copy_finished(run, stage, task.root)
+        messages: list[str] = []
+        run_stages(run, [stage], Engine(train, map), task.layout, report, messages.append)
+        finished.write_json(f"{run.fingerprint(stage)}.json", {"trial": trial.id})
+    if not any(line["stage"] == trial.stage for line in (run.manifest(trial.stage) or {})["scores"]):
+        raise VwlError(f"{task.index_path} has no ground truth to score {trial.stage} on")
+
+
+def _copy_finished(run: Run, stage: str, root: Folder) -> None:
+    """Take over a stage that another trial has finished with the same fingerprint."""
+    wanted = run.fingerprint(stage)
+    if run.is_done(stage) or not (root / "stages").exists(f"{wanted}.json"):
+        return
+    other = (root / "stages").read_json(f"{wanted}.json")["trial"]
+    source, target = root / "trials" / other / stage, run.stage_folder(stage)
+    manifest = source.read_json("manifest.json") if source.exists("manifest.json") else {}
+    if manifest.get("fingerprint") != wanted or manifest.get("state") != "done":
+        return
+    target.clear()
+    for place in ("", "done"):
+        there = source / place if place else source
+        for name in there.names():
+            if name != "manifest.json":
+                (target / place if place else target).write(name, there.read(name))
+    target.write_json("manifest.json", manifest | {"copied_from": other})
+
+
+def epoch_metrics(folder: Folder) -> list[News]:
+    """Return a line for each epoch that is over: `epoch` (from 1), `loss` (the last logged) and its terms, `val_map` if scored.
+
+    An epoch is over when it was scored or a later one has begun.
+    """
+    if not folder.exists("metrics.jsonl"):
+        return []
+    epochs: dict[int, News] = {}
+    for text in folder.read("metrics.jsonl").decode().splitlines():
+        with suppress(ValueError):  # the line that is being written
+            line = json.loads(text)
+            kept = {key: value for key, value in line.items() if key.startswith(("loss", "val_", "word"))}
+            epochs.setdefault(line["epoch"], {"epoch": line["epoch"] + 1}).update(kept)
+    last = max(epochs, default=-1)
+    return [line for epoch, line in sorted(epochs.items()) if epoch < last or any(key.startswith("val_") for key in line)]
+
+
+def record(trial: Trial, root: Folder) -> News:
+    """Return what is noted of a trial: state, reason, seconds, times."""
+    place = trial.folder(root)
+    found = place.read_json("trial.json") if place.exists("trial.json") else {}
+    return {"state": UNFINISHED, "reason": "", "seconds": 0.0, **found}
+
+
+def note(trial: Trial, root: Folder, **changes: Any) -> None:
+    """Change what is noted of a trial."""
+    known = {"trial": trial.id, "recipe_hash": trial.recipe_hash, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    trial.folder(root).write_json("trial.json", known | record(trial, root) | changes)
+
+
+def is_finished(trial: Trial, root: Folder, index: Index, index_path: str) -> bool:
+    """Return whether nothing is left to do: stopped early, or all stages done with these settings and data."""
+    state = record(trial, root)["state"]
+    if state == STOPPED:
+        return True
+    run = Run(trial.folder(root), trial.recipe, index, index_path)
+    return state == DONE and all(run.is_done(stage) for stage in trial.stages)
