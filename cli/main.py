@@ -29,6 +29,7 @@ COMMANDS = {
     "recipe": Place("cli.recipe", "app", "List and show recipes and their keys."),
     "train": Place("cli.train", "app", "Train one network: classifier, irnet, segmenter."),
     "infer": Place("cli.infer", "app", "Do one inference stage: cam, crf, irnet-labels, walk, masks, segment."),
+    "tune": Place("cli.tune", "app", "Compare recipes over seeds: the paper's tables and your own, on Ray Tune."),
     "evaluate": Place("cli.evaluate", "evaluate", "Score the stages of a run against ground truth."),
     "predict": Place("cli.predict", "predict", "Segment photographs with a run's model, on the CPU."),
     "status": Place("cli.status", "status", "Show how far a run is."),

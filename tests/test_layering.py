@@ -19,6 +19,7 @@ LAYERS = (
     ("vwl.training", "vwl.inference", "vwl.evaluation"),
     ("vwl.engine", "vwl.stages", "vwl.run"),
     ("vwl.pipeline", "vwl.predict", "vwl.report"),
+    ("vwl.tuning",),
     ("cli",),
 )
 """From the lowest to the highest; a unit may import units of its own layer and below."""

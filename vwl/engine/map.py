@@ -20,14 +20,16 @@ _NO_PROGRESS_TIMEOUT = 300
 _MAX_RESTARTS = 3
 
 
-def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Report) -> None:
+def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Report, most: int | None = None) -> None:
     """Run shards through a stage on the connected cluster; `images_done` are counted in the progress from the start.
+
+    As many actors work as there are GPUs, or else CPUs, but at most `most`.
 
     Raises:
         VwlError: the stage cannot be built or its results cannot be written.
     """
     gpus = cluster_gpus() if spec.stage in NETWORK_STAGES else 0
-    pool = min(len(shards), gpus or cluster_cpus())
+    pool = min(len(shards), gpus or cluster_cpus(), most or len(shards))
     context = ray.data.DataContext.get_current()
     context.print_on_execution_start = False
     context.raise_original_map_exception = True

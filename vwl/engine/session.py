@@ -27,8 +27,10 @@ _OBJECT_STORE = 512 * 2**20
 
 
 @contextmanager
-def session(address: str | None, cpus: int | None = None) -> Iterator[None]:
+def session(address: str | None, cpus: int | None = None, dashboard: bool = False) -> Iterator[None]:
     """Connect to the cluster at `address` (or RAY_ADDRESS), or start a local Ray with `cpus` CPUs for the block.
+
+    A local Ray has a `dashboard`, and with it Ray's State API, only when asked for: it takes some seconds and processes.
 
     Raises:
         VwlError: there is no cluster at the address.
@@ -41,7 +43,7 @@ def session(address: str | None, cpus: int | None = None) -> Iterator[None]:
         return
     try:
         with _quiet_stderr():
-            _connect(address, cpus)
+            _connect(address, cpus, dashboard)
     except (ConnectionError, RuntimeError) as error:
         where = f"no Ray cluster answers at {address}" if address else "a local Ray could not be started"
         raise VwlError(f"{where} ({str(error).splitlines()[0]})") from None
@@ -53,7 +55,7 @@ def session(address: str | None, cpus: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _connect(address: str | None, cpus: int | None) -> None:
+def _connect(address: str | None, cpus: int | None, dashboard: bool) -> None:
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         return
@@ -61,7 +63,8 @@ def _connect(address: str | None, cpus: int | None) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     ray.init(
         num_cpus=cpus or os.cpu_count(),
-        include_dashboard=False,
+        include_dashboard=dashboard,
+        dashboard_port=0,
         object_store_memory=_OBJECT_STORE,
         log_to_driver=False,
         logging_level=logging.ERROR,

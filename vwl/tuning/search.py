@@ -120,10 +120,8 @@ class Search:
         changed = differences(other.recipe, self.recipe)
         if changed:
             raise VwlError(f"{root} holds {self.space.name} of another recipe ({', '.join(changed[:3])}); use another --run folder")
-        if fingerprint(other.space) != fingerprint(self.space) and (other.space.strategy == "search" or _rows(other) != _rows(self)):
-            raise VwlError(
-                f"{root} holds a space {self.space.name} with other settings; give the file another name or use another --run folder"
-            )
+        if other.space.search != self.space.search:
+            raise VwlError(f"{root} holds {self.space.name} with other domains; give the file another name or use another --run folder")
         return replace(self, seeds=tuple(sorted({*self.seeds, *other.seeds})), samples=other.samples)
 
     def entries(self) -> list[Entry]:
@@ -140,10 +138,6 @@ class Search:
         """Return the trial of some keys and a seed."""
         recipe = with_keys(self.recipe, {**keys, "seed": seed}, f"space {self.space.name}")
         return Trial(recipe, self.space.stage)
-
-
-def _rows(search: Search) -> list[dict[str, Any]]:
-    return [setting.overrides for setting in search.space.settings()]
 
 
 def stored_searches(root: Folder) -> list[str]:

@@ -96,7 +96,7 @@ def work(task: Work, train: Trains, map: Maps, tell: Tell) -> None:
     Args:
         task: what to do.
         train, map: where the stages are done.
-        tell: gets the news: `trial`, `stage`, `done`, `total`, of a training also `epoch` with its figures; and the end's `state`.
+        tell: gets the news: `trial`, `stage`, `at`, `of`, of a training also `epoch` with its figures; and the end's `state`.
 
     Raises:
         Interrupted, KeyboardInterrupt: stopped on request; what is done is kept.
@@ -105,7 +105,8 @@ def work(task: Work, train: Trains, map: Maps, tell: Tell) -> None:
     for trial in task.trials:
         before = record(trial, task.root)
         if is_finished(trial, task.root, index, task.index_path):
-            tell({"trial": trial.id, "state": before["state"]})
+            score = {"objective": objective(trial, task.root)} if before["state"] == DONE else {}
+            tell({"trial": trial.id, "state": before["state"], **score})
             continue
         began = time.monotonic()
         note(trial, task.root, state=UNFINISHED, reason="")
@@ -121,7 +122,8 @@ def work(task: Work, train: Trains, map: Maps, tell: Tell) -> None:
         finally:
             note(trial, task.root, seconds=round(before["seconds"] + time.monotonic() - began, 1))
         note(trial, task.root, **ended, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
-        tell({"trial": trial.id, **ended})
+        score = {} if ended["state"] == FAILED else {"objective": objective(trial, task.root)}
+        tell({"trial": trial.id, **ended, **score})
 
 
 def _do(trial: Trial, task: Work, index: Index, train: Trains, map: Maps, tell: Tell) -> None:
@@ -132,12 +134,12 @@ def _do(trial: Trial, task: Work, index: Index, train: Trains, map: Maps, tell: 
     def report(stage: str, done: int, total: int, news: str | dict[str, float]) -> None:
         nonlocal told, looked
         text = news if isinstance(news, str) else f"loss {news['loss']:.4f}"
-        tell({"trial": trial.id, "stage": stage, "done": done, "total": total, "text": text})
+        tell({"trial": trial.id, "stage": stage, "at": done, "of": total, "text": text})
         if STAGES[stage].kind == "train" and (done == total or time.monotonic() - looked > _METRICS_EVERY):
             looked = time.monotonic()
             epochs = epoch_metrics(run.stage_folder(stage))
             for epoch in epochs[told:] if stage == "classifier" else []:
-                tell({"trial": trial.id, **epoch})
+                tell({"trial": trial.id, "epoch_score": epoch.get("val_map", -epoch.get("loss", 0.0)), **epoch})
             told = len(epochs) if stage == "classifier" else told
 
     for stage in trial.stages:
@@ -205,3 +207,10 @@ def is_finished(trial: Trial, root: Folder, index: Index, index_path: str) -> bo
         return True
     run = Run(trial.folder(root), trial.recipe, index, index_path)
     return state == DONE and all(run.is_done(stage) for stage in trial.stages)
+
+
+def objective(trial: Trial, root: Folder) -> float:
+    """Return a done trial's mIoU on val (train, if nothing is held out), percent."""
+    manifest = (trial.folder(root) / trial.stage).read_json("manifest.json")
+    scores = {line["split"]: line["miou"] for line in manifest["scores"]}
+    return float(scores["val"] if "val" in scores else scores["train"])

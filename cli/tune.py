@@ -1,0 +1,146 @@
+"""`vwl tune`: searches over recipes, as the paper's tables, on Ray Tune."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cli.options import Address, Data, GpusPerWorker, Json, MicroBatch, Override, Precision, RecipeName
+from vwl.errors import VwlError
+
+if TYPE_CHECKING:
+    from vwl.store import Folder
+    from vwl.tuning.runner import Places
+
+
+class SpaceFirst(TyperGroup):
+    """`vwl tune SPACE ...` is `vwl tune run SPACE ...`, and so is `vwl tune --resume RUN`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put in the command that is left out."""
+        return list(super().parse_args(ctx, self._with_command(args)))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the name, the command and the arguments that are left for it."""
+        return super().resolve_command(ctx, self._with_command(args))
+
+    def _with_command(self, args: list[str]) -> list[str]:
+        if not args or args[0] in {*self.commands, "--help", "-h"}:
+            return args
+        return ["run", *args]
+
+
+app = typer.Typer(
+    cls=SpaceFirst,
+    no_args_is_help=True,
+    help="Compare recipes over seeds: the paper's tables, your own, or a joint search. vwl tune SPACE is vwl tune run SPACE.",
+)
+
+
+@app.command()
+def run(
+    space: Annotated[str | None, typer.Argument(help="Built-in space (vwl tune spaces) or YAML file. Not needed with --resume.")] = None,
+    recipe: RecipeName = None,
+    data: Data = None,
+    run: Annotated[str | None, typer.Option("--run", help="Folder of the search, which may hold several: path or URI.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with the searches in this folder, as they were started.")] = None,
+    override: Override = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each setting, with seeds from the recipe's on.", min=1)] = 1,
+    threshold: Annotated[
+        str, typer.Option(help="Background threshold of each trial: auto (no ground truth), recipe, or a number.")
+    ] = "auto",
+    workers_per_trial: Annotated[int | None, typer.Option(help="Data-parallel training workers of a trial (default: 1).", min=1)] = None,
+    cpus_per_worker: Annotated[int | None, typer.Option(help="CPU threads of each (default: 1).", min=1)] = None,
+    gpus_per_worker: GpusPerWorker = 0,
+    micro_batch: MicroBatch = None,
+    precision: Precision = "float32",
+    checkpoint_steps: Annotated[int, typer.Option(help="Training steps between checkpoints.", min=1)] = 25,
+    concurrent: Annotated[str | None, typer.Option(help="Trials at a time: a number, or auto (default): as many as fit.")] = None,
+    address: Address = None,
+) -> None:
+    """Train and score every setting of a space with several seeds; what is finished in the folder is not done again.
+
+    \b
+    Examples:
+      vwl tune run table5a --recipe small --data voc.parquet --run runs/tables --seeds 3
+      vwl tune run --resume runs/tables
+    """
+    from cli.console import say
+    from cli.trials import trials_view
+    from vwl.store import Folder
+    from vwl.tuning.runner import run_search
+    from vwl.tuning.search import open_searches
+
+    if (resume is None) == (run is None):
+        raise VwlError("say either --run FOLDER with a SPACE, or --resume FOLDER")
+    root = Folder(resume or run or "")
+    given = {"workers": workers_per_trial, "cpus": cpus_per_worker, "concurrent": concurrent, "address": address}
+    if resume is not None:
+        searches = open_searches(root, space)
+        places = _places(root, {key: value for key, value in given.items() if value is not None})
+    else:
+        if space is None:
+            raise VwlError("say which SPACE to search (vwl tune spaces), or --resume FOLDER")
+        searches = [_planned(space, recipe, data, override, seeds, threshold)]
+        fixed = {"gpus": gpus_per_worker, "micro_batch": micro_batch, "precision": precision, "checkpoint_steps": checkpoint_steps}
+        places = _places(root, {**_DEFAULTS, **{key: value for key, value in given.items() if value is not None}, **fixed})
+    for search in searches:
+        with trials_view() as view:
+            run_search(search, root, places, view, say, lambda: None)
+
+
+_DEFAULTS: dict[str, Any] = {"workers": 1, "cpus": 1, "concurrent": "auto", "address": None}
+
+
+def _places(root: "Folder", given: dict[str, Any]) -> "Places":
+    """Return where trials run, and keep it for --resume; what is not given is as the folder was last used."""
+    from cli.options import layout
+    from vwl.tuning.runner import Places
+
+    known = root.read_json("places.json") if root.exists("places.json") else {}
+    how = {**_DEFAULTS, **known, **given}
+    concurrent = None if how["concurrent"] == "auto" else str(how["concurrent"])
+    if concurrent is not None and not (concurrent.isdecimal() and int(concurrent) > 0):
+        raise VwlError(f"--concurrent {concurrent} is neither auto nor a number of trials")
+    where = layout(
+        str(how["workers"]), how["cpus"], how["gpus"], how["micro_batch"], how["precision"], checkpoint_steps=how["checkpoint_steps"]
+    )
+    root.write_json("places.json", how)
+    return Places(where, int(concurrent) if concurrent else None, how["address"])
+
+
+def _planned(space: str, recipe: str | None, data: str | None, override: list[str] | None, seeds: int, threshold: str) -> Any:
+    from vwl.data.index import read_index
+    from vwl.recipe import load_recipe
+    from vwl.store import Folder
+    from vwl.tuning.search import Search
+    from vwl.tuning.space import load_space
+
+    loaded = load_space(space)
+    chosen = recipe or loaded.recipe
+    if chosen is None:
+        raise VwlError(f"space {loaded.name} names no recipe: say --recipe (vwl recipe list)")
+    if data is None:
+        raise VwlError("say --data INDEX, a table made by vwl data prepare")
+    where = data if "://" in data else Folder(data).uri
+    return Search.plan(loaded, load_recipe(chosen, override or ()), read_index(where), where, seeds, threshold)
+
+
+@app.command()
+def spaces(as_json: Json = False) -> None:
+    """List the spaces that come with the package.
+
+    \b
+    Examples:
+      vwl tune spaces
+      vwl tune spaces --json
+    """
+    from cli.console import print_table
+    from vwl.tuning.space import builtin_spaces, load_space
+
+    found = [load_space(name) for name in builtin_spaces()]
+    rows = [
+        [s.name, s.title, s.parameter_name if s.parameter else "", ", ".join(x.label for x in s.settings()) or f"{s.samples} samples"]
+        for s in found
+    ]
+    print_table("search spaces", ["space", "title", "parameter", "settings"], rows, as_json)
