@@ -1,0 +1,84 @@
+"""The number of workers changes the time and nothing else: real Ray Train workers on two nodes, 20 steps of each training."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cluster import NodeProcesses
+from tests.engine.equality import LAYOUTS, folder_of
+from tests.trainings import BATCH, KINDS, make_data, metrics, weights
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+STEPS = 20
+RELATIVE = {"float64": 1e-9, "float32": 1e-4}
+OTHERS = [
+    (workers, micro, precision) for workers, layouts in LAYOUTS.items() for micro, precision in layouts if (workers, micro) != (1, BATCH)
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder with every training in every layout, done on a head without CPUs and two nodes with two each."""
+    folder = tmp_path_factory.mktemp("equality")
+    index_path = make_data(folder)
+    root = Path(__file__).parents[2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(root))
+        with NodeProcesses(token=False) as cluster:
+            cluster.add_node(cpus=2)
+            cluster.add_node(cpus=2)
+            command = [sys.executable, "-m", "tests.engine.equality", cluster.gcs, str(index_path), str(folder), str(STEPS)]
+            environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | cluster.environment
+            done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=800)
+            assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def assert_same_training(one: Path, other: Path, relative: float) -> None:
+    lines, others = metrics(one), metrics(other)
+    assert len(lines) == len(others) >= STEPS
+    for line, expected in zip(lines, others, strict=True):
+        assert line == pytest.approx(expected, rel=relative)
+    state, expected_state = weights(one), weights(other)
+    assert state.keys() == expected_state.keys()
+    for name, value in state.items():
+        # a weight near zero is a difference of larger numbers: the tensor's own size is the measure
+        size = float(expected_state[name].abs().max()) if value.is_floating_point() else 0
+        torch.testing.assert_close(
+            value, expected_state[name], rtol=relative, atol=relative * size, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize(("workers", "micro_batch", "precision"), OTHERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_layout_gives_the_losses_and_weights_of_one_worker_with_the_whole_batch(trained, kind, workers, micro_batch, precision):
+    layout = folder_of(trained, kind, workers, micro_batch, precision)
+    assert_same_training(layout, folder_of(trained, kind, 1, BATCH, precision), RELATIVE[precision])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_workers_end_with_the_same_bits(trained, kind):
+    first, *others = (torch.load(folder_of(trained, kind, 4, 1, "float64") / f"rank-{r}.pt", weights_only=True) for r in range(4))
+    assert all(torch.equal(value, other[name]) for other in others for name, value in first.items())
+
+
+def test_four_workers_were_on_two_nodes(trained):
+    assert len({path.read_text() for path in (trained / "nodes-4").iterdir()}) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_trainings_compared_do_learn(trained, kind):
+    losses = [line["loss"] for line in metrics(folder_of(trained, kind, 1, BATCH, "float64")) if "loss" in line]
+    assert len(losses) == STEPS
+    assert losses[0] != pytest.approx(losses[-1], rel=1e-3)
+
+
+def test_a_bank_that_is_not_summed_over_workers_is_found_out(trained):
+    together = folder_of(trained, "classifier-M", 1, BATCH, "float64")
+    with pytest.raises(AssertionError):
+        assert_same_training(trained / "bank-not-summed", together, RELATIVE["float32"])
+    assert not torch.allclose(weights(trained / "bank-not-summed")["codebook.words"], weights(together)["codebook.words"], rtol=1e-3)
