@@ -33,6 +33,8 @@ COMMANDS = {
     "evaluate": Place("cli.evaluate", "evaluate", "Score the stages of a run against ground truth."),
     "predict": Place("cli.predict", "predict", "Segment photographs with a run's model, on the CPU."),
     "status": Place("cli.status", "status", "Show how far a run is."),
+    "submit": Place("cli.submit", "submit", "Run any command on a Ray cluster, as a job."),
+    "jobs": Place("cli.jobs", "app", "List, show, follow, stop and resume submitted commands."),
 }
 
 

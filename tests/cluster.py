@@ -9,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -42,12 +41,12 @@ class NodeProcesses:
             "RAY_TMPDIR": str(self.folder),
             "RAY_AUTH_MODE": "token" if token else "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # else a busy machine starves them
             "OMP_NUM_THREADS": "1",
         } | ({"RAY_AUTH_TOKEN": self.token} if self.token else {})
         self.nodes: list[subprocess.Popen] = []
         head = ["--head", "--port", str(self._port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard)]
         self._start([*head, "--ray-client-server-port", str(free_port()), "--num-cpus", str(head_cpus)])
-        self._wait()
 
     def add_node(self, cpus: int = 1) -> subprocess.Popen:
         """Start a worker node."""
@@ -55,8 +54,9 @@ class NodeProcesses:
 
     def kill(self, node: subprocess.Popen) -> None:
         """Kill a node with all its processes at once, as a machine that loses power."""
-        for process in _session(node.pid):
-            os.kill(process, signal.SIGKILL)
+        for process in processes_of(node.pid):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         node.wait()
 
     def end(self) -> None:
@@ -71,30 +71,25 @@ class NodeProcesses:
         self.end()
 
     def _start(self, words: list[str]) -> subprocess.Popen:
-        log = (self.folder / f"node-{len(self.nodes)}.log").open("w")
+        """Start a node and wait until it is of the cluster: Ray's nodes on one machine must not choose their ports at the same time."""
+        path = self.folder / f"node-{len(self.nodes)}.log"
         command = [RAY, "start", *words, "--object-store-memory", "100000000", "--num-gpus", "0", "--block", "--disable-usage-stats"]
         command += ["--dashboard-agent-listen-port", str(free_port())]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | self.environment
-        node = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        with path.open("w") as log:
+            node = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         self.nodes.append(node)
+        deadline = time.monotonic() + 60
+        while "Ray runtime started" not in path.read_text():
+            if node.poll() is not None or time.monotonic() > deadline:
+                said = path.read_text()
+                self.end()
+                raise RuntimeError(said)
+            time.sleep(0.2)
         return node
 
-    def _wait(self, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(self.jobs, timeout=2):
-                    return
-            except urllib.error.HTTPError:
-                return
-            except OSError:
-                time.sleep(0.3)
-        logs = (self.folder / "node-0.log").read_text()
-        self.end()
-        raise TimeoutError(logs)
 
-
-def _session(leader: int) -> list[int]:
+def processes_of(leader: int) -> list[int]:
     """Every process of a session, also those that have their own process group."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):

@@ -8,9 +8,6 @@ scores.json, pictures/         made after the last stage
 ```
 """
 
-import importlib.metadata
-import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -23,8 +20,7 @@ from vwl.errors import VwlError
 from vwl.recipe import Recipe, differences, fingerprint, recipe_from, to_yaml
 from vwl.stages import STAGES
 from vwl.store import Folder
-
-_PACKAGES = ("torch", "torchvision", "timm", "ray", "numpy", "pyarrow", "pydensecrf2")
+from vwl.versions import versions
 
 
 class Run:
@@ -145,15 +141,6 @@ class Run:
 
 def _stored_recipe(folder: Folder) -> dict[str, Any]:
     return dict(yaml.safe_load(folder.read("recipe.yaml")))
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computes, and this checkout's commit if it is one."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {"vwl": importlib.metadata.version("vwl"), "commit": commit, "python": platform.python_version(), **found}
 
 
 def _absolute(path: str) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import ray
 
+from vwl.engine.address import check_driver_address
 from vwl.errors import VwlError
 
 _SETTINGS = {
@@ -33,7 +34,7 @@ def session(address: str | None, cpus: int | None = None, dashboard: bool = Fals
     A local Ray has a `dashboard`, and with it Ray's State API, only when asked for: it takes some seconds and processes.
 
     Raises:
-        VwlError: there is no cluster at the address.
+        VwlError: there is no cluster at the address, or it is not for us (token, version).
     """
     for key, value in _SETTINGS.items():
         os.environ.setdefault(key, value)
@@ -43,10 +44,12 @@ def session(address: str | None, cpus: int | None = None, dashboard: bool = Fals
         return
     try:
         with _quiet_stderr():
+            if address:
+                check_driver_address(address)
             _connect(address, cpus, dashboard)
     except (ConnectionError, RuntimeError) as error:
-        where = f"no Ray cluster answers at {address}" if address else "a local Ray could not be started"
-        raise VwlError(f"{where} ({str(error).splitlines()[0]})") from None
+        where = f"cannot connect to the Ray cluster at {address}" if address else "a local Ray could not be started"
+        raise VwlError(f"{where} ({' '.join(str(error).split())[:300]})") from None  # a mismatch of versions has several lines
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
