@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.options import Address, Data, GpusPerWorker, Json, MicroBatch, Override, Precision, RecipeName
+from cli.options import DEFAULT_RECIPE, Address, Data, GpusPerWorker, Json, MicroBatch, Override, Precision, RecipeName, RunArgument
 from vwl.errors import VwlError
 
 if TYPE_CHECKING:
     from vwl.store import Folder
     from vwl.tuning.runner import Places
+    from vwl.tuning.table import Table
 
 
 class SpaceFirst(TyperGroup):
@@ -68,8 +69,11 @@ def run(
     from cli.console import say
     from cli.trials import trials_view
     from vwl.store import Folder
+    from vwl.tuning.report import tables, write_all
+    from vwl.tuning.results import PARQUET, trial_rows
     from vwl.tuning.runner import run_search
     from vwl.tuning.search import open_searches
+    from vwl.tuning.trials import FAILED
 
     if (resume is None) == (run is None):
         raise VwlError("say either --run FOLDER with a SPACE, or --resume FOLDER")
@@ -86,7 +90,20 @@ def run(
         places = _places(root, {**_DEFAULTS, **{key: value for key, value in given.items() if value is not None}, **fixed})
     for search in searches:
         with trials_view() as view:
-            run_search(search, root, places, view, say, lambda: None)
+            run_search(search, root, places, view, say, lambda: _keep(root))
+    write_all(root)
+    for search in searches:
+        (found,) = tables(root, search.space.name)
+        _print(found)
+    say(f"tables and plots: {root / 'tables'}, all trials: {root}/{PARQUET}")
+    if any(row["state"] == FAILED for row in trial_rows(root, searches)):
+        raise typer.Exit(1)
+
+
+def _keep(root: "Folder") -> None:
+    from vwl.tuning.results import write_parquet
+
+    write_parquet(root)
 
 
 _DEFAULTS: dict[str, Any] = {"workers": 1, "cpus": 1, "concurrent": "auto", "address": None}
@@ -117,13 +134,93 @@ def _planned(space: str, recipe: str | None, data: str | None, override: list[st
     from vwl.tuning.space import load_space
 
     loaded = load_space(space)
-    chosen = recipe or loaded.recipe
-    if chosen is None:
-        raise VwlError(f"space {loaded.name} names no recipe: say --recipe (vwl recipe list)")
     if data is None:
         raise VwlError("say --data INDEX, a table made by vwl data prepare")
     where = data if "://" in data else Folder(data).uri
-    return Search.plan(loaded, load_recipe(chosen, override or ()), read_index(where), where, seeds, threshold)
+    return Search.plan(
+        loaded, load_recipe(recipe or loaded.recipe or DEFAULT_RECIPE, override or ()), read_index(where), where, seeds, threshold
+    )
+
+
+SpaceName = Annotated[str | None, typer.Option("--space", help="One of the folder's searches (default: all).")]
+
+
+@app.command()
+def table(
+    run: RunArgument,
+    space: SpaceName = None,
+    form: Annotated[str, typer.Option("--format", help="terminal, markdown, latex, csv or json.")] = "terminal",
+    out: Annotated[
+        str | None, typer.Option(help="Write every format, the plots (PNG, SVG) and the trials (Parquet) into this folder.")
+    ] = None,
+) -> None:
+    """Show each search as a table like the paper's: ours over seeds, the paper's, differences and whether they are beyond noise.
+
+    \b
+    Examples:
+      vwl tune table runs/tables
+      vwl tune table runs/tables --space table4 --format latex
+    """
+    from cli.console import say, tables
+    from vwl.store import Folder
+    from vwl.tuning import report
+    from vwl.tuning.results import PARQUET, write_parquet
+    from vwl.tuning.table import FORMATS
+
+    if form not in {"terminal", *FORMATS}:
+        raise VwlError(f"--format {form} is none of terminal, {', '.join(FORMATS)}")
+    root = Folder(run)
+    found = report.tables(root, space)
+    for one in found:
+        if form == "terminal":
+            _print(one)
+        else:
+            tables.print(FORMATS[form][1](one), markup=False, soft_wrap=True, end="")
+    write_parquet(root)
+    if out is not None:
+        report.write_tables(found, Folder(out))
+        Folder(out).write(PARQUET, root.read(PARQUET))
+        say(f"tables, plots and {PARQUET} are in {out}")
+
+
+def _print(found: "Table") -> None:
+    from cli.console import print_table, tables
+    from vwl.tuning.table import header, texts
+
+    print_table(f"{found.name}: {found.title} · recipe {found.recipe}", header(found), texts(found))
+    for note in found.notes:
+        tables.print(note, markup=False, soft_wrap=True)
+
+
+@app.command()
+def best(
+    run: RunArgument,
+    space: SpaceName = None,
+    split: Annotated[str, typer.Option(help="Whose mIoU decides: train or val.")] = "val",
+    out: Annotated[str | None, typer.Option(help="Recipe file to write (default: best.yaml in the folder).")] = None,
+) -> None:
+    """Write the recipe of the best trial: of the setting with the best mean over seeds, the best seed.
+
+    \b
+    Examples:
+      vwl tune best runs/tables
+      vwl tune best runs/tables --space table5a --split train --out k.yaml
+    """
+    from pathlib import Path
+
+    from cli.console import print_table
+    from vwl.recipe import to_yaml
+    from vwl.store import Folder
+    from vwl.tuning import report
+
+    root = Folder(run)
+    found = report.best(root, space, split)
+    place = (root, "best.yaml") if out is None else (Folder(Path(out).parent), Path(out).name)
+    place[0].write(place[1], to_yaml(found.recipe).encode())
+    columns = ["space", "setting", "trial", f"{split} mIoU", "mean over seeds", "seeds", "recipe"]
+    print_table(
+        "best trial", columns, [[found.space, found.setting, found.trial, found.score, found.mean, found.seeds, "/".join(map(str, place))]]
+    )
 
 
 @app.command()
