@@ -1,6 +1,8 @@
 """The losses of ten steps of each training are those on record; if others are meant, `python -m tests.golden.update` records them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,3 +22,12 @@ def test_ten_steps_have_the_losses_on_record(kind, index_path, tmp_path):
     assert len(expected) == STEPS
     for found, wanted in zip(loss_terms(kind, index_path, tmp_path), expected, strict=True):
         assert found == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize(("tolerance", "code", "word"), [("1e-9", 0, "same"), ("1e-30", 1, "DIFFERENT")])
+def test_two_layouts_are_compared_from_the_command_line(tolerance, code, word):
+    command = [sys.executable, str(GOLDEN / "compare.py"), ".@1x4", ".@1x1", "--steps", "2", "--tolerance", tolerance]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr
+    assert all(kind in done.stdout for kind in KINDS)
+    assert word in done.stdout

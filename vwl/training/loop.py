@@ -104,7 +104,7 @@ class _Trainer:
         self.forward: nn.Module = task.model
         if world_size() > 1:
             # Every worker builds and updates the same buffers; a broadcast would hide one that does not.
-            self.forward = DistributedDataParallel(task.model, broadcast_buffers=False)
+            self.forward = DistributedDataParallel(task.model, forward_sync_buffers=False)
         if layout.compile:
             self.forward.compile()
         self.board = TensorBoard(folder, self.step)
