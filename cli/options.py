@@ -101,15 +101,17 @@ def with_layout(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-def do_stages(run: "Run", names: Sequence[str], where: "Layout", backend: str, address: str | None) -> None:
+def do_stages(run: "Run", names: Sequence[str], where: "Layout", backend: str, address: str | None, fit_workers: bool = False) -> None:
     """Do stages with progress on the terminal."""
     from cli.console import progress_view, say
     from vwl.pipeline import open_engine, run_stages
 
     if backend not in {"ray", "local"}:
         raise VwlError(f"--backend {backend} is neither ray nor local")
+    if backend == "local" and where.workers > 1:
+        raise VwlError("--backend local is one process; leave --workers out, or use --backend ray")
     with open_engine(backend, address) as engine, progress_view() as view:
-        run_stages(run, names, engine, where, view.update, say)
+        run_stages(run, names, engine, where, view.update, say, fit_workers)
 
 
 def end_with_failures(run: "Run", names: Sequence[str]) -> None:

@@ -46,7 +46,7 @@ def run(
     from vwl.stages import STAGES
 
     opened = open_run(run, data, recipe, override, overwrite)
-    do_stages(opened, list(STAGES), where, backend, address)
+    do_stages(opened, list(STAGES), where, backend, address, fit_workers=True)
     pictures = write_report(opened)
     print_stage_table(opened, as_json)
     say(f"pictures: {pictures}")

@@ -294,3 +294,11 @@ def test_a_batch_that_the_workers_cannot_share_is_refused_before_the_first_stage
     with pytest.raises(VwlError, match="batch of 3 cannot be shared by 2 workers"):
         run_stages(run, list(STAGES), Engine(local, local), Layout(workers=2), lambda *_: None, lambda line: None)
     assert run.manifest("classifier") is None
+
+
+def test_each_training_can_have_the_workers_that_share_its_batch(tmp_path):
+    run = new_run(tmp_path, tiny_scenes(tmp_path / "scenes"), "classifier.epochs=1", "classifier.batch_size=3")
+    said = []
+    run_stages(run, ["classifier"], Engine(local, local), Layout(workers=2), lambda *_: None, said.append, fit_workers=True)
+    assert said == ["classifier: its batch is shared by 1 of the 2 workers"]
+    assert run.is_done("classifier")

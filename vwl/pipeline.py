@@ -64,7 +64,15 @@ def open_engine(backend: str, address: str | None = None) -> Iterator[Engine]:
             yield Engine(ray_train, ray_map)
 
 
-def run_stages(run: Run, names: Sequence[str], engine: Engine, layout: Layout, report: Report, tell: Callable[[str], None]) -> None:
+def run_stages(
+    run: Run,
+    names: Sequence[str],
+    engine: Engine,
+    layout: Layout,
+    report: Report,
+    tell: Callable[[str], None],
+    fit_workers: bool = False,
+) -> None:
     """Do the named stages that are not done, and decide and score anew where only threshold or evaluated classes have changed.
 
     Args:
@@ -74,14 +82,13 @@ def run_stages(run: Run, names: Sequence[str], engine: Engine, layout: Layout, r
         layout: of the trainings.
         report: (stage, done, total, news) progress; of a training the figures of a step, else words.
         tell: one line for the user.
+        fit_workers: let each training have as many workers as share its batch equally, instead of refusing.
 
     Raises:
-        VwlError: a stage's inputs are missing, or what a stage raises.
+        VwlError: a stage's inputs are missing, a batch cannot be shared, or what a stage raises.
         Interrupted: stopped on request; what is done is kept.
     """
-    for name in names:
-        if STAGES[name].kind == "train":
-            layout.pieces(getattr(run.recipe, name).batch_size)  # refused now, not hours later
+    layouts = {name: _layout_of(run, name, layout, fit_workers) for name in names if STAGES[name].kind == "train"}
     for name in SCORED:
         if run.is_done(name) and _decide_again(run, name):
             tell(f"{name}: scored anew, its threshold or the evaluated classes have changed")
@@ -94,7 +101,9 @@ def run_stages(run: Run, names: Sequence[str], engine: Engine, layout: Layout, r
         began = time.monotonic()
         try:
             if STAGES[name].kind == "train":
-                manifest |= _train(run, name, engine, layout, report)
+                if layouts[name].workers != layout.workers:
+                    tell(f"{name}: its batch is shared by {layouts[name].workers} of the {layout.workers} workers")
+                manifest |= _train(run, name, engine, layouts[name], report)
             else:
                 manifest |= _map(run, name, engine, report)
         finally:
@@ -107,6 +116,14 @@ def run_stages(run: Run, names: Sequence[str], engine: Engine, layout: Layout, r
         if manifest.get("failed"):
             first, reason = next(iter(manifest["failed"].items()))
             tell(f"{name}: {len(manifest['failed'])} images failed, e.g. {first}: {reason} (all are in {name}/manifest.json)")
+
+
+def _layout_of(run: Run, name: str, layout: Layout, fit_workers: bool) -> Layout:
+    """Return how a training is laid out; what does not divide is refused now, not hours later."""
+    batch_size = getattr(run.recipe, name).batch_size
+    fitting = layout.fitting(batch_size) if fit_workers else layout
+    fitting.pieces(batch_size)
+    return fitting
 
 
 def _train(run: Run, name: str, engine: Engine, layout: Layout, report: Report) -> dict[str, Any]:

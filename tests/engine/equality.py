@@ -23,7 +23,7 @@ from vwl.training.distributed import Layout, rank
 LAYOUTS = {
     1: [(1, "float64"), (2, "float64"), (BATCH, "float64"), (BATCH, "float32")],
     2: [(1, "float64"), (2, "float64"), (2, "float32")],
-    3: [(2, "float64")],
+    3: [(1, "float64")],
     4: [(1, "float64"), (1, "float32")],
 }
 """Micro-batch and precision by number of workers; three do not share the batch of four equally."""

@@ -111,6 +111,21 @@ def test_an_elastic_layout_is_refused_at_either_end():
             layout.pieces(8)
 
 
+@pytest.mark.parametrize(
+    ("layout", "batch_size", "fitting"),
+    [
+        (Layout(workers=4), 16, Layout(workers=4)),
+        (Layout(workers=4, precision="bf16"), 10, Layout(workers=2, precision="bf16")),
+        (Layout(workers=8), 10, Layout(workers=5)),
+        (Layout(workers=8, min_workers=3), 10, Layout(workers=5, min_workers=2)),
+        (Layout(workers=64), 16, Layout(workers=16)),
+    ],
+)
+def test_as_many_workers_as_share_a_batch_can_be_taken(layout, batch_size, fitting):
+    assert layout.fitting(batch_size) == fitting
+    fitting.pieces(batch_size)
+
+
 @pytest.mark.parametrize(("layout", "now", "images"), [(Layout(workers=4, min_workers=2), 3, 5), (Layout(workers=4, micro_batch=2), 3, 2)])
 def test_between_its_ends_an_elastic_layout_still_has_a_micro_batch(layout, now, images):
     assert layout.images_at_once(16, now) == images

@@ -4,7 +4,7 @@ The layout changes the time a training takes and nothing else: the recipe fixes 
 in micro-batches, and everything that enters a loss is a global sum over a global count.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import distributed as dist
@@ -53,6 +53,13 @@ class Layout:
         if local % micro:
             raise VwlError(f"a worker's share of {local} images does not divide into micro-batches of {micro}")
         return micro, local // micro
+
+    def fitting(self, batch_size: int) -> "Layout":
+        """Return this layout with as many of its workers as can share a batch equally; an elastic one with fewer at its ends."""
+        most = max(n for n in range(1, self.workers + 1) if batch_size % n == 0)
+        if self.min_workers is None:
+            return replace(self, workers=most)
+        return replace(self, workers=most, min_workers=max(n for n in range(1, self.min_workers + 1) if batch_size % n == 0))
 
     def images_at_once(self, batch_size: int, world_size: int) -> int:
         """Return the micro-batch of workers of which there are `world_size` now."""
