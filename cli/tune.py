@@ -94,7 +94,7 @@ def run(
     write_all(root)
     for search in searches:
         (found,) = tables(root, search.space.name)
-        _print(found)
+        show(found)
     say(f"tables and plots: {root / 'tables'}, all trials: {root}/{PARQUET}")
     if any(row["state"] == FAILED for row in trial_rows(root, searches)):
         raise typer.Exit(1)
@@ -173,7 +173,7 @@ def table(
     found = report.tables(root, space)
     for one in found:
         if form == "terminal":
-            _print(one)
+            show(one)
         else:
             tables.print(FORMATS[form][1](one), markup=False, soft_wrap=True, end="")
     write_parquet(root)
@@ -183,7 +183,8 @@ def table(
         say(f"tables, plots and {PARQUET} are in {out}")
 
 
-def _print(found: "Table") -> None:
+def show(found: "Table") -> None:
+    """Print a table and its notes on stdout."""
     from cli.console import print_table, tables
     from vwl.tuning.table import header, texts
 

@@ -6,6 +6,8 @@ import pytest
 
 if TYPE_CHECKING:
     from vwl.run import Run
+    from vwl.store import Folder
+    from vwl.tuning.search import Search
 
 TINY = (
     "classifier.backbone.weights=none",
@@ -54,3 +56,18 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     run_stages(run, list(STAGES), Engine(local, local), Layout(cpus_per_worker=1), lambda *_: None, said.append)
     assert said == []
     return run
+
+
+@pytest.fixture(scope="session")
+def done_search(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Folder, Search]":
+    """A folder with a finished search of two settings with two seeds, without Ray; tests only read it."""
+    from tests.tuning.searches import do, space, tiny_index, tiny_recipe
+    from vwl.data.index import read_index
+    from vwl.store import Folder
+    from vwl.tuning.search import Search
+
+    folder = tmp_path_factory.mktemp("search")
+    index_path = tiny_index(folder)
+    search = Search.plan(space(values=[4, 8]), tiny_recipe(), read_index(index_path), index_path, num_seeds=2)
+    do(search, Folder(folder / "search"))
+    return Folder(folder / "search"), search

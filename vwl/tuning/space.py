@@ -95,8 +95,8 @@ class Space(_Part):
     name: str
     """The file's name without its suffix."""
     title: str
-    source: str
-    """Where the figures come from."""
+    source: str = ""
+    """Where in the paper its figures stand."""
     remark: str = ""
     """Stands below the table."""
     recipe: str | None = None

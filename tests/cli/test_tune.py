@@ -1,0 +1,125 @@
+"""`vwl tune`: what may be left out, what is refused in a line, and what it prints of a finished search."""
+
+import csv
+import io
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from cli.trials import LiveTrials, TrialLines
+from tests.tuning.searches import tiny_index
+from vwl.recipe import load_recipe
+from vwl.tuning.space import builtin_spaces
+
+
+def vwl(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def refused(*words: object) -> str:
+    result = vwl("tune", *words)
+    assert result.exit_code == 1, result.output
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def index_path(tmp_path_factory) -> str:
+    return tiny_index(tmp_path_factory.mktemp("tune"))
+
+
+def test_every_built_in_space_is_listed():
+    found = json.loads(vwl("tune", "spaces", "--json").stdout)
+    assert [row["space"] for row in found] == builtin_spaces()
+
+
+@pytest.mark.parametrize("words", ["tune run table9", "tune table9"])
+def test_the_word_run_may_be_left_out(words, index_path, tmp_path):
+    line = refused(*shlex.split(words)[1:], "--data", index_path, "--run", tmp_path)
+    assert line.startswith("error: no space named 'table9'; did you mean 'table")
+
+
+def test_a_resumed_search_needs_no_space(tmp_path):
+    assert f"{tmp_path} holds no search" in refused("--resume", tmp_path)
+
+
+def test_what_is_missing_is_said(index_path, tmp_path):
+    assert "say --data" in refused("table5a", "--run", tmp_path)
+    assert "which SPACE" in refused("run", "--run", tmp_path)
+    assert "either --run FOLDER" in refused("table5a")
+    assert "--concurrent some is neither" in refused("table5a", "--data", index_path, "--run", tmp_path, "--concurrent", "some")
+
+
+def test_a_batch_that_the_workers_cannot_share_is_refused_before_ray_is_started(index_path, tmp_path):
+    line = refused("table5a", "--recipe", "demo", "--data", index_path, "--run", tmp_path, "--workers-per-trial", 3)
+    assert "batch of 8 cannot be shared by 3 workers" in line
+    assert not (tmp_path / "searches").exists()
+
+
+def test_a_finished_search_is_shown_again_without_ray(done_search, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    root, _ = done_search
+    root.write_json("places.json", {"gpus": 0, "micro_batch": None, "precision": "float32", "checkpoint_steps": 25})
+    result = vwl("tune", "--resume", root)
+    assert result.exit_code == 0, result.output
+    assert "words: 4 trials, 4 done before\n" in result.stderr
+    assert result.stdout.startswith("words: Number of words · recipe demo\n")
+
+
+def test_a_table_is_printed_in_each_format(done_search):
+    root, _ = done_search
+    shown = {form: vwl("tune", "table", root, "--format", form).stdout for form in ("terminal", "markdown", "latex", "csv", "json")}
+    assert [line.split()[0] for line in shown["terminal"].splitlines()[1:4]] == ["k", "4", "8"]
+    assert shown["markdown"].startswith("### words: Number of words\n")
+    assert r"\begin{tabular}" in shown["latex"]
+    assert len(list(csv.DictReader(io.StringIO(shown["csv"])))) == 4
+    assert json.loads(shown["json"])["is_complete"]
+    assert "--format yaml is none of" in refused("table", root, "--format", "yaml")
+    assert "no search of the space table4; it holds words" in refused("table", root, "--space", "table4")
+
+
+def test_a_table_is_written_with_plots_and_trials(done_search, tmp_path):
+    root, _ = done_search
+    assert vwl("tune", "table", root, "--out", tmp_path / "out").exit_code == 0
+    suffixes = ("csv", "json", "md", "png", "svg", "tex")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["trials.parquet", *(f"words.{suffix}" for suffix in suffixes)]
+
+
+def test_the_best_recipe_can_be_used(done_search, tmp_path):
+    root, _ = done_search
+    result = vwl("tune", "best", root, "--out", tmp_path / "best.yaml")
+    assert result.exit_code == 0, result.output
+    recipe = load_recipe(str(tmp_path / "best.yaml"))
+    assert recipe.classifier.num_words in {4, 8}
+    assert f"{Path(tmp_path)}/best.yaml" in result.stdout
+
+
+def test_lines_are_printed_when_a_stage_changes_and_now_and_then():
+    lines, now = [], [0.0]
+    view = TrialLines(lines.append, every=30, clock=lambda: now[0])
+    view.trial("a", "waiting")
+    view.trial("a", "classifier", "loss 2.0", 1, 10)
+    now[0] = 10
+    view.trial("a", "classifier", "loss 1.0", 2, 10)
+    now[0] = 31
+    view.trial("a", "classifier", "loss 0.5", 3, 10)
+    view.trial("a", "cam", "", 0, 4)
+    view.trial("a", "done", "mIoU 40.00")
+    view.trial("a", "done", "mIoU 40.00")
+    assert lines == ["a: classifier  1/10  loss 2.0", "a: classifier  3/10  loss 0.5", "a: cam  0/4", "a: done  mIoU 40.00"]
+
+
+def test_the_live_table_shows_what_runs_first_and_no_more_than_fits():
+    view = LiveTrials(height=3)
+    for number in range(5):
+        view.trial(f"w{number}", "waiting")
+    view.trial("d", "done", "mIoU 40.00")
+    view.trial("r", "classifier", "loss 2.0", 1, 10)
+    table = view.drawn()
+    assert table.title == "7 trials: 1 running, 1 done, 5 waiting"
+    assert [str(cell) for cell in table.columns[0].cells] == ["r", "d", "w0"]
+    assert [str(cell) for cell in table.columns[2].cells] == ["1/10", "", ""]

@@ -1,0 +1,78 @@
+"""Searches for the tests: one whose trials are rows made up by hand, and one that is really trained in this process."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import TINY
+from tests.helpers import tiny_scenes
+from vwl.data.index import write_index
+from vwl.engine import local
+from vwl.recipe import Recipe, load_recipe
+from vwl.store import Folder
+from vwl.training.distributed import Layout
+from vwl.tuning.results import Row
+from vwl.tuning.search import Search
+from vwl.tuning.space import Space, space_from
+from vwl.tuning.trials import Work, work
+
+OTSU = "auto (Otsu, no ground truth)"
+
+
+def space(**fields: Any) -> Space:
+    values = {"title": "Number of words", "source": "Table 5 (a)", "parameter": "classifier.num_words", "symbol": "k"}
+    return space_from({"name": "words", **values, "values": [8, 16], **fields}, "test")
+
+
+def search_of(found: Space, seeds: int = 2, recipe: Recipe | None = None) -> Search:
+    return Search(found, recipe or Recipe(name="tiny"), "index.parquet", "0" * 16, tuple(range(seeds)))
+
+
+def rows_of(search: Search, scores: dict[tuple[str, int], tuple[float, float] | str]) -> list[Row]:
+    """Rows of trials with (train, val) mIoU by setting and seed; a text is a failure's reason, and what is left out is unfinished."""
+    rows: dict[str, Row] = {}
+    for entry in search.entries():
+        found = scores.get((entry.setting.label, entry.seed))
+        row: Row = {"trial": entry.trial.id, "seed": entry.seed, "state": "unfinished", "reason": "", "in": []}
+        if isinstance(found, str):
+            row |= {"state": "failed", "reason": found}
+        elif found is not None:
+            row["state"] = "done"
+            for split, score in zip(("train", "val"), found, strict=True):
+                row |= {f"{split}_miou": score, f"{split}_best_miou_with_ground_truth": score + 1, f"{split}_threshold_chosen": OTSU}
+        rows[entry.trial.id] = row
+    return list(rows.values())
+
+
+def tiny_index(folder: Path) -> str:
+    path = str(folder / "index.parquet")
+    write_index(tiny_scenes(folder / "scenes", 8, 4), path)
+    return path
+
+
+def tiny_recipe(*overrides: str) -> Recipe:
+    return load_recipe("demo", [*TINY, "classifier.backbone.name=timm:test_resnet", *overrides])
+
+
+class Counted:
+    """This process as a place for trials, which counts the trainings and the stages that it is given."""
+
+    def __init__(self) -> None:
+        self.trained: list[str] = []
+        self.mapped: list[str] = []
+
+    def fit(self, spec: Any, layout: Layout, report: Any) -> dict[str, Any]:
+        self.trained.append(spec.folder.uri.split("/")[-2])
+        return local.fit(spec, layout, report)
+
+    def run_shards(self, spec: Any, shards: list[Any], images_done: int, report: Any) -> None:
+        self.mapped.append(spec.stage)
+        local.run_shards(spec, shards, images_done, report)
+
+
+def do(search: Search, root: Folder) -> tuple[Counted, list[dict[str, Any]]]:
+    """Do a search's trials in this process; return what was computed and told."""
+    place, told = Counted(), []
+    search.write(root)
+    trials = tuple({entry.trial.id: entry.trial for entry in search.entries()}.values())
+    work(Work(trials, root, search.index_path, Layout()), place, place, told.append)
+    return place, told

@@ -1,0 +1,139 @@
+"""What is planned: settings by seeds, known by the hash of their recipe, stored and read again."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.tuning.searches import search_of, space, tiny_index, tiny_recipe
+from vwl.data.index import read_index
+from vwl.errors import VwlError
+from vwl.recipe import Recipe, load_recipe
+from vwl.store import Folder
+from vwl.tuning.search import Sample, Search, groups, open_searches
+from vwl.tuning.space import load_space
+from vwl.tuning.trials import Trial
+
+ROWS = {"rows": [{"label": "low", "set": {"cam.background_threshold": 0.1}}, {"label": "high", "set": {"cam.background_threshold": 0.3}}]}
+
+
+@pytest.fixture(scope="module")
+def index_path(tmp_path_factory) -> str:
+    return tiny_index(tmp_path_factory.mktemp("search"))
+
+
+def planned(found, index_path, **more) -> Search:
+    return Search.plan(found, tiny_recipe(), read_index(index_path), index_path, **{"num_seeds": 2, **more})
+
+
+def test_each_setting_has_each_seed_and_the_first_seed_of_all_comes_first():
+    found = search_of(space()).entries()
+    assert [(entry.setting.label, entry.seed) for entry in found] == [("8", 0), ("16", 0), ("8", 1), ("16", 1)]
+    assert [(entry.trial.recipe.classifier.num_words, entry.trial.recipe.seed) for entry in found] == [(8, 0), (16, 0), (8, 1), (16, 1)]
+
+
+def test_seeds_start_at_the_recipes():
+    recipe = Recipe(seed=5)
+    assert Trial(recipe, "cam").id.endswith(f"-s5-{Trial(recipe, 'cam').recipe_hash[:8]}")
+
+
+def test_a_setting_that_is_in_two_tables_is_one_trial():
+    recipe = load_recipe("small")
+    of = {
+        name: {e.setting.label: e.trial.id for e in search_of(load_space(name), 1, recipe).entries()}
+        for name in ("table4", "table5a", "table5b")
+    }
+    assert of["table4"]["HP + VWL-L"] == of["table5a"]["256"] == of["table5b"]["2"]
+    assert len({name for table in of.values() for name in table.values()}) == 5 + 3 + 3
+
+
+@pytest.mark.parametrize(
+    ("recipe", "start"),
+    [
+        ("table4-baseline", "gap-s0-"),
+        ("table4-hp", "hp-gamma2-s0-"),
+        ("table4-vwe", "hp-gamma2-learning-k256-tau1-nodecov-s0-"),
+        ("table4-vwl-l", "hp-gamma2-learning-k256-tau1-s0-"),
+        ("table4-vwl-m", "hp-gamma2-memory-k256-rho0.001-s0-"),
+    ],
+)
+def test_a_trial_is_named_after_its_method(recipe, start):
+    name = Trial(load_recipe(recipe), "cam").id
+    assert name.startswith(start)
+    assert len(name) == len(start) + 8
+
+
+def test_the_name_of_a_recipe_is_not_in_the_hash_and_every_other_key_is():
+    base = Trial(Recipe(), "cam").id
+    assert Trial(Recipe(name="other"), "cam").id == base
+    assert Trial(load_recipe("paper-voc", ["cam.mirror=false"]), "cam").id != base
+
+
+def test_a_trial_does_the_stages_that_its_score_needs():
+    assert Trial(Recipe(), "cam").stages == ["classifier", "cam"]
+    assert Trial(Recipe(), "walk").stages == ["classifier", "cam", "irnet-labels", "irnet", "walk"]
+
+
+def test_trials_that_differ_after_training_are_done_together():
+    after = space(parameter=None, values=[], **ROWS)
+    assert [len(group) for group in groups(search_of(after).entries(), "")] == [2, 2]
+    assert [len(group) for group in groups(search_of(space()).entries(), "")] == [1, 1, 1, 1]
+
+
+def test_thresholds_are_chosen_without_ground_truth_unless_told_otherwise(index_path):
+    def threshold(**more):
+        return planned(space(), index_path, **more).recipe.cam.background_threshold
+
+    assert tiny_recipe("cam.background_threshold=0.2").cam.background_threshold == 0.2
+    assert threshold() == "auto"
+    assert threshold(threshold="0.3") == 0.3
+    assert threshold(threshold="recipe") == tiny_recipe().cam.background_threshold
+    with pytest.raises(VwlError, match="the threshold often is neither"):
+        threshold(threshold="often")
+
+
+def test_a_space_of_thresholds_has_its_own(index_path):
+    after = space(parameter=None, values=[], **ROWS)
+    found = planned(after, index_path).entries()
+    assert {entry.trial.recipe.cam.background_threshold for entry in found} == {0.1, 0.3}
+
+
+def test_without_ground_truth_nothing_can_be_compared(tmp_path, index_path):
+    index = read_index(index_path)
+    bare = replace(index, rows=tuple(replace(row, mask=None) for row in index.rows))
+    with pytest.raises(VwlError, match="no ground truth"):
+        Search.plan(space(), tiny_recipe(), bare, index_path, 1)
+
+
+def test_a_search_survives_being_stored(tmp_path, index_path):
+    search = replace(planned(space(), index_path), samples=(Sample({"classifier.num_words": 4}, 1),))
+    search.write(Folder(tmp_path))
+    assert Search.read(Folder(tmp_path), "words") == search
+    assert open_searches(Folder(tmp_path)) == [search]
+
+
+def test_a_search_may_be_given_more_seeds_and_keeps_those_it_has(tmp_path, index_path):
+    planned(space(), index_path, num_seeds=3).write(Folder(tmp_path))
+    assert planned(space(), index_path, num_seeds=1).joined_with_stored(Folder(tmp_path)).seeds == (0, 1, 2)
+
+
+def test_another_recipe_or_data_set_or_domain_is_refused_in_the_same_folder(tmp_path, index_path):
+    root, search = Folder(tmp_path), planned(space(), index_path)
+    search.write(root)
+    with pytest.raises(VwlError, match=r"of another recipe \(classifier\.crop: 64 -> 96\)"):
+        replace(search, recipe=tiny_recipe("classifier.crop=96", "cam.background_threshold=auto")).joined_with_stored(root)
+    with pytest.raises(VwlError, match="on another data set"):
+        replace(search, index_fingerprint="other").joined_with_stored(root)
+    sampled = {"parameter": None, "values": [], "strategy": "search"}
+    drawn = space(name="drawn", **sampled, search={"classifier.num_words": {"choices": [4, 8]}})
+    replace(search, space=drawn).write(root)
+    other = space(name="drawn", **sampled, search={"classifier.num_words": {"choices": [4, 16]}})
+    with pytest.raises(VwlError, match="drawn with other domains"):
+        replace(search, space=other).joined_with_stored(root)
+
+
+def test_a_folder_without_the_search_is_answered_with_those_it_has(tmp_path, index_path):
+    with pytest.raises(VwlError, match="holds no search; start one"):
+        open_searches(Folder(tmp_path))
+    planned(space(), index_path).write(Folder(tmp_path))
+    with pytest.raises(VwlError, match="no search of the space table4; it holds words"):
+        open_searches(Folder(tmp_path), "table4")

@@ -1,0 +1,128 @@
+"""A trial's work, in this process: what is shared is computed once, what is done is not done again, and a failure is told."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tuning.searches import do, space, tiny_index, tiny_recipe
+from vwl.data.index import read_index
+from vwl.models.backbones import build_backbone
+from vwl.pipeline import progress_of
+from vwl.recipe import Backbone
+from vwl.run import Run
+from vwl.store import Folder
+from vwl.tuning.results import trial_rows
+from vwl.tuning.search import Search
+from vwl.tuning.trials import epoch_metrics, note, record
+
+THRESHOLDS = [{"label": str(value), "set": {"cam.background_threshold": value}} for value in (0.02, 0.9)]
+
+
+@pytest.fixture(scope="module")
+def index_path(tmp_path_factory) -> str:
+    return tiny_index(tmp_path_factory.mktemp("trials"))
+
+
+def planned(found, index_path, *overrides, seeds=1) -> Search:
+    return Search.plan(found, tiny_recipe(*overrides), read_index(index_path), index_path, seeds)
+
+
+@pytest.fixture(scope="module")
+def thresholds(index_path, tmp_path_factory):
+    """A search whose two trials differ after training, done."""
+    root = Folder(tmp_path_factory.mktemp("thresholds"))
+    search = planned(space(parameter=None, values=[], rows=THRESHOLDS), index_path)
+    return search, root, *do(search, root)
+
+
+def test_trials_that_differ_after_training_share_classifier_and_maps(thresholds):
+    search, root, place, _ = thresholds
+    first, second = (entry.trial for entry in search.entries())
+    assert place.trained == [first.id]
+    assert place.mapped == ["cam"]
+    copied = {row["trial"]: dict(row["copied_from"]) for row in trial_rows(root, [search])}
+    assert copied == {first.id: {}, second.id: {"classifier": first.id, "cam": first.id}}
+    weights = [Path(trial.folder(root).path, "classifier/weights.pt").read_bytes() for trial in (first, second)]
+    assert weights[0] == weights[1]
+
+
+def test_what_is_copied_is_decided_by_the_trials_own_settings(thresholds):
+    search, root, _, _ = thresholds
+    rows = trial_rows(root, [search])
+    assert [row["val_threshold"] for row in rows] == [0.02, 0.9]
+    assert rows[0]["val_miou"] != rows[1]["val_miou"]
+    assert rows[0]["val_best_miou_with_ground_truth"] >= max(row["val_miou"] for row in rows)
+
+
+def test_a_trial_is_an_ordinary_run_folder(thresholds):
+    search, root, _, _ = thresholds
+    run = Run.open(str(search.entries()[0].trial.folder(root)))
+    assert [progress_of(run, stage)["state"] for stage in ("classifier", "cam", "crf")] == ["done", "done", "not begun"]
+
+
+def test_a_trial_tells_how_far_it_is_its_epochs_and_its_score(thresholds):
+    search, root, _, told = thresholds
+    first = [news for news in told if news["trial"] == search.entries()[0].trial.id]
+    assert {news["stage"] for news in first if "stage" in news} == {"classifier", "cam"}
+    (epoch,) = [news for news in first if "epoch" in news]
+    assert epoch["epoch"] == 1
+    assert epoch["epoch_score"] == epoch["val_map"]
+    assert first[-1] == {"trial": first[-1]["trial"], "state": "done", "reason": "", "objective": trial_rows(root, [search])[0]["val_miou"]}
+
+
+def test_a_finished_trial_is_not_done_again(thresholds):
+    search, root, _, _ = thresholds
+    before = [record(entry.trial, root) for entry in search.entries()]
+    place, told = do(search, root)
+    assert place.trained == place.mapped == []
+    assert [news["state"] for news in told] == ["done", "done"]
+    assert [record(entry.trial, root) for entry in search.entries()] == before
+
+
+def test_a_trial_that_was_stopped_early_is_not_gone_on_with(index_path, tmp_path):
+    search, root = planned(space(values=[4]), index_path), Folder(tmp_path)
+    note(search.entries()[0].trial, root, state="stopped", reason="stopped early after epoch 1")
+    place, _ = do(search, root)
+    assert place.trained == []
+
+
+def test_a_failure_is_recorded_with_its_reason_the_others_go_on_and_it_is_tried_again(index_path, tmp_path):
+    torch.save({"w": torch.zeros(2)}, tmp_path / "other.pth")
+    rows = [
+        {"label": "wrong", "set": {"classifier.backbone.weights": str(tmp_path / "other.pth")}},
+        {"label": "right", "set": {"classifier.num_words": 4}},
+    ]
+    search, root = planned(space(parameter=None, values=[], rows=rows), index_path), Folder(tmp_path / "search")
+    do(search, root)
+    wrong, right = trial_rows(root, [search])
+    assert (wrong["state"], right["state"]) == ("failed", "done")
+    assert "other.pth is of another network" in wrong["reason"]
+    assert "train_miou" not in wrong
+    plain = build_backbone(Backbone(name="timm:test_resnet", weights="none"))
+    torch.save(plain.state_dict(), tmp_path / "other.pth")
+    place, _ = do(search, root)
+    assert place.trained == [wrong["trial"]]
+    assert [(row["state"], row["reason"]) for row in trial_rows(root, [search])] == [("done", ""), ("done", "")]
+
+
+def test_an_epoch_is_over_when_it_was_scored_or_the_next_has_begun(tmp_path):
+    lines = [
+        {"step": 10, "epoch": 0, "loss": 2.0, "loss_image": 1.5, "learning_rate": 0.1, "words_in_use": 7},
+        {"step": 20, "epoch": 0, "loss": 1.0, "loss_image": 0.5, "learning_rate": 0.1, "words_in_use": 9},
+        {"step": 20, "epoch": 0, "val_map": 0.25},
+        {"step": 30, "epoch": 1, "loss": 0.5, "loss_image": 0.25, "learning_rate": 0.1, "words_in_use": 8},
+    ]
+    first = {"epoch": 1, "loss": 1.0, "loss_image": 0.5, "words_in_use": 9, "val_map": 0.25}
+
+    def found(kept, ending=""):
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept) + ending)
+        return epoch_metrics(Folder(tmp_path))
+
+    assert epoch_metrics(Folder(tmp_path / "none")) == []
+    assert found(lines[:2]) == []
+    assert found(lines[:3]) == [first]
+    assert found(lines, ending='{"step": 40, "ep') == [first]
+    without = found([lines[0], lines[1], lines[3]])
+    assert without == [{key: value for key, value in first.items() if key != "val_map"}]
