@@ -62,10 +62,13 @@ def test_a_trial_is_named_after_its_method(recipe, start):
     assert len(name) == len(start) + 8
 
 
-def test_the_name_of_a_recipe_is_not_in_the_hash_and_every_other_key_is():
+def test_a_trial_is_known_by_what_its_stages_depend_on():
     base = Trial(Recipe(), "cam").id
     assert Trial(Recipe(name="other"), "cam").id == base
-    assert Trial(load_recipe("paper-voc", ["cam.mirror=false"]), "cam").id != base
+    assert Trial(load_recipe("paper-voc", ["segmenter.crop=257"]), "cam").id == base
+    changes = ["cam.mirror=false", "cam.background_threshold=0.2", "classifier.epochs=7", "seed=1", "evaluation.classes=[dog]"]
+    assert base not in {Trial(load_recipe("paper-voc", [change]), "cam").id for change in changes}
+    assert Trial(load_recipe("paper-voc", ["irnet_labels.confidence=0.6"]), "walk").id != Trial(Recipe(), "walk").id
 
 
 def test_a_trial_does_the_stages_that_its_score_needs():

@@ -1,6 +1,6 @@
 """One trial of a search: a recipe with its seed, worked on in a run folder of its own, so that resuming is the pipeline's.
 
-A trial is known by the hash of its resolved recipe, so that a setting which occurs in several tables (k = 256, gamma = 2 and tau = 1
+A trial is known by the hash of the recipe's sections that count for it, so that a setting which occurs in several tables (k = 256, gamma = 2 and tau = 1
 are one) is trained once. A stage that another trial has finished with the same fingerprint (trials that differ in a threshold, the
 CRF or the walk share their classifier) is copied from there. Knows no Ray: `vwl.engine.tune` calls `work` wherever it has a place.
 """
@@ -43,8 +43,13 @@ class Trial:
 
     @property
     def recipe_hash(self) -> str:
-        """16 hex digits of the recipe without its name."""
-        return fingerprint({key: value for key, value in self.recipe.model_dump(mode="json").items() if key != "name"})
+        """16 hex digits of the seed and of the recipe's sections that the trial's stages and its score depend on.
+
+        What else a recipe holds, or a later version adds to it, does not make another trial.
+        """
+        sections = {name.replace("-", "_") for name in self.stages} | {"evaluation"}
+        settings = self.recipe.model_dump(mode="json")
+        return fingerprint([self.recipe.seed, {name: settings[name] for name in settings if name in sections}])
 
     @property
     def id(self) -> str:
@@ -127,7 +132,8 @@ def work(task: Work, train: Trains, map: Maps, tell: Tell) -> None:
 
 
 def _do(trial: Trial, task: Work, index: Index, train: Trains, map: Maps, tell: Tell) -> None:
-    run = Run.start(str(trial.folder(task.root)), trial.recipe, task.index_path)
+    # The folder's name vouches for the sections that count; the others may be another search's.
+    run = Run.start(str(trial.folder(task.root)), trial.recipe, task.index_path, overwrite=True)
     finished = task.root / "stages"
     told, looked = 0, 0.0
 
