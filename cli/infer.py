@@ -2,7 +2,7 @@
 
 import typer
 
-from cli.options import Address, Backend, Override, Overwrite, RunFolder, do_stages, end_with_failures, layout, open_run
+from cli.options import Address, Backend, Override, Overwrite, RunFolder, Strict, do_stages, end_with_failures, layout, open_run
 
 app = typer.Typer(no_args_is_help=True, help="Do one inference stage of a run; finished images are kept.")
 
@@ -23,9 +23,10 @@ def _add(name: str) -> None:
         address: Address = None,
         backend: Backend = "ray",
         overwrite: Overwrite = False,
+        strict: Strict = False,
     ) -> None:
         opened = open_run(run, None, None, override, overwrite)
-        do_stages(opened, [name], layout(), backend, address)
+        do_stages(opened, [name], layout(), backend, address, strict=strict)
         end_with_failures(opened, [name])
 
     infer.__doc__ = f"""{_ABOUT[name]}

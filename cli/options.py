@@ -31,6 +31,7 @@ CheckpointSteps = Annotated[int, typer.Option(help="Training steps between check
 StartFrom = Annotated[str | None, typer.Option(help="Start from these weights, not from the backbone's; sets start_from of the recipe.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster (default: RAY_ADDRESS, else a local Ray is started).")]
 Backend = Annotated[str, typer.Option(help="ray, or local: in this process, without Ray.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be worked on, instead of listing it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 DEFAULT_RECIPE = "paper-voc"
@@ -101,7 +102,15 @@ def with_layout(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-def do_stages(run: "Run", names: Sequence[str], where: "Layout", backend: str, address: str | None, fit_workers: bool = False) -> None:
+def do_stages(
+    run: "Run",
+    names: Sequence[str],
+    where: "Layout",
+    backend: str,
+    address: str | None,
+    fit_workers: bool = False,
+    strict: bool = False,
+) -> None:
     """Do stages with progress on the terminal."""
     from cli.console import progress_view, say
     from vwl.pipeline import open_engine, run_stages
@@ -111,7 +120,7 @@ def do_stages(run: "Run", names: Sequence[str], where: "Layout", backend: str, a
     if backend == "local" and where.workers > 1:
         raise VwlError("--backend local is one process; leave --workers out, or use --backend ray")
     with open_engine(backend, address) as engine, progress_view() as view:
-        run_stages(run, names, engine, where, view.update, say, fit_workers)
+        run_stages(run, names, engine, where, view.update, say, fit_workers, strict)
 
 
 def end_with_failures(run: "Run", names: Sequence[str]) -> None:

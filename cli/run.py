@@ -13,6 +13,7 @@ from cli.options import (
     Overwrite,
     RecipeName,
     RunFolder,
+    Strict,
     do_stages,
     end_with_failures,
     open_run,
@@ -32,6 +33,7 @@ def run(
     address: Address = None,
     backend: Backend = "ray",
     overwrite: Overwrite = False,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Do all stages, from photographs and labels to a segmentation model and its scores; go on where an earlier start stopped.
@@ -46,7 +48,7 @@ def run(
     from vwl.stages import STAGES
 
     opened = open_run(run, data, recipe, override, overwrite)
-    do_stages(opened, list(STAGES), where, backend, address, fit_workers=True)
+    do_stages(opened, list(STAGES), where, backend, address, fit_workers=True, strict=strict)
     pictures = write_report(opened)
     print_stage_table(opened, as_json)
     say(f"pictures: {pictures}")

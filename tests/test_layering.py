@@ -18,7 +18,7 @@ LAYERS = (
     ("vwl.models", "vwl.maps", "vwl.losses", "vwl.pictures"),
     ("vwl.training", "vwl.inference", "vwl.evaluation"),
     ("vwl.engine", "vwl.stages", "vwl.run"),
-    ("vwl.pipeline", "vwl.predict", "vwl.report"),
+    ("vwl.pipeline", "vwl.predict", "vwl.report", "vwl.submission"),
     ("vwl.tuning",),
     ("cli",),
 )

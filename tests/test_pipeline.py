@@ -302,3 +302,15 @@ def test_each_training_can_have_the_workers_that_share_its_batch(tmp_path):
     run_stages(run, ["classifier"], Engine(local, local), Layout(workers=2), lambda *_: None, said.append, fit_workers=True)
     assert said == ["classifier: its batch is shared by 1 of the 2 workers"]
     assert run.is_done("classifier")
+
+
+def test_with_strict_a_photograph_that_cannot_be_read_stops_the_stage(tmp_path):
+    index = tiny_scenes(tmp_path / "scenes", 4, 0)
+    run = new_run(tmp_path, index)
+    do(run, "classifier")
+    truncate(index, index.rows[1].image_id)
+    with pytest.raises(VwlError, match=rf"^image {index.rows[1].image_id}: .*; put that right, or leave --strict out"):
+        run_stages(run, ["cam"], Engine(local, local), Layout(), lambda *_: None, lambda line: None, strict=True)
+    assert not run.is_done("cam")
+    do(run, "cam")
+    assert run.manifest("cam")["failed"].keys() == {index.rows[1].image_id}

@@ -72,6 +72,7 @@ def run_stages(
     report: Report,
     tell: Callable[[str], None],
     fit_workers: bool = False,
+    strict: bool = False,
 ) -> None:
     """Do the named stages that are not done, and decide and score anew where only threshold or evaluated classes have changed.
 
@@ -82,6 +83,7 @@ def run_stages(
         layout: of the trainings.
         report: (stage, done, total, news) progress; of a training the figures of a step, else words.
         tell: one line for the user.
+        strict: stop at the first image that cannot be worked on, instead of listing it.
         fit_workers: let each training have as many workers as share its batch equally, instead of refusing.
 
     Raises:
@@ -105,7 +107,7 @@ def run_stages(
                     tell(f"{name}: its batch is shared by {layouts[name].workers} of the {layout.workers} workers")
                 manifest |= _train(run, name, engine, layouts[name], report)
             else:
-                manifest |= _map(run, name, engine, report)
+                manifest |= _map(run, name, engine, report, strict)
         finally:
             manifest["seconds"] = round(manifest["seconds"] + time.monotonic() - began, 1)
             run.write_manifest(name, manifest)
@@ -139,13 +141,13 @@ def _train(run: Run, name: str, engine: Engine, layout: Layout, report: Report) 
     }
 
 
-def _map(run: Run, name: str, engine: Engine, report: Report) -> dict[str, Any]:
+def _map(run: Run, name: str, engine: Engine, report: Report, strict: bool) -> dict[str, Any]:
     rows = stage_rows(run, name)
     if not rows:
         raise VwlError(f"{name}: no image is left to work on; {STAGES[name].reads[0]}/manifest.json says why each failed")
     out = run.stage_folder(name)
     threshold, chosen = _input_threshold(run, name)
-    spec = MapSpec(name, run.recipe, run.index_path, run.folder, threshold)
+    spec = MapSpec(name, run.recipe, run.index_path, run.folder, threshold, strict)
     all_shards = shards(rows)
     todo = unfinished(all_shards, out)
     if todo:

@@ -50,6 +50,10 @@ def _training_and_scored(index: Index) -> list[Row]:
     return [row for row in index.rows if row.image_id in wanted]
 
 
+def _scored_and_test(index: Index) -> list[Row]:
+    return [*_scored_or_training(index), *index.split("test")]
+
+
 def _scored_or_training(index: Index) -> list[Row]:
     return [*scored_rows(index, "train"), *scored_rows(index, "val")] or training_rows(index)
 
@@ -65,7 +69,7 @@ STAGES: dict[str, StageSpec] = {
         StageSpec("walk", "maps", ("cam", "irnet"), lambda r: _undecided(r.walk), _training_and_scored),
         StageSpec("masks", "masks", ("walk",), lambda r: r.walk.background_threshold, training_rows),
         StageSpec("segmenter", "train", ("masks",), lambda r: r.segmenter, training_rows),
-        StageSpec("segment", "masks", ("segmenter",), lambda r: r.segment, _scored_or_training),
+        StageSpec("segment", "masks", ("segmenter",), lambda r: r.segment, _scored_and_test),
     )
 }
 """All stages by name, in the order in which `vwl run` does them."""

@@ -1,5 +1,6 @@
 """Without Ray: an interrupt is a request to save and leave, and the same work started again ends as if there had been none."""
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from tests.trainings import RECIPE, make_data, tiny_spec, weights
 from vwl.data.index import read_index
 from vwl.engine import local
-from vwl.errors import Interrupted
+from vwl.errors import Interrupted, VwlError
 from vwl.inference.build import MapSpec
 from vwl.inference.runner import Shard, unfinished
 from vwl.store import Folder, ScoreMap, write_maps
@@ -88,3 +89,28 @@ def test_an_interrupted_inference_keeps_its_finished_shards(masks):
     assert unfinished(shards, spec.run / "masks") == shards[2:]
     local.run_shards(spec, shards[2:], 6, lambda *line: None)
     assert len((spec.run / "masks").names(".png")) == 8
+
+
+def test_many_shards_are_done_by_processes_with_the_same_bytes(masks, tmp_path):
+    spec, shards = masks
+    local.run_shards(spec, shards, 0, lambda *line: None)
+    rows = [row for shard in shards for row in shard.rows]
+    seen = []
+    other = MapSpec(spec.stage, spec.recipe, spec.index_path, Folder(tmp_path / "other"), spec.threshold)
+    shutil.copytree(Path(spec.run.path) / "walk", tmp_path / "other" / "walk")
+    local.run_shards(other, [Shard(number, (row,)) for number, row in enumerate(rows)], 0, lambda *line: seen.append(line), most=2)
+    assert [line[1] for line in seen] == list(range(9))
+    for row in rows:
+        name = f"{row.image_id}.png"
+        assert (other.run / "masks").read(name) == (spec.run / "masks").read(name)
+
+
+def test_a_mistake_in_a_process_arrives_as_it_is(masks, tmp_path):
+    spec, shards = masks
+    one_each = [Shard(number, (row,)) for number, row in enumerate(row for shard in shards for row in shard.rows)]
+    empty = MapSpec(spec.stage, spec.recipe, str(tmp_path / "gone.parquet"), spec.run, spec.threshold)
+    with pytest.raises(VwlError, match=r"gone\.parquet"):
+        local.run_shards(empty, one_each, 0, lambda *line: None, most=2)
+    strict = MapSpec(spec.stage, spec.recipe, spec.index_path, Folder(tmp_path / "without maps"), spec.threshold, strict=True)
+    with pytest.raises(VwlError, match=r"^image .*: .* holds no map of image .*; put that right"):
+        local.run_shards(strict, one_each, 0, lambda *line: None, most=2)

@@ -1,12 +1,15 @@
 """Shards: fixed slices of the images, written whole or not at all, with what failed and why."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.inference.conftest import draw, save_index
-from vwl.data.index import Index, Row
+from vwl.data.index import Index, Row, write_index
 from vwl.errors import VwlError
 from vwl.inference.runner import SHARD_SIZE, Shard, failures, process, shards, unfinished
 from vwl.inference.stage import Stage
@@ -171,4 +174,53 @@ def test_a_bug_in_a_stage_is_not_taken_for_a_bad_photograph(index, out):
 
     with pytest.raises(AssertionError):
         process(Buggy(index), Shard(0, index.rows[:2]), out)
-    assert contents(out) == {}
+    assert set(contents(out)) == {"begun/00000.json"}
+
+
+def test_with_strict_the_first_image_that_fails_stops_the_shard(index, out):
+    truncate(index, index.rows[3])
+    with pytest.raises(VwlError, match=rf"image {index.rows[3].image_id}: .*; put that right, or leave --strict out"):
+        process(Bright(index), shards(index.rows)[0], out, strict=True)
+    assert unfinished(shards(index.rows), out) == shards(index.rows)
+
+
+FATAL = """
+import os, signal, sys
+from tests.inference.test_runner import Bright, Shard, process
+from vwl.data.index import read_index
+from vwl.store import Folder
+
+class Fatal(Bright):
+    def __call__(self, row):
+        if row.image_id == "p01":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(row)
+
+index = read_index(sys.argv[1])
+print(process(Fatal(index), Shard(0, index.rows[:4]), Folder(sys.argv[2])))
+"""
+
+
+def test_an_image_over_which_the_process_dies_again_and_again_is_listed_and_the_others_are_done(index, out, tmp_path):
+    write_index(index, tmp_path / "index.parquet")
+    command = [sys.executable, "-c", FATAL, str(tmp_path / "index.parquet"), out.path]
+    starts = [subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True) for _ in range(4)]
+    assert [start.returncode for start in starts] == [-signal.SIGKILL] * 3 + [0], starts[-1].stderr
+    assert starts[-1].stdout == "{'p01': 'the process that worked on it died 2 times'}\n"
+    assert failures(out) == {"p01": "the process that worked on it died 2 times"}
+    assert out.names(".png") == ["p00.png", "p02.png", "p03.png"]
+    assert (out / "begun").names() == []
+
+
+def test_one_death_or_an_interrupt_over_an_image_is_not_its_fault(index, out):
+    shard = shards(index.rows)[2]
+    (out / "begun").write_json("00002.json", {"begun": 2, "over": shard.rows[1].image_id, "deaths": {}})
+
+    class Interrupted(Bright):
+        def __call__(self, row: Row) -> np.ndarray:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        process(Interrupted(index), shard, out)
+    assert process(Bright(index), shard, out) == {}
+    assert len(out.names(".png")) == 3

@@ -17,7 +17,10 @@ from vwl.inference.runner import Shard, process
 
 Report = Callable[[str, int, int, str | dict[str, float]], None]
 _NO_PROGRESS_TIMEOUT = 300
-_MAX_RESTARTS = 3
+_MAX_RETRIES = 7
+"""Times that a shard whose process died is tried again: an image that is fatal is given up at the fourth (`vwl.inference.runner`)."""
+_MAX_RESTARTS = 20
+"""Of an actor."""
 
 
 def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Report, most: int | None = None) -> None:
@@ -51,7 +54,7 @@ def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Rep
             num_cpus=0.9,
             num_gpus=1 if gpus else 0,
             max_restarts=_MAX_RESTARTS,
-            max_task_retries=_MAX_RESTARTS,
+            max_task_retries=_MAX_RETRIES,
         )
     report(spec.stage, images_done, total, "")
     failed = 0
@@ -69,7 +72,7 @@ class _Actor:
 
     def __init__(self, spec: MapSpec) -> None:
         torch.set_num_threads(1)  # one actor a CPU; also, the last bit of a convolution depends on the number of threads
-        self._out, self._mistake = spec.run / spec.stage, ""
+        self._out, self._strict, self._mistake = spec.run / spec.stage, spec.strict, ""
         try:
             self._stage = build_stage(spec)
             self._rows = {row.image_id: row for row in self._stage.index.rows}
@@ -83,7 +86,7 @@ class _Actor:
                 break
             shard = Shard(int(number), tuple(self._rows[image_id] for image_id in image_ids))
             try:
-                failed += len(process(self._stage, shard, self._out))
+                failed += len(process(self._stage, shard, self._out, self._strict))
             except VwlError as error:
                 mistake = str(error)
             images += len(shard.rows)

@@ -36,6 +36,7 @@ class MapSpec:
         index_path: the data set's index table; workers read it themselves.
         run: the run folder, whose sub-folders hold what earlier stages made.
         threshold: resolved background score (crf, masks).
+        strict: stop at the first image that fails, instead of listing it.
     """
 
     stage: str
@@ -43,6 +44,7 @@ class MapSpec:
     index_path: str
     run: Folder
     threshold: float | None = None
+    strict: bool = False
 
 
 def build_stage(spec: MapSpec) -> Stage:

@@ -1,0 +1,18 @@
+"""In PYTHONPATH in a drill: a process that reads the photograph named in VWL_FATAL_IMAGE dies, as of a crashing decoder."""
+
+import os
+import signal
+import sys
+
+if os.environ.get("VWL_FATAL_IMAGE"):
+    from vwl.data.index import Index
+
+    read_image = Index.read_image
+
+    def fatal(self, row):
+        if row.image_id == os.environ["VWL_FATAL_IMAGE"]:
+            sys.stderr.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_image(self, row)
+
+    Index.read_image = fatal
