@@ -12,7 +12,7 @@ from tests.cluster import NodeProcesses
 from tests.engine.equality import LAYOUTS, folder_of
 from tests.trainings import BATCH, KINDS, make_data, metrics, weights
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1600)]
 STEPS = 20
 RELATIVE = {"float64": 1e-9, "float32": 1e-4}
 OTHERS = [
@@ -33,7 +33,7 @@ def trained(tmp_path_factory) -> Path:
             cluster.add_node(cpus=2)
             command = [sys.executable, "-m", "tests.engine.equality", cluster.gcs, str(index_path), str(folder), str(STEPS)]
             environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | cluster.environment
-            done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=800)
+            done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=1500)
             assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
