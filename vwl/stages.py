@@ -51,7 +51,7 @@ def _training_and_scored(index: Index) -> list[Row]:
 
 
 def _scored_and_test(index: Index) -> list[Row]:
-    return [*_scored_or_training(index), *index.split("test")]
+    return [*_scored_or_training(index), *(row for row in index.rows if row.split == "test")]
 
 
 def _scored_or_training(index: Index) -> list[Row]:
