@@ -10,6 +10,7 @@ import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vwl.errors import Interrupted, VwlError
 from vwl.training.build import TrainSpec, build_task
@@ -35,7 +36,9 @@ def fit(spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
     """
     layout.pieces(getattr(spec.recipe, spec.stage).batch_size)
     _preflight(layout)
-    board = _Board.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+    # Beside the driver: on another node it would die with that.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = _Board.options(num_cpus=0, scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"spec": spec, "layout": layout, "board": board},
