@@ -206,9 +206,15 @@ def test_a_manifest_holds_the_threshold_that_masks_are_cut_at(run):
 
 def test_versions_name_all_that_computes():
     found = versions()
-    assert {"vwl", "commit", "python", "torch", "numpy", "pydensecrf2", "ray"} <= found.keys()
+    assert {"vwl", "commit", "python", "torch", "numpy", "numba", "ray"} <= found.keys()
     assert found["python"].startswith("3.")
     assert all(isinstance(version, str) for version in found.values())
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
+    monkeypatch.setattr("vwl.versions.PACKAGES", ("numpy", "not-installed-anywhere"))
+    assert "numpy" in versions()
+    assert "not-installed-anywhere" not in versions()
 
 
 def test_a_stage_that_was_cut_off_keeps_what_it_left(run):

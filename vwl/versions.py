@@ -3,15 +3,19 @@
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("torch", "torchvision", "timm", "ray", "numpy", "pyarrow", "pydensecrf2")
+PACKAGES = ("torch", "torchvision", "timm", "ray", "numpy", "pyarrow", "numba", "pydensecrf2")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes, and this checkout's commit if it is one."""
-    found = {name: metadata.version(name) for name in PACKAGES}
+    """Return the versions of what computes as far as it is installed, and this checkout's commit if it is one."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
     return {"vwl": metadata.version("vwl"), "commit": commit(), "python": platform.python_version(), **found}
 
 

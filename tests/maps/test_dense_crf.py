@@ -12,6 +12,13 @@ KERNELS = CrfKernels(iterations=5, gaussian_sxy=2, gaussian_compat=3, bilateral_
 WEAK_KERNELS = KERNELS.model_copy(update={"gaussian_compat": 1.0, "bilateral_compat": 2.0})
 
 
+@pytest.fixture(params=["native", "pydensecrf"])
+def kernels(request):
+    if request.param == "pydensecrf":
+        pytest.importorskip("pydensecrf")
+    return KERNELS.model_copy(update={"implementation": request.param})
+
+
 def mean_field(image, probabilities, kernels):
     """Exact mean-field inference: all pairs of pixels, kernels normalised on both sides."""
     num_labels, height, width = probabilities.shape
@@ -51,75 +58,75 @@ def noisy_probabilities(labels, num_labels, seed=0):
 
 @pytest.mark.parametrize("num_labels", [2, 3])
 @pytest.mark.parametrize("seed", range(3))
-def test_inference_is_near_the_exact_mean_field_of_all_pairs(num_labels, seed):
+def test_inference_is_near_the_exact_mean_field_of_all_pairs(num_labels, seed, kernels):
     image, labels = two_colours(6, 8, seed)
     probabilities = noisy_probabilities(labels, num_labels, seed)
-    found, exact = crf_probabilities(image, probabilities, KERNELS), mean_field(image, probabilities, KERNELS)
+    found, exact = crf_probabilities(image, probabilities, kernels), mean_field(image, probabilities, kernels)
     np.testing.assert_allclose(found, exact, atol=0.1)
     np.testing.assert_array_equal(found.argmax(0), exact.argmax(0))
 
 
-def test_probabilities_sum_to_one():
+def test_probabilities_sum_to_one(kernels):
     image, labels = two_colours()
-    found = crf_probabilities(image, noisy_probabilities(labels, 4), KERNELS)
+    found = crf_probabilities(image, noisy_probabilities(labels, 4), kernels)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
 
 
-def test_no_iteration_beyond_the_unary_is_needed_without_pairwise_terms():
+def test_no_iteration_beyond_the_unary_is_needed_without_pairwise_terms(kernels):
     image, labels = two_colours()
     probabilities = noisy_probabilities(labels, 3)
-    alone = KERNELS.model_copy(update={"gaussian_compat": 0.0, "bilateral_compat": 0.0})
+    alone = kernels.model_copy(update={"gaussian_compat": 0.0, "bilateral_compat": 0.0})
     np.testing.assert_allclose(crf_probabilities(image, probabilities, alone), probabilities / probabilities.sum(axis=0), atol=1e-5)
 
 
-def test_a_noisy_labelling_of_two_colours_is_cleaned_up():
+def test_a_noisy_labelling_of_two_colours_is_cleaned_up(kernels):
     image, labels = two_colours()
     noisy = noisy_probabilities(labels, 2).argmax(axis=0).astype(np.uint8)
     assert (noisy != labels).mean() > 0.05
-    np.testing.assert_array_equal(crf_labels(image, noisy, 2, 0.7, KERNELS), labels)
+    np.testing.assert_array_equal(crf_labels(image, noisy, 2, 0.7, kernels), labels)
 
 
-def test_a_label_without_probability_can_come_back():
+def test_a_label_without_probability_can_come_back(kernels):
     image, labels = two_colours()
     probabilities = np.stack([labels == 0, labels == 1]).astype(np.float32)
     probabilities[:, 3, 3] = [0, 1]
-    found = crf_probabilities(image, probabilities, CrfKernels(gaussian_compat=10, bilateral_compat=10))
+    found = crf_probabilities(image, probabilities, kernels.model_copy(update={"gaussian_compat": 10.0, "bilateral_compat": 10.0}))
     assert np.isfinite(found).all()
     assert found[:, 3, 3].argmax() == 0
 
 
-def test_read_only_and_transposed_input_is_accepted_and_left_alone():
+def test_read_only_and_transposed_input_is_accepted_and_left_alone(kernels):
     image, labels = two_colours()
     probabilities = noisy_probabilities(labels, 2)
-    expected = crf_probabilities(image, probabilities, KERNELS)
+    expected = crf_probabilities(image, probabilities, kernels)
     strided_image = np.asfortranarray(image)
     strided = np.ascontiguousarray(probabilities.transpose(2, 1, 0)).transpose(2, 1, 0)
     before = strided.copy(), strided_image.copy()
     strided.flags.writeable = strided_image.flags.writeable = False
-    np.testing.assert_array_equal(crf_probabilities(strided_image, strided, KERNELS), expected)
+    np.testing.assert_array_equal(crf_probabilities(strided_image, strided, kernels), expected)
     np.testing.assert_array_equal(strided, before[0])
     np.testing.assert_array_equal(strided_image, before[1])
 
 
-def test_the_order_of_the_labels_does_not_matter():
+def test_the_order_of_the_labels_does_not_matter(kernels):
     image, labels = two_colours()
     probabilities, order = noisy_probabilities(labels, 3), [2, 0, 1]
     np.testing.assert_allclose(
-        crf_probabilities(image, probabilities[order], KERNELS), crf_probabilities(image, probabilities, KERNELS)[order], atol=1e-5
+        crf_probabilities(image, probabilities[order], kernels), crf_probabilities(image, probabilities, kernels)[order], atol=1e-5
     )
 
 
-def test_a_single_label_is_returned():
+def test_a_single_label_is_returned(kernels):
     image, labels = two_colours()
-    assert (crf_probabilities(image, np.full((1, *labels.shape), 0.3, np.float32), KERNELS) == 1).all()
-    assert not crf_labels(image, np.zeros_like(labels), 1, 0.7, KERNELS).any()
+    assert (crf_probabilities(image, np.full((1, *labels.shape), 0.3, np.float32), kernels) == 1).all()
+    assert not crf_labels(image, np.zeros_like(labels), 1, 0.7, kernels).any()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 1)])
-def test_the_smallest_photographs_work(size):
+def test_the_smallest_photographs_work(size, kernels):
     image = np.full((*size, 3), 100, np.uint8)
-    assert (crf_labels(image, np.ones(size, np.uint8), 2, 0.7, KERNELS) == 1).all()
+    assert (crf_labels(image, np.ones(size, np.uint8), 2, 0.7, kernels) == 1).all()
 
 
 def test_cams_become_class_ids_that_follow_the_colours():
@@ -143,22 +150,22 @@ def test_labels_have_their_confidence_and_the_others_share_the_rest():
     np.testing.assert_allclose(probabilities[:, 0, 1], [0.1, 0.1, 0.1, 0.7], rtol=1e-6)
 
 
-def test_irnet_labels_keep_what_both_thresholds_agree_on():
+def test_irnet_labels_keep_what_both_thresholds_agree_on(kernels):
     image, labels = two_colours()
     image[:, :5] = [120, 10, 10]
     maps = np.where(labels == 1, 0.8, 0.15)[None].astype(np.float32)
     maps[:, :, :5] = 0.01
-    found = irnet_labels(image, maps, [6], IrnetLabels(kernels=KERNELS))
+    found = irnet_labels(image, maps, [6], IrnetLabels(kernels=kernels))
     expected = np.where(labels == 1, 6, 255)
     expected[:, :5] = 0
     np.testing.assert_array_equal(found, expected)
 
 
-def test_irnet_labels_are_two_separate_passes_over_one_photograph():
+def test_irnet_labels_are_two_separate_passes_over_one_photograph(kernels):
     image, labels = two_colours(12, 15)
     rng = np.random.default_rng(1)
     maps = (rng.random((2, *labels.shape)) * np.stack([0.6 * labels, 0.1 * (1 - labels)])).astype(np.float32)
-    settings = IrnetLabels(kernels=KERNELS.model_copy(update={"gaussian_compat": 0.5, "bilateral_compat": 0.5}))
+    settings = IrnetLabels(kernels=kernels.model_copy(update={"gaussian_compat": 0.5, "bilateral_compat": 0.5}))
     passes = []
     for threshold in (0.30, 0.05):
         position = np.concatenate([np.full((1, *labels.shape), threshold), maps]).argmax(axis=0).astype(np.uint8)
@@ -170,30 +177,34 @@ def test_irnet_labels_are_two_separate_passes_over_one_photograph():
     np.testing.assert_array_equal(irnet_labels(image, maps, [4, 200], settings), expected)
 
 
-def test_an_image_without_labels_is_background():
+def test_an_image_without_labels_is_background(kernels):
     image, labels = two_colours()
     nothing = np.zeros((0, *labels.shape), np.float32)
     assert not irnet_labels(image, nothing, [], IrnetLabels()).any()
-    assert not cam_crf(image, nothing, [], 0.15, 1.0, KERNELS).any()
+    assert not cam_crf(image, nothing, [], 0.15, 1.0, kernels).any()
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0])
-def test_a_confidence_that_rules_labels_out_is_refused(confidence):
+def test_a_confidence_that_rules_labels_out_is_refused(confidence, kernels):
     image, labels = two_colours()
     with pytest.raises(VwlError, match="confidence"):
-        crf_labels(image, labels, 2, confidence, KERNELS)
+        crf_labels(image, labels, 2, confidence, kernels)
 
 
-def test_maps_of_another_size_and_images_of_another_kind_are_refused():
+def test_maps_of_another_size_and_images_of_another_kind_are_refused(kernels):
     image, labels = two_colours()
     with pytest.raises(ValueError, match="do not fit"):
-        crf_probabilities(image, noisy_probabilities(labels.T, 2), KERNELS)
+        crf_probabilities(image, noisy_probabilities(labels.T, 2), kernels)
     with pytest.raises(ValueError, match="uint8"):
-        crf_probabilities(image / 255, noisy_probabilities(labels, 2), KERNELS)
+        crf_probabilities(image / 255, noisy_probabilities(labels, 2), kernels)
 
 
-def test_without_pydensecrf_the_way_out_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+def test_without_pydensecrf_everything_works_by_our_own_form(monkeypatch):
     image, labels = two_colours()
-    with pytest.raises(VwlError, match="pip install pydensecrf2"):
-        crf_labels(image, labels, 2, 0.7, KERNELS)
+    noisy = noisy_probabilities(labels, 2).argmax(axis=0).astype(np.uint8)
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    for implementation in ("auto", "native"):
+        kernels = KERNELS.model_copy(update={"implementation": implementation})
+        np.testing.assert_array_equal(crf_labels(image, noisy, 2, 0.7, kernels), labels)
+    with pytest.raises(VwlError, match="implementation: native"):
+        crf_labels(image, noisy, 2, 0.7, KERNELS.model_copy(update={"implementation": "pydensecrf"}))

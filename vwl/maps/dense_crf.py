@@ -1,7 +1,8 @@
 """Dense CRF: masks follow the photograph's colours (Krähenbühl and Koltun 2011); refines CAMs, IRNet's labels and the segmentation.
 
 The paper uses it after the class activation maps (Table 1, +CRF), for IRNet's training labels and after DeepLabV2 (section 4.2).
-This is the one wrapper round pydensecrf: it copies what Ray hands out read-only and keeps the cases that package fails on.
+The inference is our own (`vwl.maps.mean_field`) or the package pydensecrf's, as `kernels.implementation` says. This is the one wrapper
+round that package: it copies what Ray hands out read-only and keeps the cases that package fails on.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import numpy as np
 
 from vwl.errors import VwlError
 from vwl.maps.cam import decide
+from vwl.maps.mean_field import MeanField
 from vwl.recipe import CrfKernels, IrnetLabels
 from vwl.store import IGNORE
 
@@ -24,14 +26,14 @@ def crf_probabilities(image: np.ndarray, probabilities: np.ndarray, kernels: Crf
     Args:
         image: (H, W, 3) uint8 photograph.
         probabilities: (L, H, W), at least one label; their negative logarithms are the unary energies.
-        kernels: pairwise terms (Potts) and number of iterations.
+        kernels: pairwise terms (Potts), number of iterations, and who computes them.
 
     Returns:
         (L, H, W) float32, summing to 1 over the labels.
 
     Raises:
         ValueError: image and probabilities do not fit each other.
-        VwlError: pydensecrf is not installed.
+        VwlError: pydensecrf is asked for and not installed, or a kernel is too narrow for our own form.
     """
     unary = -np.log(np.clip(probabilities, _LEAST_PROBABILITY, 1), dtype=np.float32)
     return _Field(image, len(unary), kernels).infer(unary)
@@ -52,7 +54,7 @@ def crf_labels(image: np.ndarray, labels: np.ndarray, num_labels: int, confidenc
 
     Raises:
         ValueError: image and labels do not fit each other.
-        VwlError: the confidence is out of range, or pydensecrf is not installed.
+        VwlError: the confidence is out of range, or as `crf_probabilities`.
     """
     return _relabel(_Field(image, num_labels, kernels), labels, confidence)
 
@@ -126,26 +128,37 @@ class _Field:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(f"a photograph is (H, W, 3) uint8, this is {image.shape} {image.dtype}")
         self.shape = (num_labels, image.shape[0], image.shape[1])
-        self.iterations = kernels.iterations
-        self.field: Any = None
+        self.form: MeanField | _Package | None = None
         if num_labels > 1:  # one label needs no inference, and pydensecrf divides by zero
-            self.field = _densecrf().DenseCRF2D(image.shape[1], image.shape[0], num_labels)
-            self.field.addPairwiseGaussian(sxy=kernels.gaussian_sxy, compat=kernels.gaussian_compat)
-            self.field.addPairwiseBilateral(
-                sxy=kernels.bilateral_sxy,
-                srgb=kernels.bilateral_srgb,
-                rgbim=np.array(image, order="C"),
-                compat=kernels.bilateral_compat,
-            )
+            packaged = kernels.implementation == "pydensecrf"
+            self.form = _Package(image, num_labels, kernels) if packaged else MeanField(image, kernels)
 
     def infer(self, unary: np.ndarray) -> np.ndarray:
         """Return probabilities (L, H, W) float32 for unary energies (L, H, W) float32."""
         if unary.shape != self.shape:
             raise ValueError(f"unary energies {unary.shape} do not fit labels and photograph {self.shape}")
-        if self.field is None:
+        if self.form is None:
             return np.ones(self.shape, np.float32)
-        self.field.setUnaryEnergy(np.array(unary.reshape(len(unary), -1), dtype=np.float32, order="C"))
-        return np.array(self.field.inference(self.iterations), dtype=np.float32).reshape(self.shape)
+        return self.form.infer(unary.reshape(len(unary), -1)).reshape(self.shape)
+
+
+class _Package:
+    """The same through pydensecrf; the interface is `MeanField`'s."""
+
+    def __init__(self, image: np.ndarray, num_labels: int, kernels: CrfKernels) -> None:
+        self.iterations = kernels.iterations
+        self.field = _densecrf().DenseCRF2D(image.shape[1], image.shape[0], num_labels)
+        self.field.addPairwiseGaussian(sxy=kernels.gaussian_sxy, compat=kernels.gaussian_compat)
+        self.field.addPairwiseBilateral(
+            sxy=kernels.bilateral_sxy,
+            srgb=kernels.bilateral_srgb,
+            rgbim=np.array(image, order="C"),
+            compat=kernels.bilateral_compat,
+        )
+
+    def infer(self, unary: np.ndarray) -> np.ndarray:
+        self.field.setUnaryEnergy(np.array(unary, dtype=np.float32, order="C"))
+        return np.array(self.field.inference(self.iterations), dtype=np.float32)
 
 
 def _relabel(field: _Field, labels: np.ndarray, confidence: float) -> np.ndarray:
@@ -161,7 +174,7 @@ def _densecrf() -> Any:
         from pydensecrf import densecrf
     except ImportError:
         raise VwlError(
-            "dense CRF needs the package pydensecrf2, which is built with a C++ compiler: pip install pydensecrf2 "
-            "(or go without it: segment.crf=false, and masks of the plain maps)"
+            "implementation: pydensecrf needs the package pydensecrf2, which is built with a C++ compiler: pip install pydensecrf2 "
+            "(or go without it: implementation: native)"
         ) from None
     return densecrf

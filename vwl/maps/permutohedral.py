@@ -1,0 +1,99 @@
+"""The permutohedral lattice: Gaussian filtering of a photograph's pixels by place and colour in linear time (Adams et al. 2010).
+
+Each pixel's features lie in a simplex of the lattice; its values are spread over the simplex's vertices (splat), the vertices are
+blurred along each axis, and the pixel takes up what its vertices hold then (slice). This is the costly part of the dense CRF; it
+depends on the photograph alone and is built once for all passes, labels and iterations.
+"""
+
+import numpy as np
+
+from vwl.errors import VwlError
+
+
+class Lattice:
+    """The filter of one photograph and one kernel.
+
+    Attributes:
+        num_vertices: M.
+        offsets: (N * (d + 1),) int32, the vertices round each of the N pixels.
+        weights: (N * (d + 1),) float32, each pixel's share in them.
+        neighbours: (d + 1, M + 1, 2) int32, the vertices beside each one along each axis; M where there is none.
+    """
+
+    def __init__(self, image: np.ndarray, spatial: float, colour: float) -> None:
+        """Build the lattice.
+
+        Args:
+            image: (H, W, 3) uint8 photograph; (H, W, 0): a filter of places only.
+            spatial: standard deviation in pixels.
+            colour: standard deviation in grey levels.
+
+        Raises:
+            VwlError: the kernel is so narrow that the vertices cannot be numbered.
+        """
+        from vwl.maps import lattice_kernels as compiled
+
+        size = image.shape[2] + 3
+        self.corners = (0,) * size
+        scales = _scales(size - 1)
+        lowest, strides = _numbering(image.shape, spatial, colour, scales)
+        self.offsets, self.weights, keys = compiled.simplices(
+            self.corners, np.ascontiguousarray(image), np.float32(spatial), np.float32(colour), scales, strides, lowest
+        )
+        self.num_vertices = len(keys)
+        self.neighbours = np.empty((size, len(keys) + 1, 2), np.int32)
+        order = keys.argsort()
+        for axis, found in enumerate(self.neighbours):
+            compiled.neighbours(keys[order], order, strides.sum() - size * strides[axis], found)
+        num = image.shape[0] * image.shape[1]
+        self.norms, degrees = np.ones(num, np.float32), np.zeros(num, np.float32)
+        self.add_filtered(self.norms, degrees, self.scratch(1), 1)
+        self.norms = (1 / np.sqrt(degrees + 1e-20)).astype(np.float32)
+
+    def scratch(self, lanes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return two arrays for `add_filtered`."""
+        length = (self.num_vertices + 1) * lanes
+        return np.zeros(length, np.float32), np.zeros(length, np.float32)
+
+    def add_filtered(
+        self, source: np.ndarray, target: np.ndarray, scratch: tuple[np.ndarray, np.ndarray], lanes: int, strength: float = 1
+    ) -> None:
+        """Add `strength` times the filtered `source` to `target`, both (N * lanes,) float32, a row of lanes a pixel.
+
+        `scratch` comes from the method of that name; the rows after the last vertex stay 0.
+        """
+        from vwl.maps import lattice_kernels as compiled
+
+        row, (values, other) = (0,) * lanes, scratch
+        compiled.splat(row, self.corners, values, source, self.offsets, self.weights, self.norms)
+        for found in self.neighbours:
+            compiled.blur(row, other, values, found[:-1])
+            values, other = other, values
+        # the blur's gain
+        alpha = np.float32(1 / (1 + 2.0 ** (1 - len(self.corners))))
+        compiled.slice_add(row, self.corners, target, values, self.offsets, self.weights, alpha, self.norms, np.float32(strength))
+
+
+def _scales(num_features: int) -> np.ndarray:
+    """Return the scale of each feature (d,) float32 at which the filter's standard deviation is 1."""
+    places = np.arange(1, num_features + 1)
+    return (1 / np.sqrt(places * (places + 1)) * np.float32(np.sqrt(2 / 3) * (num_features + 1)).astype(float)).astype(np.float32)
+
+
+def _numbering(shape: tuple[int, ...], spatial: float, colour: float, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least coordinates (d,) and the strides (d + 1,), both int64, that give each vertex and its neighbours a number."""
+    num_features = len(scales)
+    highest = np.array([shape[1] / spatial, shape[0] / spatial, *[255 / colour] * shape[2]]) * scales
+    above = np.append(highest[::-1].cumsum()[::-1], 0)  # coordinate j: the sum of the features after it, less j times its own
+    room = 3 * (num_features + 1)
+    lowest = np.floor(-np.arange(num_features) * np.append(0, highest)[:num_features]).astype(np.int64) - room
+    counts = [int(top) - int(low) + room + 1 for low, top in zip(lowest, np.ceil(above[:num_features]), strict=True)]
+    strides = [1]
+    for count in reversed(counts):
+        strides.insert(0, strides[0] * count)
+    if strides[0] >= 2**62:
+        raise VwlError(
+            f"a dense CRF kernel of {spatial} pixels and {colour} grey levels is too narrow for a photograph of {shape[1]} x {shape[0]}: "
+            "make its sxy or srgb larger, or take implementation: pydensecrf"
+        )
+    return lowest, np.array([*strides[1:], 0], np.int64)
