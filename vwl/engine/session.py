@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ _SETTINGS = {
 """Quiet logs and progress (ours is shown; Ray Data warns of its own actors), quick polls, workers that stay in the driver's folder and
 have its priority."""
 _OBJECT_STORE = 512 * 2**20
+_API_SERVER = "RAY_API_SERVER_ADDRESS"
 
 
 @contextmanager
@@ -42,23 +44,46 @@ def session(address: str | None, cpus: int | None = None, dashboard: bool = Fals
     if ray.is_initialized():
         yield
         return
+    with _dashboard_port(wanted=dashboard and not address) as port:
+        try:
+            with _quiet_stderr():
+                if address:
+                    check_driver_address(address)
+                _connect(address, cpus, port)
+        except VwlError:
+            raise
+        except Exception as error:  # Ray's own are of many kinds; a dashboard that does not come up is a plain one
+            where = f"cannot connect to the Ray cluster at {address}" if address else "a local Ray could not be started"
+            raise VwlError(f"{where} ({' '.join(str(error).split())[:300]})") from None  # a mismatch of versions has several lines
+        for name in ("ray.data", "ray.train"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _dashboard_port(wanted: bool) -> Iterator[int | None]:
+    """Choose a port and tell Ray's processes of it: left to find it, they fail when a second Ray runs on the machine."""
+    if not wanted:
+        yield None
+        return
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = int(found.getsockname()[1])
+    before = os.environ.get(_API_SERVER)
+    os.environ[_API_SERVER] = f"http://127.0.0.1:{port}"
     try:
-        with _quiet_stderr():
-            if address:
-                check_driver_address(address)
-            _connect(address, cpus, dashboard)
-    except (ConnectionError, RuntimeError) as error:
-        where = f"cannot connect to the Ray cluster at {address}" if address else "a local Ray could not be started"
-        raise VwlError(f"{where} ({' '.join(str(error).split())[:300]})") from None  # a mismatch of versions has several lines
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        yield
+        yield port
     finally:
-        ray.shutdown()
+        if before is None:
+            del os.environ[_API_SERVER]
+        else:
+            os.environ[_API_SERVER] = before
 
 
-def _connect(address: str | None, cpus: int | None, dashboard: bool) -> None:
+def _connect(address: str | None, cpus: int | None, dashboard_port: int | None) -> None:
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         return
@@ -66,8 +91,8 @@ def _connect(address: str | None, cpus: int | None, dashboard: bool) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     ray.init(
         num_cpus=cpus or os.cpu_count(),
-        include_dashboard=dashboard,
-        dashboard_port=0,
+        include_dashboard=dashboard_port is not None,
+        dashboard_port=dashboard_port,
         object_store_memory=_OBJECT_STORE,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -96,3 +121,8 @@ def cluster_cpus() -> int:
 def cluster_gpus() -> int:
     """Return the GPUs of the connected cluster."""
     return int(ray.cluster_resources().get("GPU", 0))
+
+
+def cluster_memory() -> float:
+    """Return the memory of the connected cluster that is for workers, bytes."""
+    return float(ray.cluster_resources().get("memory", 0))

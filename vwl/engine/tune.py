@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -257,7 +257,7 @@ class _Maps:
 
     def run_shards(self, spec: MapSpec, shards: list[Shard], images_done: int, report: map.Report) -> None:
         if self._here:
-            local.run_shards(spec, shards, images_done, report)
+            local.run_shards(spec, shards, images_done, report, most=1)
         else:
             map.run_shards(spec, shards, images_done, report, self._workers)
 
@@ -331,8 +331,3 @@ class _Suggested(_Trial):
     def setup(self, config: News, build: Callable[[News], Any], work: Callable[..., None], map: _Maps) -> None:
         """Begin."""
         self._start(build(config), work, map)
-
-
-def leaked_placement_groups() -> Iterable[str]:
-    """Return the placement groups that still hold resources; with no trial running there should be none."""
-    return [key for key, group in ray.util.placement_group_table().items() if group["state"] in {"CREATED", "PENDING", "RESCHEDULING"}]

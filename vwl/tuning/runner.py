@@ -1,5 +1,6 @@
 """Runs a search: refuses what cannot end before anything starts, hands the trials that are left to Ray, and keeps the record."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,6 +88,7 @@ def _opened(search: Search, root: Folder, places: Places, total: int, left: int,
         say(before)
         yield 0
         return
+    os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "300")  # its minute is short on a busy machine; read when Ray is imported
     from vwl.engine import tune  # Ray takes seconds to import
 
     with tune.tune_session(places.address):

@@ -1,8 +1,9 @@
 """One trial of a search: a recipe with its seed, worked on in a run folder of its own, so that resuming is the pipeline's.
 
-A trial is known by the hash of the recipe's sections that count for it, so that a setting which occurs in several tables (k = 256, gamma = 2 and tau = 1
-are one) is trained once. A stage that another trial has finished with the same fingerprint (trials that differ in a threshold, the
-CRF or the walk share their classifier) is copied from there. Knows no Ray: `vwl.engine.tune` calls `work` wherever it has a place.
+A trial is known by the hash of the recipe's sections that count for it, so that a setting which occurs in several tables (k = 256,
+gamma = 2 and tau = 1 are one) is trained once. A stage that another trial has finished with the same fingerprint (trials that differ
+in a threshold, the CRF or the walk share their classifier) is copied from there. Knows no Ray: `vwl.engine.tune` calls `work`
+wherever it has a place.
 """
 
 import json
