@@ -42,6 +42,7 @@ class NodeProcesses:
             "RAY_AUTH_MODE": "token" if token else "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",  # else a busy machine starves them
+            "RAY_raylet_start_wait_time_s": "300",
             "OMP_NUM_THREADS": "1",
         } | ({"RAY_AUTH_TOKEN": self.token} if self.token else {})
         self.nodes: list[subprocess.Popen] = []
@@ -79,7 +80,7 @@ class NodeProcesses:
         with path.open("w") as log:
             node = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         self.nodes.append(node)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while "Ray runtime started" not in path.read_text():
             if node.poll() is not None or time.monotonic() > deadline:
                 said = path.read_text()
