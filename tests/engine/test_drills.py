@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("VWL_DRILLS", "2"))
 CHECKPOINT_STEPS = 3
-STEPS = 6 * (KILLS + 1)
+STEPS = 6 * (KILLS + 2)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,7 @@ class Driver:
             line = self.lines.get(timeout=seconds)
             self.said.append(line)
             if line == "end":
+                self.lines.put(line)
                 return None
             if line.isdigit():
                 return int(line)
