@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import chebyshev
+from PIL import Image
 
 import vwl
+from tests.helpers import real_data
 from vwl.errors import VwlError
 from vwl.maps.affinity import path
 from vwl.maps.random_walk import chebyshev_coefficients, walk
@@ -55,6 +57,18 @@ def test_the_walk_equals_the_dense_matrix_power(shape, kind):
     single = walk(maps.astype(np.float32), edge.astype(np.float32))
     assert single.dtype == np.float32
     np.testing.assert_allclose(single, expected, atol=1e-4 * maps.max())
+
+
+@pytest.mark.parametrize("num_maps", [1, 20])
+def test_on_the_edges_of_a_photograph_the_walk_equals_the_dense_matrix_power(num_maps):
+    path = min((real_data("voc12mini") / "JPEGImages").glob("*.jpg"))
+    grey = np.asarray(Image.open(path).convert("L").resize((29, 21)), float)
+    edge = np.hypot(*np.gradient(grey))
+    edge /= edge.max()
+    maps = np.random.default_rng(0).random((num_maps, *edge.shape))
+    expected = walk_dense(maps, edge)
+    np.testing.assert_allclose(walk(maps, edge, tolerance=1e-10, dtype=np.float64), expected, atol=1e-6)
+    np.testing.assert_allclose(walk(maps.astype(np.float32), edge.astype(np.float32)), expected, atol=1e-4 * maps.max())
 
 
 @settings(max_examples=15, deadline=None)

@@ -60,23 +60,24 @@ def walk(
     shifts = np.array([layout.shift(dy, dx) for dy, dx in pair_offsets(radius)], np.int64)
     pairs = affinities(edge.astype(dtype), radius)
     pairs[pairs < _NOTHING ** (1 / exponent)] = 0
-    weights = layout.flat(pairs ** dtype(exponent))
+    pairs **= dtype(exponent)
+    weights = layout.flat(pairs, -len(pairs) % _UNROLLED)
+    del pairs  # as large as all the rest
     # In float64 whatever `dtype` is: a rounding error of the degrees would enter each of the steps with the same sign.
     degrees = np.ones(layout.length)
-    for weight, shift in zip(weights, shifts, strict=True):
+    for weight, shift in zip(weights, shifts, strict=False):
         degrees += weight
         degrees[shift:] += weight[:-shift]
     inverse_root = 1 / np.sqrt(degrees)
-    for weight, shift in zip(weights, shifts, strict=True):
+    for weight, shift in zip(weights, shifts, strict=False):
         weight[:-shift] *= inverse_root[:-shift] * inverse_root[shift:]
     # Far from the objects the maps would decay to the slow end of float32's range (see `_NOTHING`): they are lifted by a constant
     # far below any tolerance, which the walk keeps, since the columns of T sum to 1.
     start = maps * (1 - edge.astype(np.float64))
     start += 1e-10 * start.max(axis=(1, 2), keepdims=True, initial=0)
     state = layout.flat(start.astype(dtype)) / inverse_root.astype(dtype)
-    unused = -len(weights) % _UNROLLED
-    weights, shifts = np.pad(weights, ((0, unused), (0, 0))), np.pad(shifts, (0, unused))
     coefficients = chebyshev_coefficients(steps, tolerance).astype(dtype)
+    shifts = np.pad(shifts, (0, len(weights) - len(shifts)))
     _expansion()(weights, (1 / degrees).astype(dtype), shifts, state, coefficients, layout.margin)
     return layout.cells(state * inverse_root).astype(dtype)
 
@@ -109,10 +110,10 @@ class _Layout:
         """Distance in the flat array to the cell `dy` rows below and `dx` columns to the right."""
         return dy * self.pitch + dx
 
-    def flat(self, grids: np.ndarray) -> np.ndarray:
-        """(N, h, w) to (N, length)."""
-        filled = np.zeros((len(grids), self.length), grids.dtype)
-        self.cells(filled)[...] = grids
+    def flat(self, grids: np.ndarray, num_empty: int = 0) -> np.ndarray:
+        """(N, h, w) to (N + num_empty, length)."""
+        filled = np.zeros((len(grids) + num_empty, self.length), grids.dtype)
+        self.cells(filled)[: len(grids)] = grids
         return filled
 
     def cells(self, flat: np.ndarray) -> np.ndarray:

@@ -1,0 +1,73 @@
+"""Two ways to do one thing, timed in turn: a machine's load changes from minute to minute, and so only pairs can be compared."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Medians over the pairs.
+
+    Attributes:
+        first, second: seconds.
+        ratio: how many times faster the second is, pair by pair.
+        repeats: number of pairs.
+    """
+
+    first: float
+    second: float
+    ratio: float
+    repeats: int
+
+
+def paired(first: Callable[[], object], second: Callable[[], object], repeats: int, warm_up: bool = True) -> Paired:
+    """Time two functions in turn, the order turned round from pair to pair; before that each is called once, unless `warm_up` is off."""
+    if warm_up:
+        first(), second()
+    pairs = []
+    for number in range(repeats):
+        seconds = {work: seconds_of(work) for work in ((first, second), (second, first))[number % 2]}
+        pairs.append((seconds[first], seconds[second]))
+    one, other = zip(*pairs, strict=True)
+    return Paired(
+        statistics.median(one), statistics.median(other), statistics.median(a / b for a, b in zip(one, other, strict=True)), repeats
+    )
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return how long a function takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def machine() -> str:
+    """Describe the machine in a line, with its present load."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return f"{name or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+
+
+def photographs(num: int, height: int = 375, width: int = 500) -> list[np.ndarray]:
+    """Return photographs of a size, (H, W, 3) uint8: of VOC if the data are beside the project or in VWL_DATA, else drawn scenes."""
+    base = Path(os.environ.get("VWL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    found: list[np.ndarray] = []
+    for path in sorted((base / "voc12mini" / "JPEGImages").glob("*.jpg")):
+        with Image.open(path) as image:
+            if image.size == (width, height):
+                found.append(np.array(image.convert("RGB")))
+        if len(found) == num:
+            return found
+    from vwl.data.animals import draw_scene
+
+    rng = np.random.default_rng(0)
+    return found + [draw_scene(rng, height, width, 4)[0] for _ in range(num - len(found))]

@@ -1,0 +1,114 @@
+"""Random walk: the stencil's Chebyshev series against the dense matrix that the public code squares eight times, one thread each.
+
+The dense form is timed at 32 x 32 and 64 x 64 cells; at 94 x 125 (a VOC photograph at stride 4) its time is extrapolated from
+64 x 64 by its exact number of operations, 8 squarings of 2 n^3 and the maps' product of 2 n^2 each, and its memory by n^2. Parity in the same run: within 1e-6 of the dense form in float64, within 1e-4 of the maps' maximum in float32; else it
+leaves with an error.
+"""
+
+import argparse
+import sys
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from _paired import machine, paired, seconds_of
+from rich.console import Console
+from rich.table import Table
+
+from vwl.maps.affinity import affinities, pair_offsets
+from vwl.maps.random_walk import walk
+
+NUM_MAPS, RADIUS, EXPONENT, SQUARINGS = 3, 5, 10, 8
+SMALL, MEDIUM, PHOTOGRAPH = (32, 32), (64, 64), (94, 125)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=9, help="of the walk; the dense form at 64 x 64 is timed once")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    right = all(parity(shape, dtype, bound) for shape, dtype, bound in ((SMALL, np.float64, 1e-6), ((23, 30), np.float32, 1e-4)))
+    table = Table("cells", "dense", "ours", "times faster", "dense, MiB", "ours, MiB", "times less", title=machine())
+    maps, edge = drawn(SMALL, np.float32)
+    pair = paired(lambda: dense(maps, edge), lambda: walk(maps, edge), options.repeats)
+    table.add_row("32 x 32", *cells(pair.first, pair.second, peak(lambda: dense(maps, edge)), walk_peak(SMALL)))
+    slow, held = seconds_of(lambda: dense(*drawn(MEDIUM, np.float32))), peak(lambda: dense(*drawn(MEDIUM, np.float32), squarings=1))
+    table.add_row("64 x 64", *cells(slow, walk_seconds(MEDIUM, options.repeats), held, walk_peak(MEDIUM)))
+    slow *= operations(PHOTOGRAPH) / operations(MEDIUM)
+    held *= (np.prod(PHOTOGRAPH) / np.prod(MEDIUM)) ** 2
+    table.add_row("94 x 125, dense by count", *cells(slow, walk_seconds(PHOTOGRAPH, options.repeats), held, walk_peak(PHOTOGRAPH)))
+    Console(width=110).print(table)
+    sys.exit(not right)
+
+
+def dense(maps: np.ndarray, edge: np.ndarray, squarings: int = SQUARINGS) -> np.ndarray:
+    """Walk 2^squarings steps as the public code does: affinities of all pairs, their power, its columns normalised, and squares."""
+    num = edge.size
+    pairs, place = affinities(edge, RADIUS), np.arange(num).reshape(edge.shape)
+    matrix = np.eye(num, dtype=edge.dtype)
+    for values, (dy, dx) in zip(pairs, pair_offsets(RADIUS), strict=True):
+        height, width = edge.shape
+        here = place[: max(height - dy, 0), max(0, -dx) : width - max(0, dx)]
+        there = here + dy * width + dx
+        matrix[here, there] = matrix[there, here] = values[: max(height - dy, 0), max(0, -dx) : width - max(0, dx)]
+    powers = matrix**EXPONENT
+    transition = powers / powers.sum(axis=0)  # there, too, the first two matrices live on in the callers
+    for _ in range(squarings):
+        square = np.empty_like(transition)
+        torch.mm(torch.from_numpy(transition), torch.from_numpy(transition), out=torch.from_numpy(square))
+        transition = square
+    return ((maps * (1 - edge)).reshape(len(maps), num) @ transition).reshape(maps.shape)
+
+
+def operations(shape: tuple[int, int]) -> int:
+    """Return the additions and multiplications of the dense form's matrix products."""
+    num = shape[0] * shape[1]
+    return SQUARINGS * 2 * num**3 + NUM_MAPS * 2 * num**2
+
+
+def parity(shape: tuple[int, int], dtype: type, bound: float) -> bool:
+    """Compare the walk in `dtype` with the dense form in float64 and print how far they are apart."""
+    maps, edge = drawn(shape, np.float64)
+    found = walk(maps.astype(dtype), edge.astype(dtype), tolerance=1e-10 if dtype is np.float64 else 1e-5, dtype=dtype)
+    apart = float(np.abs(found - dense(maps, edge)).max() / maps.max())
+    print(f"parity at {shape[0]} x {shape[1]}: {np.dtype(dtype).name} within {apart:.1e} of the dense form in float64")
+    return apart <= bound
+
+
+def drawn(shape: tuple[int, int], dtype: type) -> tuple[np.ndarray, np.ndarray]:
+    """Draw maps and a boundary map with ridges and noise."""
+    rng = np.random.default_rng(0)
+    ridges = np.abs(np.sin(np.linspace(0, 9, shape[0]))[:, None] * np.cos(np.linspace(0, 7, shape[1]))) ** 8
+    return rng.random((NUM_MAPS, *shape)).astype(dtype), (0.9 * ridges + 0.1 * rng.random(shape)).astype(dtype)
+
+
+def walk_seconds(shape: tuple[int, int], repeats: int) -> float:
+    maps, edge = drawn(shape, np.float32)
+    walk(maps, edge)
+    return float(np.median([seconds_of(lambda: walk(maps, edge)) for _ in range(repeats)]))
+
+
+def peak(work: Callable[[], object]) -> float:
+    """Return the most MiB of NumPy arrays that a function holds at once."""
+    tracemalloc.start()
+    work()
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found / 2**20
+
+
+def walk_peak(shape: tuple[int, int]) -> float:
+    """Return the same of the walk; two copies of the maps that numba makes are not seen and added."""
+    maps, edge = drawn(shape, np.float32)
+    return peak(lambda: walk(maps, edge)) + 2 * maps.nbytes / 2**20
+
+
+def cells(slow: float, quick: float, much: float, little: float) -> tuple[str, ...]:
+    return (
+        f"{slow:,.2f} s", f"{quick * 1e3:.1f} ms", f"{slow / quick:,.0f}", f"{much:,.0f}", f"{little:.1f}", f"{much / little:,.0f}"
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
