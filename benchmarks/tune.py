@@ -1,0 +1,83 @@
+"""Searches: two trials at a time against one after the other, and what Ray takes of a trial.
+
+The same search of short trainings on generated scenes (EfficientNet-Lite0, memory bank, one CPU a trial), once with each number of
+trials at a time, in fresh folders. Parity: every trial has the same scores in both. Process starts are most of a short trial's
+time, so a machine that is busy otherwise tells nothing; the load is printed beside the times.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vwl.data.index import Index, write_index
+from vwl.data.scenes import prepare_scenes
+from vwl.engine import tune
+from vwl.recipe import load_recipe
+from vwl.store import Folder
+from vwl.training.distributed import Layout
+from vwl.tuning.results import Row, trial_rows
+from vwl.tuning.runner import Places, run_search
+from vwl.tuning.search import Search
+from vwl.tuning.space import space_from
+
+KEYS = ["classifier.crop=160", "classifier.resize=[160,224]", "classifier.batch_size=8", "cam.long_side=224", "cam.scales=[1.0]"]
+
+
+class Silent:
+    """A view of nothing."""
+
+    def trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
+        """Show nothing."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=30)
+    options = parser.parse_args()
+    values = [16 * (number + 1) for number in range(options.trials)]
+    space = space_from({"name": "words", "title": "Words", "parameter": "classifier.num_words", "values": values}, "benchmark")
+    recipe = load_recipe("demo", [*KEYS, "classifier.epochs=1"])
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        index, _ = prepare_scenes(folder / "scenes", num_train=options.steps * recipe.classifier.batch_size, num_val=16)
+        write_index(index, folder / "index.parquet")
+        search = Search.plan(space, recipe, index, str(folder / "index.parquet"), num_seeds=1)
+        found = {number: measured(search, index, folder, number) for number in (1, 2)}
+    show(options.trials, found)
+    scores = [[(row["trial"], row["train_miou"], row["val_miou"]) for row in rows] for _, rows, _ in found.values()]
+    print(f"parity: the scores of all trials are {'equal' if scores[0] == scores[1] else 'NOT equal'}")
+    sys.exit(scores[0] != scores[1])
+
+
+def measured(search: Search, index: Index, folder: Path, concurrent: int) -> tuple[float, list[Row], float]:
+    """Do the search; return seconds, the trials' rows and the machine's load meanwhile."""
+    root = Folder(folder / f"at-a-time-{concurrent}")
+    with tune.tune_session(None, cpus=2):
+        began = time.monotonic()
+        run_search(search, root, Places(Layout(), concurrent), Silent(), lambda line: None, lambda: None)
+        seconds = time.monotonic() - began
+    return seconds, trial_rows(root, [search]), os.getloadavg()[1]
+
+
+def show(trials: int, found: dict[int, tuple[float, list[Row], float]]) -> None:
+    """Print the times."""
+    table = Table(title=f"{trials} trials on 2 CPUs, {os.cpu_count()} in the machine")
+    for column in ("trials at a time", "seconds", "share", "seconds a trial", "of it training", "of it maps", "load (5 min)"):
+        table.add_column(column, justify="right")
+    for number, (seconds, rows, load) in found.items():
+        stages = [dict(row["stage_seconds"]) for row in rows]
+        means = [sum(stage[name] for stage in stages) / len(rows) for name in ("classifier", "cam")]
+        each = [f"{value:.1f}" for value in (sum(row["seconds"] for row in rows) / len(rows), *means)]
+        table.add_row(str(number), f"{seconds:.0f}", f"{seconds / found[1][0]:.2f}", *each, f"{load:.1f}")
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

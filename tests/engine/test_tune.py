@@ -1,0 +1,82 @@
+"""A search through Ray Tune: the scores of this process, nothing left behind, and one line where it could never end."""
+
+import pytest
+from ray.util.state import list_placement_groups
+
+from tests.tuning.searches import do, space, tiny_index, tiny_recipe
+from vwl.data.index import read_index
+from vwl.engine import tune
+from vwl.errors import VwlError
+from vwl.store import Folder
+from vwl.training.distributed import Layout
+from vwl.tuning.results import trial_rows
+from vwl.tuning.runner import Places, run_search
+from vwl.tuning.search import Search
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+
+class Shown:
+    """A view that remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, list[str]] = {}
+
+    def trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
+        self.states.setdefault(name, []).append(state)
+
+
+def placement_groups() -> list[str]:
+    """Those that hold resources, as Ray's State API tells."""
+    return [group.placement_group_id for group in list_placement_groups() if group.state != "REMOVED"]
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory) -> Search:
+    index_path = tiny_index(tmp_path_factory.mktemp("tune"))
+    return Search.plan(space(values=[4, 8]), tiny_recipe(), read_index(index_path), index_path, num_seeds=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    with tune.tune_session(None, cpus=2):
+        yield
+
+
+def run(search: Search, root: Folder, layout: Layout = Layout(), **more: int) -> Shown:  # noqa: B008
+    view = Shown()
+    run_search(search, root, Places(layout, **more), view, lambda line: None, lambda: None)
+    return view
+
+
+def test_two_trials_at_a_time_give_the_scores_of_this_process_and_leave_nothing_behind(search, tmp_path):
+    here, there = Folder(tmp_path / "here"), Folder(tmp_path / "there")
+    do(search, here)
+    view = run(search, there)
+    scores = ("state", "train_miou", "val_miou", "val_threshold", "val_best_miou_with_ground_truth")
+    ours, theirs = ([[row[name] for name in scores] for row in trial_rows(root, [search])] for root in (there, here))
+    assert ours == theirs
+    assert all(states[0] == "waiting" and states[-1] == "done" and "classifier" in states for states in view.states.values())
+    assert placement_groups() == []
+    assert {name: states[-1:] for name, states in run(search, there).states.items()} == {name: ["done"] for name in view.states}
+
+
+@pytest.mark.parametrize(
+    ("layout", "more", "told"),
+    [
+        (
+            Layout(workers=2, cpus_per_worker=2),
+            {},
+            r"a trial needs 2 workers of 2 CPUs each and .* places for 1 .*nodes: 2 CPUs",
+        ),
+        (Layout(gpus_per_worker=1), {}, "1 worker of 1 CPU and 1 GPU each"),
+        (Layout(), {"concurrent": 3}, "3 trials at a time are asked for and 2 fit"),
+        (Layout(workers=2), {"concurrent": 2}, "2 trials at a time are asked for and 1 fit"),
+        (Layout(workers=3), {}, "cannot be shared by 3 workers"),
+    ],
+)
+def test_what_could_never_run_is_refused_in_a_line_and_nothing_is_begun(search, tmp_path, layout, more, told):
+    with pytest.raises(VwlError, match=told) as caught:
+        run(search, Folder(tmp_path), layout, **more)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
