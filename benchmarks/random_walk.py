@@ -1,8 +1,9 @@
 """Random walk: the stencil's Chebyshev series against the dense matrix that the public code squares eight times, one thread each.
 
 The dense form is timed at 32 x 32 and 64 x 64 cells; at 94 x 125 (a VOC photograph at stride 4) its time is extrapolated from
-64 x 64 by its exact number of operations, 8 squarings of 2 n^3 and the maps' product of 2 n^2 each, and its memory by n^2. Parity in the same run: within 1e-6 of the dense form in float64, within 1e-4 of the maps' maximum in float32; else it
-leaves with an error.
+64 x 64 by its exact number of operations, 8 squarings of 2 n^3 and the maps' product of 2 n^2 each, and its memory by n^2.
+Parity in the same run: within 1e-6 of the dense form in float64, within 1e-4 of the maps' maximum in float32; else it leaves
+with an error.
 """
 
 import argparse
