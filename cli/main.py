@@ -32,9 +32,13 @@ COMMANDS = {
     "tune": Place("cli.tune", "app", "Compare recipes over seeds: the paper's tables and your own, on Ray Tune."),
     "evaluate": Place("cli.evaluate", "evaluate", "Score the stages of a run against ground truth."),
     "predict": Place("cli.predict", "predict", "Segment photographs with a run's model, on the CPU."),
+    "export": Place("cli.export", "export", "Pack masks for the PASCAL VOC server."),
     "status": Place("cli.status", "status", "Show how far a run is."),
     "submit": Place("cli.submit", "submit", "Run any command on a Ray cluster, as a job."),
     "jobs": Place("cli.jobs", "app", "List, show, follow, stop and resume submitted commands."),
+    "plan": Place("cli.plan", "plan", "Show what a run will take: hours and disk of each stage, and whether it fits."),
+    "deploy": Place("cli.deploy", "app", "Write what starts a cluster: KubeRay manifests, ray up files, a Slurm script."),
+    "doctor": Place("cli.doctor", "doctor", "Look whether this machine and a cluster can do the work."),
 }
 
 

@@ -1,0 +1,54 @@
+"""`vwl doctor`: whether this machine, and a cluster, can do the work."""
+
+from typing import Annotated
+
+import typer
+
+from cli.options import Json
+
+MARKS = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
+
+
+def doctor(
+    address: Annotated[
+        str | None,
+        typer.Option(help="A cluster to look at: HEAD:6379 or auto (default: RAY_ADDRESS), or http://HEAD:8265."),
+    ] = None,
+    storage: Annotated[str | None, typer.Option(help="Folder or URI where runs are to lie; tried from every node.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Wait until the cluster has so many nodes, up to five minutes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look at interpreter, packages, CRF, disk, memory, and at a cluster's nodes, clocks, storage and network; errors end in exit code 1.
+
+    \b
+    Examples:
+      vwl doctor
+      vwl doctor --address auto --storage /shared/runs --json
+    """
+    import os
+    from dataclasses import asdict
+
+    from cli.console import print_json, say
+    from vwl.doctor import Finding, local_findings
+
+    found: list[Finding] = []
+
+    def show(finding: Finding) -> None:
+        found.append(finding)
+        if not as_json:
+            way_out = f" -> {finding.way_out}" if finding.way_out else ""
+            typer.echo(f"{MARKS[finding.grade]:8} {finding.check}: {finding.found}{way_out}")
+
+    for finding in local_findings(storage):
+        show(finding)
+    if address or os.environ.get("RAY_ADDRESS"):
+        from vwl.engine.doctor import cluster_findings
+
+        for finding in cluster_findings(address, storage, nodes):
+            show(finding)
+    if as_json:
+        print_json([asdict(finding) for finding in found])
+    errors, warnings = (sum(finding.grade == grade for finding in found) for grade in ("error", "warning"))
+    say(f"{len(found)} checks: {errors} errors, {warnings} warnings")
+    if errors:
+        raise typer.Exit(1)
