@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training.worker import run_layouts
-from tests.trainings import BATCH, KINDS, make_data, metrics, weights
+from tests.trainings import BATCH, KINDS, make_data, metrics, tiny_spec, train_to_end, weights
 from vwl.errors import VwlError
 from vwl.training.distributed import Layout, PendingSum, all_reduce
 
@@ -30,6 +30,7 @@ def trained(tmp_path_factory) -> Path:
     ]
     try:
         run_layouts(index_path, folder, 1, (BATCH, 1), STEPS)
+        train_to_end(tiny_spec("classifier-M", index_path, folder / "whole", STEPS), log_every=4)
         for worker in workers:
             _, errors = worker.communicate(timeout=500)
             assert worker.returncode == 0, errors
@@ -74,6 +75,13 @@ def test_a_bank_that_is_not_summed_over_workers_is_found_out(trained):
     assert not torch.allclose(weights(alone)["codebook.words"], weights(together)["codebook.words"], rtol=1e-3)
     with pytest.raises(AssertionError):
         assert_same_training(alone, together)
+
+
+def test_what_was_counted_before_an_interruption_is_counted_once(trained):
+    lines, expected = metrics(trained / "resumed"), metrics(trained / "whole")
+    assert [line["step"] for line in lines if "loss" in line] == [4, STEPS]
+    for line, wanted in zip(lines, expected, strict=True):
+        assert line == pytest.approx(wanted, rel=1e-9)
 
 
 def test_outside_a_process_group_a_sum_is_the_value_itself():

@@ -14,6 +14,7 @@ from tests.trainings import KINDS, tiny_spec, train_to_end
 from vwl.training import checkpoint
 from vwl.training import classifier as classifier_training
 from vwl.training.distributed import Layout, rank
+from vwl.training.loop import Control
 
 
 class LocalSum:
@@ -35,8 +36,14 @@ def run_layouts(index_path: Path, folder: Path, world_size: int, micro_batches: 
             checkpoint.save(spec.folder, f"rank-{rank()}.pt", task.model.state_dict())
 
 
+def stop_before(step: int) -> Control:
+    """Ask for a stop when `step` steps are done."""
+    asked = iter(range(10**6))
+    return Control(stop_requested=lambda: next(asked) == step)
+
+
 def main() -> None:
-    """Join the group, train in two layouts, and once more with a bank that is not summed over the workers."""
+    """Join the group, train in two layouts, once more with a bank that is not summed over the workers, and once in two pieces."""
     torch.set_num_threads(1)
     index_path, folder = Path(sys.argv[1]), Path(sys.argv[2])
     number, world_size, num_steps = (int(word) for word in sys.argv[3:])
@@ -45,6 +52,9 @@ def main() -> None:
     spec = tiny_spec("classifier-M", index_path, folder / "bank-not-summed", num_steps)
     with mock.patch.object(classifier_training, "PendingSum", LocalSum):
         train_to_end(spec, Layout(workers=world_size, micro_batch=2, precision="float64"))
+    spec = tiny_spec("classifier-M", index_path, folder / "resumed", num_steps)
+    train_to_end(spec, Layout(workers=world_size, micro_batch=2, precision="float64"), stop_before(3), log_every=4)
+    train_to_end(spec, Layout(workers=world_size, micro_batch=2, precision="float64"), log_every=4)
     distributed.destroy_process_group()
 
 

@@ -100,11 +100,11 @@ class _Trainer:
         self.groups = task.parameter_groups()
         self.optimiser = torch.optim.SGD(self.groups, momentum=task.optimiser.momentum)
         self.initial_rates = [group["lr"] for group in self.groups]
-        self._resume()
         self.forward: nn.Module = task.model
         if world_size() > 1:
             # Every worker builds and updates the same buffers; a broadcast would hide one that does not.
             self.forward = DistributedDataParallel(task.model, forward_sync_buffers=False)
+        self._resume()  # after that: the wrapper copies worker 0's buffers, also tallies, which are every worker's own
         if layout.compile:
             self.forward.compile()
         self.board = TensorBoard(folder, self.step)
