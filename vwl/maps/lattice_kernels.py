@@ -323,8 +323,8 @@ def neighbours(keys: np.ndarray, order: np.ndarray, delta: np.int64, found: np.n
 
 @_compiled
 def _exponentials(powers: np.ndarray) -> None:
-    """Replace up to 64 numbers of at most 0 by their exponentials (Cephes' series); by 0 below -60, far from float32's slow end."""
-    exponents = np.empty(_BLOCK * 4, np.int32)
+    """Replace numbers of at most 0 by their exponentials (Cephes' series); by 0 below -60, far from float32's slow end."""
+    exponents = np.empty(len(powers), np.int32)
     scales = exponents.view(np.float32)
     for i in range(len(powers)):
         power = max(powers[i], np.float32(-60))

@@ -35,8 +35,8 @@ class Lattice:
 
         size = image.shape[2] + 3
         self.corners = (0,) * size
-        scales = _scales(size - 1)
-        lowest, strides = _numbering(image.shape, spatial, colour, scales)
+        scales = feature_scales(size - 1)
+        lowest, strides, _ = vertex_numbers(image.shape, spatial, colour)
         self.offsets, self.weights, keys = compiled.simplices(
             self.corners, np.ascontiguousarray(image), np.float32(spatial), np.float32(colour), scales, strides, lowest
         )
@@ -74,14 +74,27 @@ class Lattice:
         compiled.slice_add(row, self.corners, target, values, self.offsets, self.weights, alpha, self.norms, np.float32(strength))
 
 
-def _scales(num_features: int) -> np.ndarray:
+def feature_scales(num_features: int) -> np.ndarray:
     """Return the scale of each feature (d,) float32 at which the filter's standard deviation is 1."""
     places = np.arange(1, num_features + 1)
     return (1 / np.sqrt(places * (places + 1)) * np.float32(np.sqrt(2 / 3) * (num_features + 1)).astype(float)).astype(np.float32)
 
 
-def _numbering(shape: tuple[int, ...], spatial: float, colour: float, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least coordinates (d,) and the strides (d + 1,), both int64, that give each vertex and its neighbours a number."""
+def vertex_numbers(shape: tuple[int, ...], spatial: float, colour: float) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return how vertices are numbered: the sum over the first d coordinates of (coordinate - least) * stride.
+
+    Args:
+        shape: (H, W, d - 2) of the photograph.
+        spatial: standard deviation in pixels.
+        colour: standard deviation in grey levels.
+
+    Returns:
+        the least coordinates (d,) int64; the strides (d + 1,) int64, 0 for the last; above all numbers, those of neighbours included.
+
+    Raises:
+        VwlError: there are 2^62 numbers or more.
+    """
+    scales = feature_scales(shape[2] + 2)
     num_features = len(scales)
     highest = np.array([shape[1] / spatial, shape[0] / spatial, *[255 / colour] * shape[2]]) * scales
     above = np.append(highest[::-1].cumsum()[::-1], 0)  # coordinate j: the sum of the features after it, less j times its own
@@ -96,4 +109,4 @@ def _numbering(shape: tuple[int, ...], spatial: float, colour: float, scales: np
             f"a dense CRF kernel of {spatial} pixels and {colour} grey levels is too narrow for a photograph of {shape[1]} x {shape[0]}: "
             "make its sxy or srgb larger, or take implementation: pydensecrf"
         )
-    return lowest, np.array([*strides[1:], 0], np.int64)
+    return lowest, np.array([*strides[1:], 0], np.int64), strides[0]
