@@ -58,23 +58,24 @@ class Driver:
             text=True,
             start_new_session=True,
         )
-        self.lines: queue.Queue[str] = queue.Queue()
+        self.lines: queue.Queue[tuple[float, str]] = queue.Queue()
+        self.heard = time.monotonic()
         self.said: list[str] = []
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.lines.put(line.strip())
-        self.lines.put("end")
+            self.lines.put((time.monotonic(), line.strip()))
+        self.lines.put((time.monotonic(), "end"))
 
     def next_step(self, seconds: float = 300) -> int | None:
-        """Return the next step that is done, or none at the end."""
+        """Return the next step that is done, or none at the end; `heard` is when it was told."""
         while True:
-            line = self.lines.get(timeout=seconds)
+            self.heard, line = self.lines.get(timeout=seconds)
             self.said.append(line)
             if line == "end":
-                self.lines.put(line)
+                self.lines.put((self.heard, line))
                 return None
             if line.isdigit():
                 return int(line)
@@ -97,20 +98,19 @@ def drill(driver: Driver, strike: Callable[[], None], name: str) -> None:
     rng = random.Random(0)
     targets = [6 * number + rng.randint(1, 6) for number in range(1, KILLS + 1)]
     repeated, seconds = [], []
-    last, heard, struck = 0, time.monotonic(), None
+    last, told, struck = 0, time.monotonic(), None
     while (step := driver.next_step()) is not None:
-        pause, heard = time.monotonic() - heard, time.monotonic()
         # steps that were on their way still come; then there is a pause of seconds, and no step is left out
-        if struck is not None and (step <= last or pause > 4):
+        if struck is not None and (step <= last or driver.heard - max(told, struck) > 3):
             repeated.append(last - step + 1)
-            seconds.append(time.monotonic() - struck)
+            seconds.append(driver.heard - struck)
             struck = None
         assert step <= last + 1, driver.said[-40:]
-        last = step
+        last, told = step, driver.heard
         if struck is None and targets and step >= targets[0]:
             targets.pop(0)
-            strike()
             struck = time.monotonic()
+            strike()
     assert driver.process.wait() == 0, driver.said[-40:]
     assert not targets
     if repeated:
