@@ -79,7 +79,7 @@ def test_a_key_tells_what_it_takes(key, kind):
 
 def test_keys_of_one_section_are_shown_alone():
     keys = [row["key"] for row in json.loads(run("recipe keys crf.kernels --json"))]
-    assert keys[0] == "crf.kernels.iterations"
+    assert "crf.kernels.iterations" in keys
     assert all(key.startswith("crf.kernels.") for key in keys)
     assert run("recipe keys crf.kernel", code=1) == "error: a recipe has no section 'crf.kernel'; did you mean 'crf.kernels'?\n"
 
