@@ -48,18 +48,20 @@ class MeanField:
 
         num_labels, num_pixels = unary.shape
         lanes = 2 if num_labels <= 2 else 4
-        chunks = -(-num_labels // lanes)
-        padded = np.full((chunks * lanes, num_pixels), _NO_LABEL, np.float32)
-        np.negative(unary, out=padded[:num_labels])
-        start = np.ascontiguousarray(padded.reshape(chunks, lanes, -1).transpose(0, 2, 1))
-        del padded
+        start = np.full((-(-num_labels // lanes), num_pixels, lanes), _NO_LABEL, np.float32)
+        for label, own in enumerate(unary):
+            np.negative(own, out=start[label // lanes, :, label % lanes])
         q, energies = np.empty_like(start), np.empty_like(start)
         compiled.softmax((0,) * lanes, q, start)
-        scratch = [lattice.scratch(lanes) for lattice, _ in self.terms]
+        largest = max((lattice for lattice, _ in self.terms), key=lambda lattice: lattice.num_vertices, default=None)
+        scratch = largest.scratch(lanes) if largest else np.empty(0)
         for _ in range(self.iterations):
             energies[...] = start
-            for c in range(chunks):
-                for (lattice, compat), arrays in zip(self.terms, scratch, strict=True):
-                    lattice.add_filtered(q[c].reshape(-1), energies[c].reshape(-1), arrays, lanes, compat)
+            for source, target in zip(q, energies, strict=True):
+                for lattice, compat in self.terms:
+                    lattice.add_filtered(source.reshape(-1), target.reshape(-1), scratch, lanes, compat)
             compiled.softmax((0,) * lanes, q, energies)
-        return np.ascontiguousarray(q.transpose(0, 2, 1)).reshape(chunks * lanes, -1)[:num_labels]
+        found = np.empty_like(unary)
+        for label, own in enumerate(found):
+            own[...] = q[label // lanes, :, label % lanes]
+        return found

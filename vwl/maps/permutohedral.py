@@ -43,29 +43,29 @@ class Lattice:
         self.num_vertices = len(keys)
         self.neighbours = np.empty((size, len(keys) + 1, 2), np.int32)
         order = keys.argsort()
+        keys = keys[order]
         for axis, found in enumerate(self.neighbours):
-            compiled.neighbours(keys[order], order, strides.sum() - size * strides[axis], found)
+            compiled.neighbours(keys, order, strides.sum() - size * strides[axis], found)
+        del keys, order  # as long as the photograph
         num = image.shape[0] * image.shape[1]
         self.norms, degrees = np.ones(num, np.float32), np.zeros(num, np.float32)
         self.add_filtered(self.norms, degrees, self.scratch(1), 1)
         self.norms = (1 / np.sqrt(degrees + 1e-20)).astype(np.float32)
 
-    def scratch(self, lanes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return two arrays for `add_filtered`."""
-        length = (self.num_vertices + 1) * lanes
-        return np.zeros(length, np.float32), np.zeros(length, np.float32)
+    def scratch(self, lanes: int) -> np.ndarray:
+        """Return an array for `add_filtered`; it serves lattices of fewer vertices as well."""
+        return np.empty((2, (self.num_vertices + 1) * lanes), np.float32)
 
-    def add_filtered(
-        self, source: np.ndarray, target: np.ndarray, scratch: tuple[np.ndarray, np.ndarray], lanes: int, strength: float = 1
-    ) -> None:
+    def add_filtered(self, source: np.ndarray, target: np.ndarray, scratch: np.ndarray, lanes: int, strength: float = 1) -> None:
         """Add `strength` times the filtered `source` to `target`, both (N * lanes,) float32, a row of lanes a pixel.
 
-        `scratch` comes from the method of that name; the rows after the last vertex stay 0.
+        `scratch` comes from the method of that name, for as many lanes.
         """
         from vwl.maps import lattice_kernels as compiled
 
-        row, (values, other) = (0,) * lanes, scratch
+        row, (values, other) = (0,) * lanes, scratch[:, : (self.num_vertices + 1) * lanes]
         compiled.splat(row, self.corners, values, source, self.offsets, self.weights, self.norms)
+        other[-lanes:] = 0  # the neighbour that is not there
         for found in self.neighbours:
             compiled.blur(row, other, values, found[:-1])
             values, other = other, values
