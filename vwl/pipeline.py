@@ -109,7 +109,7 @@ def run_stages(
             else:
                 manifest |= _map(run, name, engine, report, strict)
         finally:
-            manifest["seconds"] = round(manifest["seconds"] + time.monotonic() - began, 1)
+            manifest["seconds"] = round(manifest["seconds"] + time.monotonic() - began, 3)
             run.write_manifest(name, manifest)
         manifest |= {"state": "done", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         if name in SCORED:

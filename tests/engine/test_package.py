@@ -73,7 +73,8 @@ def test_the_code_in_a_package_is_vwl_also_where_another_vwl_is_installed(tmp_pa
     zipfile.ZipFile(io.BytesIO(make_package(project_root(), {}).data)).extractall(tmp_path)
     code = "import vwl, cli.main; from importlib import metadata; print(vwl.__file__, metadata.distribution('vwl').locate_file('vwl'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(tmp_path / "vwl/__init__.py"), str(tmp_path / "vwl")]
+    imported, distributed = (tmp_path / word for word in done.stdout.split())  # absolute, or relative to where it ran
+    assert (imported, distributed) == (tmp_path / "vwl/__init__.py", tmp_path / "vwl")
 
 
 def test_the_pinned_packages_are_what_commands_need_without_ray_and_developers_tools():
