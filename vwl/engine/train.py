@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 import ray.train
+import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -160,6 +161,8 @@ def _worker(config: dict[str, Any]) -> dict[str, Any] | None:
     if ray.get(board.mistake.remote()):
         return None
     spec: TrainSpec = config["spec"]
+    # Ray leaves an OMP_NUM_THREADS of the environment as it is, and the last bit depends on the number of threads.
+    torch.set_num_threads(config["layout"].cpus_per_worker)
     try:
         return train(build_task(spec), config["layout"], spec.folder, spec.fingerprint, _BoardControl(board))
     except VwlError as error:
