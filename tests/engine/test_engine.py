@@ -71,7 +71,7 @@ def test_two_workers_give_the_weights_of_one(index, ray_engine):
 
 
 def test_a_cluster_that_is_too_small_is_said_at_once(index, ray_engine):
-    with pytest.raises(VwlError, match=r"4 workers need 8 CPUs .*the cluster has 2"):
+    with pytest.raises(VwlError, match=r"4 workers of 2 CPUs each are asked for and the cluster has places for 1 \(its nodes: 2 CPUs\)"):
         quietly(new_run(index, "large"), ["classifier"], ray_engine, Layout(workers=4, cpus_per_worker=2))
 
 
