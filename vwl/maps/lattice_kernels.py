@@ -6,27 +6,20 @@ the instructions of one row. A tuple argument stands for its length, which is th
 as a row, `corners` has an entry a vertex of a simplex (d + 1 of them for d features).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from vwl.maps.compiled import compiled
 
 _BLOCK = 64
 """Pixels whose simplices are found at a time, in vector registers."""
 _MULTIPLIER = np.int64(-7046029254386353131)
 """2^64 over the golden ratio, odd: spreads the keys over the hash table."""
 _EMPTY = np.int64(-1)
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Machine code is kept beside the source or in the user's cache folder, if one of them can be written."""
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:
-        return njit(nogil=True)(function)
 
 
 class _Rows:
@@ -134,7 +127,7 @@ def _blur_row(typing_context: Any, lanes: Any, target: Any, source: Any, here: A
     return types.void(lanes, target, source, types.int64, types.int64, types.int64), generate
 
 
-@_compiled
+@compiled
 def splat(
     lanes: tuple[int, ...],
     corners: tuple[int, ...],
@@ -150,14 +143,14 @@ def splat(
         _splat_row(lanes, corners, values, source, pixel, offsets, weights, norms[pixel])
 
 
-@_compiled
+@compiled
 def blur(lanes: tuple[int, ...], target: np.ndarray, source: np.ndarray, neighbours: np.ndarray) -> None:
     """Write `source` blurred along one axis by (1/2, 1, 1/2); the row after the last vertex stands for those that are not there."""
     for here in range(len(neighbours)):
         _blur_row(lanes, target, source, here, np.int64(neighbours[here, 0]), np.int64(neighbours[here, 1]))
 
 
-@_compiled
+@compiled
 def slice_add(
     lanes: tuple[int, ...],
     corners: tuple[int, ...],
@@ -174,7 +167,7 @@ def slice_add(
         _slice_row(lanes, corners, target, pixel, values, offsets, weights, alpha, norms[pixel], strength)
 
 
-@_compiled
+@compiled
 def _place(table: np.ndarray, key: np.int64) -> np.int64:
     """The slot of the hash table that holds the key, or the empty one where it belongs."""
     mask = np.int64(len(table) - 1)
@@ -184,7 +177,7 @@ def _place(table: np.ndarray, key: np.int64) -> np.int64:
     return slot
 
 
-@_compiled
+@compiled
 def simplices(
     corners: tuple[int, ...],
     image: np.ndarray,
@@ -298,7 +291,7 @@ def simplices(
     return offsets, weights, keys[:num_keys].copy()
 
 
-@_compiled
+@compiled
 def neighbours(keys: np.ndarray, order: np.ndarray, delta: np.int64, found: np.ndarray) -> None:
     """Fill `found` (M + 1, 2) int32 with each vertex's two neighbours along an axis, M for none.
 
@@ -321,7 +314,7 @@ def neighbours(keys: np.ndarray, order: np.ndarray, delta: np.int64, found: np.n
         high += key <= wanted
 
 
-@_compiled
+@compiled
 def _exponentials(powers: np.ndarray) -> None:
     """Replace numbers of at most 0 by their exponentials (Cephes' series); by 0 below -60, far from float32's slow end."""
     exponents = np.empty(len(powers), np.int32)
@@ -342,7 +335,7 @@ def _exponentials(powers: np.ndarray) -> None:
         powers[i] *= scales[i]
 
 
-@_compiled
+@compiled
 def softmax(lanes: tuple[int, ...], q: np.ndarray, energies: np.ndarray) -> None:
     """Replace `q` by the softmax of the negative energies, both (C, N, lanes): C rows a pixel, whose lanes are its labels.
 

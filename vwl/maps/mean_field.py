@@ -44,7 +44,7 @@ class MeanField:
 
     def infer(self, unary: np.ndarray) -> np.ndarray:
         """Return probabilities (L, N) float32 for unary energies (L, N) float32."""
-        from vwl.maps import lattice_kernels as compiled
+        from vwl.maps import lattice_kernels
 
         num_labels, num_pixels = unary.shape
         lanes = 2 if num_labels <= 2 else 4
@@ -52,7 +52,7 @@ class MeanField:
         for label, own in enumerate(unary):
             np.negative(own, out=start[label // lanes, :, label % lanes])
         q, energies = np.empty_like(start), np.empty_like(start)
-        compiled.softmax((0,) * lanes, q, start)
+        lattice_kernels.softmax((0,) * lanes, q, start)
         largest = max((lattice for lattice, _ in self.terms), key=lambda lattice: lattice.num_vertices, default=None)
         scratch = largest.scratch(lanes) if largest else np.empty(0)
         for _ in range(self.iterations):
@@ -60,7 +60,7 @@ class MeanField:
             for source, target in zip(q, energies, strict=True):
                 for lattice, compat in self.terms:
                     lattice.add_filtered(source.reshape(-1), target.reshape(-1), scratch, lanes, compat)
-            compiled.softmax((0,) * lanes, q, energies)
+            lattice_kernels.softmax((0,) * lanes, q, energies)
         found = np.empty_like(unary)
         for label, own in enumerate(found):
             own[...] = q[label // lanes, :, label % lanes]

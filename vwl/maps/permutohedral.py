@@ -31,13 +31,13 @@ class Lattice:
         Raises:
             VwlError: the kernel is so narrow that the vertices cannot be numbered.
         """
-        from vwl.maps import lattice_kernels as compiled
+        from vwl.maps import lattice_kernels
 
         size = image.shape[2] + 3
         self.corners = (0,) * size
         scales = feature_scales(size - 1)
         lowest, strides, _ = vertex_numbers(image.shape, spatial, colour)
-        self.offsets, self.weights, keys = compiled.simplices(
+        self.offsets, self.weights, keys = lattice_kernels.simplices(
             self.corners, np.ascontiguousarray(image), np.float32(spatial), np.float32(colour), scales, strides, lowest
         )
         self.num_vertices = len(keys)
@@ -45,7 +45,7 @@ class Lattice:
         order = keys.argsort()
         keys = keys[order]
         for axis, found in enumerate(self.neighbours):
-            compiled.neighbours(keys, order, strides.sum() - size * strides[axis], found)
+            lattice_kernels.neighbours(keys, order, strides.sum() - size * strides[axis], found)
         del keys, order  # as long as the photograph
         num = image.shape[0] * image.shape[1]
         self.norms, degrees = np.ones(num, np.float32), np.zeros(num, np.float32)
@@ -61,17 +61,17 @@ class Lattice:
 
         `scratch` comes from the method of that name, for as many lanes.
         """
-        from vwl.maps import lattice_kernels as compiled
+        from vwl.maps import lattice_kernels
 
         row, (values, other) = (0,) * lanes, scratch[:, : (self.num_vertices + 1) * lanes]
-        compiled.splat(row, self.corners, values, source, self.offsets, self.weights, self.norms)
+        lattice_kernels.splat(row, self.corners, values, source, self.offsets, self.weights, self.norms)
         other[-lanes:] = 0  # the neighbour that is not there
         for found in self.neighbours:
-            compiled.blur(row, other, values, found[:-1])
+            lattice_kernels.blur(row, other, values, found[:-1])
             values, other = other, values
         # the blur's gain
         alpha = np.float32(1 / (1 + 2.0 ** (1 - len(self.corners))))
-        compiled.slice_add(row, self.corners, target, values, self.offsets, self.weights, alpha, self.norms, np.float32(strength))
+        lattice_kernels.slice_add(row, self.corners, target, values, self.offsets, self.weights, alpha, self.norms, np.float32(strength))
 
 
 def feature_scales(num_features: int) -> np.ndarray:

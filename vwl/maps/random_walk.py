@@ -9,12 +9,12 @@ c_k = 2^(1-n) binomial(n, (n-k)/2), and the c_k that are left out bound the erro
 from collections.abc import Callable
 from functools import cache
 from math import lgamma, log
-from typing import Any
 
 import numpy as np
 
 from vwl.errors import VwlError
 from vwl.maps.affinity import affinities, pair_offsets
+from vwl.maps.compiled import compiled
 
 _BLOCK = 512
 """Cells worked on at a time: the accumulator stays in the processor's innermost cache."""
@@ -124,14 +124,8 @@ class _Layout:
 
 @cache
 def _expansion() -> Callable[..., None]:
-    """The compiled `_expand`; machine code is kept beside the source or in the user's cache folder, if one of them can be written."""
-    from numba import njit
-
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}}
-    try:
-        return njit(cache=True, **options)(_expand)
-    except RuntimeError:
-        return njit(**options)(_expand)
+    """The compiled `_expand`."""
+    return compiled(_expand, fastmath={"contract"})
 
 
 def _expand(
