@@ -1,0 +1,164 @@
+"""Training: Ray Train against the plain loop, two workers against two threads, and what the visual words cost in a step.
+
+Alternating repetitions of the same short training (EfficientNet-Lite0, memory bank, generated scenes) in four layouts; images a
+second are those that the loop itself logs, without the first lines (start, first batches). Parity: all layouts end with the same losses.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vwl.data.index import write_index
+from vwl.data.scenes import prepare_scenes
+from vwl.engine import local, train
+from vwl.engine.session import session
+from vwl.recipe import load_recipe
+from vwl.store import Folder
+from vwl.training.build import TrainSpec
+from vwl.training.distributed import Layout
+
+BATCH, LOG_EVERY = 8, 10
+KEYS = ["classifier.crop=160", "classifier.resize=[160,224]", f"classifier.batch_size={BATCH}", "classifier.num_words=256"]
+LAYOUTS = {
+    "plain loop, 1 thread": (local, Layout(cpus_per_worker=1, micro_batch=4, checkpoint_steps=10**6)),
+    "Ray Train, 1 worker x 1 thread": (train, Layout(cpus_per_worker=1, micro_batch=4, checkpoint_steps=10**6)),
+    "Ray Train, 1 worker x 2 threads": (train, Layout(cpus_per_worker=2, micro_batch=4, checkpoint_steps=10**6)),
+    "Ray Train, 2 workers x 1 thread": (train, Layout(workers=2, cpus_per_worker=1, micro_batch=4, checkpoint_steps=10**6)),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=50)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch, session(None, cpus=2):
+        folder = Path(scratch)
+        index, _ = prepare_scenes(folder / "scenes", num_train=options.steps * BATCH, num_val=0)
+        write_index(index, folder / "index.parquet")
+        speeds: dict[str, list[float]] = {name: [] for name in LAYOUTS}
+        losses: dict[str, list[float]] = {}
+        for number in range(options.repeats):
+            for name, (engine, layout) in LAYOUTS.items():
+                lines = trained(engine, layout, folder, f"{list(LAYOUTS).index(name)}-{number}")
+                speeds[name].append(statistics.median(line["images_per_second"] for line in lines[1:]))
+                losses[name] = [line["loss"] for line in lines]
+        shares = word_shares(folder)
+    show(speeds, shares)
+    on_paper()
+    spread = max(abs(a - b) / abs(b) for found in losses.values() for a, b in zip(found, losses["plain loop, 1 thread"], strict=True))
+    print(f"parity: the losses of all layouts are equal within {spread:.1e} (float32)")
+    sys.exit(spread > 1e-2)  # threads and workers sum in another order, and training amplifies the last bit
+
+
+def trained(engine, layout: Layout, folder: Path, name: str) -> list[dict[str, float]]:
+    spec = TrainSpec("classifier", recipe(), str(folder / "index.parquet"), Folder(folder / name), None, name)
+    engine.fit(spec, layout, lambda *_: None)
+    return [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+
+
+def recipe():
+    return load_recipe("demo", [*KEYS, "classifier.epochs=1"])
+
+
+def word_shares(folder: Path) -> dict[str, float]:
+    """Seconds in the visual words' own code and in their all-reduce, as shares of the steps' time, on two Ray Train workers."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    trainer = TorchTrainer(
+        timed_worker,
+        train_loop_config={"folder": str(folder)},
+        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
+        run_config=RunConfig(name="shares", storage_path=f"{folder}/ray"),
+    )
+    return trainer.fit().return_value
+
+
+def timed_worker(config: dict[str, str]) -> dict[str, float]:
+    from vwl.models.codebook import Codebook
+    from vwl.training import classifier, distributed, loop
+    from vwl.training.build import build_task
+
+    spent = {"visual words": 0.0, "all-reduce of the bank": 0.0}
+
+    @contextmanager
+    def clock(kind: str):
+        began = time.perf_counter()
+        yield
+        spent[kind] += time.perf_counter() - began
+
+    def timed(owner, name: str, kind: str) -> None:
+        inner = getattr(owner, name)
+
+        def outer(*words, **named):
+            with clock(kind):
+                return inner(*words, **named)
+
+        setattr(owner, name, outer)
+
+    for name in ("forward", "sums", "update", "count_usage"):
+        timed(Codebook, name, "visual words")
+    # result() waits for what the backward pass has not hidden; __init__ starts the sum.
+    timed(distributed.PendingSum, "__init__", "all-reduce of the bank")
+    timed(distributed.PendingSum, "result", "all-reduce of the bank")
+    assert classifier.PendingSum is distributed.PendingSum
+    folder = Path(config["folder"])
+    spec = TrainSpec("classifier", recipe(), str(folder / "index.parquet"), Folder(folder / "shares"), None, "shares")
+    task = build_task(spec)
+    times: list[float] = []
+    before: list[dict[str, float]] = []
+
+    def progress(step: int, total: int, figures: dict[str, float]) -> None:
+        times.append(time.perf_counter())
+        before.append(dict(spent))
+
+    loop.train(task, Layout(workers=2, micro_batch=4, checkpoint_steps=10**6), spec.folder, "shares", loop.Control(progress=progress))
+    if not times:  # progress is told on worker 0 only
+        return {}
+    whole = times[-1] - times[LOG_EVERY]
+    return {kind: (before[-1][kind] - before[LOG_EVERY][kind]) / whole for kind in spent}
+
+
+def show(speeds: dict[str, list[float]], shares: dict[str, float]) -> None:
+    table = Table(title="images a second (median of repetitions)", box=None)
+    for column in ("layout", "images/s", "all repetitions"):
+        table.add_column(column, justify="left" if column == "layout" else "right")
+    for name, found in speeds.items():
+        table.add_row(name, f"{statistics.median(found):.2f}", " ".join(f"{speed:.2f}" for speed in found))
+    Console().print(table)
+    plain, ray_one, threads, workers = speeds.values()
+    print(f"Ray Train / plain loop, 1 worker: {ratio(ray_one, plain):.3f} (aim: at least 0.97)")
+    print(f"2 workers x 1 thread / 1 worker x 2 threads: {ratio(workers, threads):.3f} (aim: at least 0.95)")
+    for kind, share in shares.items():
+        print(f"share of a step in the {kind}: {share:.2%}{' (aim: under 3 %)' if 'all-reduce' in kind else ''}")
+
+
+def ratio(one: list[float], other: list[float]) -> float:
+    """The median of the ratios of neighbouring repetitions."""
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def on_paper() -> None:
+    """The ring all-reduce of (k, d + 1) float32: 2 (n - 1) / n of its bytes over each link, and 2 (n - 1) latencies."""
+    table = Table(title="the bank's all-reduce on paper, milliseconds (ring; link speed and latency as named)", box=None)
+    clusters = {"8 GPUs, 1 node (200 GB/s, 5 us)": (8, 200e9, 5e-6), "64 GPUs, 8 nodes (20 GB/s, 10 us)": (64, 20e9, 10e-6)}
+    for column in ("k", "d", "MB", *clusters):
+        table.add_column(column, justify="right")
+    for k, d in ((256, 1280), (256, 2048), (512, 2048), (2048, 2048)):
+        size = k * (d + 1) * 4
+        costs = [2 * (n - 1) / n * size / speed + 2 * (n - 1) * latency for n, speed, latency in clusters.values()]
+        table.add_row(str(k), str(d), f"{size / 1e6:.1f}", *(f"{1000 * cost:.2f}" for cost in costs))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
