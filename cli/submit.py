@@ -71,17 +71,17 @@ def follow(jobs: "Jobs", job: str) -> None:
     from cli.console import duration, say, tables
     from vwl.engine.jobs import advice
 
-    tail = ""
+    tail, seen = "", 0
 
     def write(text: str) -> None:
-        nonlocal tail
-        tail = (tail + text)[-2000:]
+        nonlocal tail, seen
+        tail, seen = (tail + text)[-2000:], seen + len(text)
         tables.file.write(text)
         tables.file.flush()
 
     while True:
         try:
-            ended = jobs.follow(job, write)
+            ended = jobs.follow(job, write, seen)
             break
         except KeyboardInterrupt:
             if not _leave(jobs, job):

@@ -179,16 +179,16 @@ class Jobs:
         self._details(job)
         return str(self._ask(lambda: self._client.get_job_logs(job)))
 
-    def follow(self, job: str, write: Callable[[str], None]) -> Job:
+    def follow(self, job: str, write: Callable[[str], None], seen: int = 0) -> Job:
         """Hand what a job's driver has printed and prints to `write` until it ends; return it as it ended.
 
-        A connection that breaks is made anew, and goes on where it broke.
+        The first `seen` characters are left out. A connection that breaks is made anew, and goes on where it broke.
 
         Raises:
             VwlError: there is no such job, or the cluster has not answered for a minute.
         """
         self._details(job)
-        seen, since = 0, time.monotonic()
+        since = time.monotonic()
         while True:
             try:
                 seen = asyncio.run(self._tail(job, seen, write))
