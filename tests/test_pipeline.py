@@ -145,6 +145,18 @@ def test_an_unreadable_held_out_photograph_does_not_stop_a_training(tmp_path):
     assert 0 < scores["val_map"] <= 1
 
 
+def test_what_writers_that_were_killed_have_left_is_gone_when_a_stage_ends(copied):
+    for name in ("masks", "cam"):
+        folder = Path(copied.folder.path, name)
+        manifest = copied.manifest(name)
+        copied.write_manifest(name, manifest | {"state": "running"})
+        next((folder / "done").glob("*.json")).unlink()
+        (folder / "done" / ".part-01-00000.json").write_bytes(b"ha")
+        (folder / ".part-23-0.png").write_bytes(b"hal")
+        do(copied, name)
+        assert list(folder.rglob(".part-*")) == []
+
+
 def test_the_failure_of_a_stage_leaves_it_running_with_the_seconds_spent(tmp_path):
     index = tiny_scenes(tmp_path / "scenes", 4, 0)
     for row in index.rows:

@@ -86,10 +86,12 @@ class TestFolder:
     def test_what_a_killed_writer_left_is_swept_away_and_nothing_else(self, tmp_path):
         folder = Folder(tmp_path)
         folder.write("a", b"whole")
+        folder.write("below/b", b"whole")
         (tmp_path / ".part-0123-a").write_bytes(b"hal")
+        (tmp_path / "below" / ".part-4567-b").write_bytes(b"hal")
         (tmp_path / ".hidden").write_bytes(b"a user's")
         folder.sweep()
-        assert files_below(tmp_path) == [".hidden", "a"]
+        assert files_below(tmp_path) == [".hidden", "a", "below/b"]
         Folder(tmp_path / "not there").sweep()
 
     def test_a_write_that_fails_is_told_in_one_line(self, tmp_path):

@@ -76,6 +76,7 @@ def train_to_end(
     spec: TrainSpec, layout: Layout = FLOAT64, control: loop.Control | None = None, log_every: int = 1
 ) -> tuple[Task, dict[str, Any]]:
     """Train in this process, or as a worker of its process group; return the task and the loop's result."""
+    torch.set_num_threads(layout.cpus_per_worker)  # the last bit depends on it, and a test before may have left another number
     task = build_task(spec)
     with mock.patch.object(loop, "LOG_EVERY", log_every):
         return task, loop.train(task, layout, spec.folder, spec.fingerprint, control)

@@ -111,6 +111,7 @@ def run_stages(
         finally:
             manifest["seconds"] = round(manifest["seconds"] + time.monotonic() - began, 3)
             run.write_manifest(name, manifest)
+        run.stage_folder(name).sweep()  # now that nobody writes there
         manifest |= {"state": "done", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         if name in SCORED:
             manifest |= _decide(run, name, manifest)

@@ -148,8 +148,8 @@ class Folder:
             self.filesystem.delete_file(self._full(name))
 
     def sweep(self) -> None:
-        """Delete the temporary files that a writer killed in the middle of `write` has left directly in this folder."""
-        for info in self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True)):
+        """Delete the temporary files that a writer killed in the middle of `write` has left in this folder and below."""
+        for info in self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True, recursive=True)):
             if info.is_file and info.base_name.startswith(".part-"):
                 self.filesystem.delete_file(info.path)
 
