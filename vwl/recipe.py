@@ -84,6 +84,9 @@ class Classifier(Section):
     """`gap` is the baseline of Table 4; `hybrid` is Eq. 10."""
     gap_weight: float = Field(2.0, ge=0)
     """gamma of Eq. 10; 0 is hybrid pooling without GAP (Fig. 12)."""
+    image_bias: bool = False
+    """Whether the image-label head has a bias, which starts at the log odds of each class among the training photographs. The paper's
+    has none: the level of a class's map over the background then has to say how frequent the class is."""
     words: Literal["none", "learning", "memory"] = "learning"
     """Codebook strategy: none, learning-based (VWL-L) or memory bank (VWL-M)."""
     num_words: Positive = 256

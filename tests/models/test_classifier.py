@@ -53,6 +53,15 @@ def test_activation_maps_are_those_of_the_image_head():
         torch.testing.assert_close(net.activation_maps(images()), class_activation(net.features(images()), net.image_head.weight))
 
 
+def test_a_bias_is_in_the_scores_and_not_in_the_maps():
+    with_bias, without = network(image_bias=True), network()
+    without.load_state_dict({name: value for name, value in with_bias.state_dict().items() if name != "image_head.bias"})
+    with torch.no_grad():
+        with_bias.image_head.bias.copy_(torch.tensor([1.0, -2.0, 3.0]))
+        torch.testing.assert_close(with_bias(images()).image, without(images()).image + with_bias.image_head.bias)
+        assert torch.equal(with_bias.activation_maps(images()), without.activation_maps(images()))
+
+
 def test_the_word_loss_trains_the_backbone_and_not_the_words_and_the_histogram_the_other_way_round():
     def touched(score: str) -> set[str]:
         net = network(frozen_stages=3)

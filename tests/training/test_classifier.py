@@ -99,6 +99,19 @@ class TestParameters:
         assert all(names[id(p)].startswith("backbone.") and p.requires_grad for p in old["params"])
         assert len(old["params"]) + len(new["params"]) == sum(p.requires_grad for p in task.model.parameters())
 
+    def test_a_bias_starts_at_the_log_odds_of_the_classes_and_is_learned(self, index_path, tmp_path):
+        spec = tiny_spec("classifier-M", index_path, tmp_path, num_steps=2)
+        settings = spec.recipe.classifier.model_copy(update={"image_bias": True})
+        spec = replace(spec, recipe=spec.recipe.model_copy(update={"classifier": settings}))
+        task = build_task(spec)
+        index = task.index
+        shown = [sum(label in row.labels for row in task.rows) for label in range(1, index.num_objects + 1)]
+        expected = [np.log((n + 0.5) / (len(task.rows) - n + 0.5)) for n in shown]
+        np.testing.assert_allclose(task.model.image_head.bias.detach().numpy(), expected, rtol=1e-6)
+        assert len(set(shown)) > 1
+        train_to_end(spec)
+        assert not np.allclose(weights(tmp_path)["image_head.bias"].numpy(), expected)
+
     def test_the_bank_is_no_parameter(self, index_path):
         names = {id(parameter): name for name, parameter in task_of(index_path, "memory").model.named_parameters()}
         assert "codebook.words" not in names.values()

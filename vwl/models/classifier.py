@@ -32,7 +32,7 @@ class ClassifierOutput(NamedTuple):
 
 
 class Classifier(nn.Module):
-    """Backbone and heads; all heads are linear without bias, as 1 x 1 convolutions of pooled features are."""
+    """Backbone and heads: linear as 1 x 1 convolutions of pooled features are, and without bias but where `image_bias` asks for one."""
 
     def __init__(self, settings: Settings, num_objects: int) -> None:
         """Build the network for `num_objects` classes (background is none of them)."""
@@ -40,7 +40,7 @@ class Classifier(nn.Module):
         self.settings = settings
         self.backbone = build_backbone(settings.backbone, output_stride=16, frozen_stages=settings.frozen_stages, tail=True)
         dim = self.backbone.channels[-1]
-        self.image_head = nn.Linear(dim, num_objects, bias=False)
+        self.image_head = nn.Linear(dim, num_objects, bias=settings.image_bias)
         self.codebook: Codebook | None = None
         self.word_head: nn.Linear | None = None
         self.word_to_image_head: nn.Linear | None = None
@@ -67,7 +67,7 @@ class Classifier(nn.Module):
         return ClassifierOutput(image, self.word_head(pooled), word_to_image, encoding, features)
 
     def activation_maps(self, images: torch.Tensor) -> torch.Tensor:
-        """Return class activation maps (B, C, h, w), Eq. 1 with ReLU."""
+        """Return class activation maps (B, C, h, w), Eq. 1 with ReLU; a bias says nothing of places and is not in them."""
         return class_activation(self.features(images), self.image_head.weight)
 
 

@@ -31,6 +31,9 @@ class ClassifierTask(Task):
         self.num_steps = self.settings.epochs * steps_per_epoch(len(rows), self.batch_size)
         torch.manual_seed(recipe.seed)
         self.model: Classifier = Classifier(self.settings, index.num_objects)
+        if self.settings.image_bias:
+            with torch.no_grad():
+                self.model.image_head.bias.copy_(log_odds(torch.stack([self._targets(row) for row in rows])))
         self._sums: torch.Tensor | None = None
         self._pending: PendingSum | None = None
         self._first_words: torch.Tensor | None = None
@@ -173,6 +176,12 @@ class ClassifierTask(Task):
         usage = all_reduce(book.usage.clone())
         book.usage.zero_()
         return book.health(usage)
+
+
+def log_odds(targets: torch.Tensor) -> torch.Tensor:
+    """Return the log odds (C,) of each class among photographs with targets (N, C) of 0 and 1, each counted half more than it is."""
+    positive = targets.sum(dim=0)
+    return torch.log((positive + 0.5) / (len(targets) - positive + 0.5))
 
 
 def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
