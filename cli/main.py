@@ -5,6 +5,8 @@ training needs torch and Ray. A new command is one line in `COMMANDS`.
 """
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module, metadata
 from typing import Annotated, Any, NamedTuple
 
@@ -62,7 +64,8 @@ class Commands(TyperGroup):
             VwlError: with --debug.
         """
         try:
-            return super().invoke(ctx)
+            with _interrupts_in_c():
+                return super().invoke(ctx)
         except VwlError as error:
             if ctx.params["debug"]:
                 raise
@@ -71,6 +74,20 @@ class Commands(TyperGroup):
         except (Interrupted, KeyboardInterrupt) as stop:
             typer.echo(f"{str(stop) or 'stopped'}; what was done is saved, and the same command goes on from there", err=True)
             raise typer.Exit(130) from None
+
+
+@contextmanager
+def _interrupts_in_c() -> Iterator[None]:
+    """Turn the SystemError of C code during which Ctrl-C was pressed (numba's, for one) back into the interrupt."""
+    try:
+        yield
+    except SystemError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, KeyboardInterrupt):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
+        raise
 
 
 app = typer.Typer(

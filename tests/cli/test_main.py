@@ -31,6 +31,15 @@ def stop():
 def ctrl_c():
     raise KeyboardInterrupt
 
+def ctrl_c_in_c():  # as an extension module fails whose C code has not seen that the key was pressed
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as pressed:
+        raise SystemError("<function unpickle> returned a result with an exception set") from pressed
+
+def bug_in_c():
+    raise SystemError("bad argument to internal function")
+
 def greet(name: str):
     typer.echo(f"hello {name}")
 """
@@ -41,7 +50,7 @@ def run(tmp_path, monkeypatch):
     """Run a command line; beside the real commands there are those above."""
     (tmp_path / "commands_that_fail.py").write_text(COMMANDS_THAT_FAIL)
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("mistake", "bug", "stop", "ctrl_c", "greet"):
+    for name in ("mistake", "bug", "stop", "ctrl_c", "ctrl_c_in_c", "bug_in_c", "greet"):
         monkeypatch.setitem(COMMANDS, name, Place("commands_that_fail", name, "For this test."))
     monkeypatch.delitem(sys.modules, "commands_that_fail", raising=False)
     return lambda *args: CliRunner().invoke(app, args)
@@ -81,9 +90,10 @@ def test_debug_shows_the_traceback_of_a_mistake(run):
 
 def test_a_bug_keeps_its_traceback(run):
     assert isinstance(run("bug").exception, ZeroDivisionError)
+    assert isinstance(run("bug_in_c").exception, SystemError)
 
 
-@pytest.mark.parametrize(("command", "told"), [("stop", "stopped at step 7"), ("ctrl_c", "stopped")])
+@pytest.mark.parametrize(("command", "told"), [("stop", "stopped at step 7"), ("ctrl_c", "stopped"), ("ctrl_c_in_c", "stopped")])
 def test_an_interrupt_says_that_work_is_saved_and_exits_with_130(run, command, told):
     result = run(command)
     assert result.exit_code == 130
