@@ -48,7 +48,7 @@ def run(
     override: Override = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each setting, with seeds from the recipe's on.", min=1)] = 1,
     threshold: Annotated[
-        str, typer.Option(help="Background threshold of each trial: auto (no ground truth), recipe, or a number.")
+        str, typer.Option(help="Background threshold of each trial: auto or auto-by-class (no ground truth), recipe, or a number.")
     ] = "auto",
     workers_per_trial: Annotated[int | None, typer.Option(help="Data-parallel training workers of a trial (default: 1).", min=1)] = None,
     cpus_per_worker: Annotated[int | None, typer.Option(help="CPU threads of each (default: 1).", min=1)] = None,

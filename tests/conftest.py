@@ -2,7 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("vwl", deadline=None)
+hypothesis.settings.load_profile("vwl")
 
 if TYPE_CHECKING:
     from vwl.run import Run

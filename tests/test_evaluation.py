@@ -6,9 +6,10 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from tests.helpers import real_data, tiny_scenes
+from vwl.data.index import Row
 from vwl.data.voc import prepare_voc
 from vwl.errors import VwlError
-from vwl.evaluation import choose_threshold, percent, score_maps, score_masks
+from vwl.evaluation import choose_threshold, class_thresholds, percent, score_maps, score_masks
 from vwl.maps.cam import best_class, decide, normalise, to_stride4, upsample
 from vwl.maps.confusion import confusion_matrix, scores
 from vwl.maps.thresholds import Otsu, ThresholdHistogram
@@ -102,6 +103,28 @@ def test_auto_is_otsus_choice_over_the_strongest_scores_and_says_so(scenes, maps
     assert threshold == pytest.approx(otsu.choose(), abs=1e-4)
     assert 0.2 < threshold < 0.8
     assert chosen == "auto (Otsu, no ground truth)"
+
+
+def test_each_class_has_the_threshold_of_its_own_maps_if_enough_photographs_show_it(tmp_path):
+    rng = np.random.default_rng(0)
+    rows, stored = [], []
+    for number in range(12):
+        classes = (1, 2) if number < 11 else (1, 3)
+        halves = np.repeat([0.0, 1.0], 8)[None, :] + np.zeros((16, 1))
+        values = np.stack([0.5 + 0.4 * halves, 0.1 + 0.3 * halves]) + 0.02 * rng.standard_normal((2, 16, 16))
+        rows.append(Row(f"p{number}", "", classes, None, "train"))
+        stored.append(ScoreMap(f"p{number}", classes, 64, 64, values.astype(np.float16)))
+    write_maps(Folder(tmp_path), "part-00000.parquet", stored)
+    reader = MapReader(Folder(tmp_path))
+    found = class_thresholds(reader, rows)
+    assert list(found) == [1, 2]
+    assert found[1] == pytest.approx(0.7, abs=0.1)
+    assert found[2] == pytest.approx(0.25, abs=0.1)
+    scaled = MapReader(reader.folder, {class_id: 0.5 / own for class_id, own in found.items()}).read("p11")
+    plain = reader.read("p11").values.astype(np.float32)
+    np.testing.assert_allclose(scaled.values[0], plain[0] * np.float32(0.5 / found[1]))
+    np.testing.assert_array_equal(scaled.values[1], plain[1])
+    np.testing.assert_array_equal(scaled.values[0] > 0.5, np.repeat([False, True], 8)[None, :] & np.ones((16, 1), bool))
 
 
 def with_small_mask(index, folder):

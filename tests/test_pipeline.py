@@ -14,11 +14,25 @@ from tests.helpers import copy_run, tiny_scenes, truncate
 from vwl.data.index import Index, make_index, write_index
 from vwl.engine import local
 from vwl.errors import VwlError
-from vwl.pipeline import SCORED, Engine, failed_images, open_engine, progress_of, run_stages, stage_rows, stage_table, stored_score
+from vwl.maps.cam import decide, upsample
+from vwl.maps.confusion import confusion_matrix
+from vwl.pipeline import (
+    BACKGROUND,
+    SCORED,
+    Engine,
+    failed_images,
+    open_engine,
+    progress_of,
+    run_stages,
+    stage_rows,
+    stage_table,
+    stored_score,
+)
 from vwl.recipe import load_recipe, overridden
 from vwl.report import write_report
 from vwl.run import Run
-from vwl.stages import STAGES
+from vwl.stages import STAGES, training_rows
+from vwl.store import MapReader, decode_mask
 from vwl.training.distributed import Layout
 
 INFERENCE = [name for name, spec in STAGES.items() if spec.kind != "train"]
@@ -204,6 +218,30 @@ def test_a_new_threshold_is_scored_without_doing_the_maps_again(copied):
                 assert score["miou"] == dict(full["curve"])[threshold]
     do(new, "masks")
     assert (new.manifest("masks")["threshold"], new.manifest("masks")["threshold_chosen"]) == (0.4, "recipe")
+
+
+def test_thresholds_by_class_enter_the_scores_the_masks_and_the_crf(copied, monkeypatch):
+    monkeypatch.setattr("vwl.evaluation.FEW_PHOTOGRAPHS", 1)
+    assert do(copied, "cam") == ["cam: done before, skipped"]
+    for stage, below in (("cam", "crf"), ("walk", "masks")):
+        run = changed(copied, f"{stage}.background_threshold=auto-by-class")
+        do(run, stage, below)
+        above, manifest = run.manifest(stage), run.manifest(below)
+        own = above["class_thresholds"]
+        assert set(own) == {run.index.classes[label] for row in training_rows(run.index) for label in row.labels}
+        assert above["threshold_chosen"] == "auto-by-class (Otsu, no ground truth)"
+        assert {key: manifest[key] for key in BACKGROUND} == {key: above[key] for key in BACKGROUND}
+        reader = MapReader(run.stage_folder(stage))
+        matrix = np.zeros((len(run.index.classes),) * 2, np.int64)
+        for row in training_rows(run.index):
+            found = reader.read(row.image_id)
+            factors = np.array([above["threshold"] / own[run.index.classes[label]] for label in row.labels], np.float32)
+            values = upsample(found.values.astype(np.float32) * factors[:, None, None], found.height, found.width)
+            expected = decide(values, row.labels, above["threshold"])
+            if stage == "walk":
+                np.testing.assert_array_equal(decode_mask(run.stage_folder("masks").read(f"{row.image_id}.png"), ""), expected)
+            matrix += confusion_matrix(run.index.read_mask(row), expected, len(run.index.classes))
+        assert stored_score(run, stage, "train")["confusion"] == matrix.tolist()
 
 
 def test_a_constant_background_of_the_crf_is_the_recipes(copied):

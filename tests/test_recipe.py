@@ -160,7 +160,7 @@ class TestReading:
         words=st.integers(1, 10**6),
         rate=st.floats(1e-12, 1e6),
         scales=st.lists(st.floats(0.01, 10), min_size=1, max_size=5),
-        threshold=st.one_of(st.just("auto"), st.floats(0, 1)),
+        threshold=st.one_of(st.sampled_from(["auto", "auto-by-class"]), st.floats(0, 1)),
         side=st.one_of(st.none(), st.integers(1, 5000)),
     )
     def test_every_value_survives_the_round_trip_through_yaml(self, words, rate, scales, threshold, side, tmp_path_factory):
@@ -220,7 +220,7 @@ class TestRefusal:
             ("cam.scales=[1, -1]", "cam.scales.1 should be greater than 0 (given: -1)"),
             (
                 "cam.background_threshold=2",
-                "cam.background_threshold should be less than or equal to 1 or should be 'auto' (given: 2)",
+                "cam.background_threshold should be less than or equal to 1 or should be 'auto' or 'auto-by-class' (given: 2)",
             ),
             ("crf.kernels.bilateral_sxy=0", "crf.kernels.bilateral_sxy should be greater than 0 (given: 0)"),
             ("seed=-1", "seed should be greater than or equal to 0 (given: -1)"),

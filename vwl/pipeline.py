@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from vwl.data.index import Row
 from vwl.errors import VwlError
-from vwl.evaluation import Score, choose_threshold, percent, score_maps, score_masks
+from vwl.evaluation import Score, choose_threshold, class_thresholds, percent, score_maps, score_masks
 from vwl.inference.build import MapSpec
 from vwl.inference.runner import Shard, failures, shards, unfinished
 from vwl.run import Run
@@ -147,8 +147,8 @@ def _map(run: Run, name: str, engine: Engine, report: Report, strict: bool) -> d
     if not rows:
         raise VwlError(f"{name}: no image is left to work on; {STAGES[name].reads[0]}/manifest.json says why each failed")
     out = run.stage_folder(name)
-    threshold, chosen = _input_threshold(run, name)
-    spec = MapSpec(name, run.recipe, run.index_path, run.folder, threshold, strict)
+    background = _input_background(run, name)
+    spec = MapSpec(name, run.recipe, run.index_path, run.folder, background.get("threshold"), strict, _factors(run, background))
     all_shards = shards(rows)
     todo = unfinished(all_shards, out)
     if todo:
@@ -157,9 +157,7 @@ def _map(run: Run, name: str, engine: Engine, report: Report, strict: bool) -> d
     if len(found["failed"]) == len(rows):
         first, reason = next(iter(found["failed"].items()))
         raise VwlError(f"{name}: all {len(rows)} images failed, e.g. {first}: {reason}; put that right and delete {out} to try again")
-    if threshold is not None:
-        found |= {"threshold": threshold, "threshold_chosen": chosen}
-    return found
+    return found | background
 
 
 def stage_rows(run: Run, name: str) -> list[Row]:
@@ -183,15 +181,25 @@ def failed_images(run: Run, names: Sequence[str]) -> dict[str, list[str]]:
     return {name: failed for name in names if (failed := _failed(run, name))}
 
 
-def _input_threshold(run: Run, name: str) -> tuple[float | None, str]:
+BACKGROUND = ("threshold", "threshold_chosen", "class_thresholds")
+"""The entries of a manifest that tell of the background's score: for all classes, how it was chosen, and by class name, if so chosen."""
+
+
+def _input_background(run: Run, name: str) -> dict[str, Any]:
     """The background score that a stage starts from."""
     if name == "crf" and run.recipe.crf.background != "auto":
-        return float(run.recipe.crf.background), "recipe"
+        return {"threshold": float(run.recipe.crf.background), "threshold_chosen": "recipe"}
     if name in {"crf", "masks"}:
         above = run.manifest("cam" if name == "crf" else "walk")
         assert above is not None
-        return above["threshold"], above["threshold_chosen"]
-    return None, ""
+        return {key: above[key] for key in BACKGROUND if key in above}
+    return {}
+
+
+def _factors(run: Run, background: Mapping[str, Any]) -> dict[int, float]:
+    """What each class's maps are multiplied by, so that its own threshold comes to lie at the one for all."""
+    thresholds = background.get("class_thresholds", {})
+    return {run.index.classes.index(name): background["threshold"] / own for name, own in thresholds.items()}
 
 
 def _decide(run: Run, name: str, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -200,8 +208,11 @@ def _decide(run: Run, name: str, manifest: dict[str, Any]) -> dict[str, Any]:
     if STAGES[name].kind == "maps":
         maps = MapReader(run.stage_folder(name))
         rows = [row for row in training_rows(run.index) if row.image_id in maps]
-        threshold, chosen = choose_threshold(found["decisions"]["background_threshold"], maps, rows)
+        wanted = found["decisions"]["background_threshold"]
+        threshold, chosen = choose_threshold(wanted, maps, rows)
+        by_class = class_thresholds(maps, rows) if wanted == "auto-by-class" else {}
         found |= {"threshold": threshold, "threshold_chosen": chosen}
+        found["class_thresholds"] = {run.index.classes[class_id]: own for class_id, own in by_class.items()}
     return found | {"scores": [brief(score) for score in score_stage(run, name, manifest | found)]}
 
 
@@ -236,7 +247,7 @@ def score_stage(run: Run, name: str, manifest: dict[str, Any]) -> list[Score]:
         folder = run.stage_folder(name)
         if STAGES[name].kind == "maps":
             threshold, chosen = manifest["threshold"], manifest["threshold_chosen"]
-            score = score_maps(run.index, rows, MapReader(folder), name, split, threshold, chosen, class_ids)
+            score = score_maps(run.index, rows, MapReader(folder, _factors(run, manifest)), name, split, threshold, chosen, class_ids)
         else:
             score = score_masks(
                 run.index, rows, folder, name, split, class_ids, manifest.get("threshold"), manifest.get("threshold_chosen", "")

@@ -36,7 +36,7 @@ def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Threshold = Fraction | Literal["auto"]
+Threshold = Fraction | Literal["auto", "auto-by-class"]
 Scales = Annotated[tuple[PositiveFloat, ...], AfterValidator(_not_empty)]
 
 
@@ -127,7 +127,8 @@ class Cam(Section):
     long_side: Positive | None = None
     """Side that scale 1.0 means, pixels; none: the photograph's own size."""
     background_threshold: Threshold = 0.13
-    """Score of the background when masks are made; `auto`: chosen without ground truth."""
+    """Score of the background when masks are made; `auto`: chosen without ground truth; `auto-by-class`: so for each class by itself
+    (a frequent class's maps are brighter than a rare one's)."""
 
 
 class CrfKernels(Section):
@@ -150,8 +151,8 @@ class CrfKernels(Section):
 class Crf(Section):
     """Dense CRF on class activation maps (Table 1, column +CRF)."""
 
-    background: Threshold = 0.15
-    """Score of the background beside the maps before the softmax; `auto`: the threshold chosen for the maps without ground truth."""
+    background: Fraction | Literal["auto"] = 0.15
+    """Score of the background beside the maps before the softmax; `auto`: the one of the maps (`cam.background_threshold`)."""
     sharpness: float = Field(1.0, gt=0)
     """Scores are multiplied by this before the softmax; 1 in the published code."""
     kernels: CrfKernels = CrfKernels()

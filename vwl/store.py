@@ -8,7 +8,7 @@ import io
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -249,8 +249,10 @@ class MapReader:
     Only footers and the asked rows are read, so a reader of a whole data set's maps stays small and shuffled access is cheap.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, factors: Mapping[int, float] | None = None) -> None:
+        """Open a folder of maps; those of a class in `factors` are multiplied by its factor when they are read (then float32)."""
         self.folder = folder
+        self.factors = dict(factors or {})
         self._places: dict[str, tuple[str, int]] | None = None
         self._footers: dict[str, pq.FileMetaData] = {}
         self._open: tuple[str, pq.ParquetFile] | None = None
@@ -288,6 +290,9 @@ class MapReader:
         classes = tuple(row["classes"][0].as_py())
         height, width = row["height"][0].as_py(), row["width"][0].as_py()
         values = row["values"].chunk(0).values.to_numpy(zero_copy_only=False).reshape(len(classes), *map_size(height, width))
+        if self.factors:
+            scale = np.array([self.factors.get(class_id, 1.0) for class_id in classes], np.float32)
+            values = values.astype(np.float32) * scale[:, None, None]
         return ScoreMap(image_id, classes, height, width, values)
 
     def _read(self, name: str, part: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:

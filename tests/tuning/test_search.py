@@ -122,8 +122,9 @@ def test_a_search_may_be_given_more_seeds_and_keeps_those_it_has(tmp_path, index
 def test_another_recipe_or_data_set_or_domain_is_refused_in_the_same_folder(tmp_path, index_path):
     root, search = Folder(tmp_path), planned(space(), index_path)
     search.write(root)
+    other = tiny_recipe("classifier.crop=96", "cam.background_threshold=auto", "walk.background_threshold=auto")
     with pytest.raises(VwlError, match=r"of another recipe \(classifier\.crop: 64 -> 96\)"):
-        replace(search, recipe=tiny_recipe("classifier.crop=96", "cam.background_threshold=auto")).joined_with_stored(root)
+        replace(search, recipe=other).joined_with_stored(root)
     with pytest.raises(VwlError, match="on another data set"):
         replace(search, index_fingerprint="other").joined_with_stored(root)
     sampled = {"parameter": None, "values": [], "strategy": "search"}

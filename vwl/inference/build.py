@@ -1,6 +1,7 @@
 """From a stage's name to its callable: networks are loaded from the run folder where the stage is built, on the worker."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -36,6 +37,7 @@ class MapSpec:
         index_path: the data set's index table; workers read it themselves.
         run: the run folder, whose sub-folders hold what earlier stages made.
         threshold: resolved background score (crf, masks).
+        factors: by class id, what a stage's maps are multiplied by before they are compared with the threshold (crf, masks).
         strict: stop at the first image that fails, instead of listing it.
     """
 
@@ -45,6 +47,7 @@ class MapSpec:
     run: Folder
     threshold: float | None = None
     strict: bool = False
+    factors: Mapping[int, float] = field(default_factory=dict)
 
 
 def build_stage(spec: MapSpec) -> Stage:
@@ -65,9 +68,9 @@ def build_stage(spec: MapSpec) -> Stage:
         return SegmentStage(recipe, index, load_segmenter(recipe, index, run))
     assert spec.threshold is not None
     if spec.stage == "crf":
-        return CrfStage(recipe, index, maps, spec.threshold)
+        return CrfStage(recipe, index, MapReader(run / "cam", spec.factors), spec.threshold)
     if spec.stage == "masks":
-        return MasksStage(MapReader(run / "walk"), spec.threshold, index)
+        return MasksStage(MapReader(run / "walk", spec.factors), spec.threshold, index)
     raise ValueError(spec.stage)
 
 

@@ -59,16 +59,16 @@ class Search:
 
     @classmethod
     def plan(cls, space: Space, recipe: Recipe, index: Index, index_path: str, num_seeds: int, threshold: str = "auto") -> "Search":
-        """Return a search; `threshold` (`auto`, `recipe` or a number) is how each trial's background threshold comes about.
+        """Return a search; `threshold`: where each trial's background comes from, `auto`, `auto-by-class`, `recipe` or a number.
 
         Raises:
             VwlError: the threshold is none, the recipe scores an unknown class, or there is no ground truth.
         """
         if threshold != "recipe":
             try:
-                wanted: str | float = "auto" if threshold == "auto" else float(threshold)
+                wanted: str | float = threshold if threshold in {"auto", "auto-by-class"} else float(threshold)
             except ValueError:
-                raise VwlError(f"the threshold {threshold} is neither auto, recipe nor a number") from None
+                raise VwlError(f"the threshold {threshold} is neither auto, auto-by-class, recipe nor a number") from None
             recipe = with_keys(recipe, {f"{stage}.background_threshold": wanted for stage in _THRESHOLDS}, "threshold")
         index.class_ids(recipe.evaluation.classes or ())
         if not any(row.mask is not None and row.labels and row.split in {"train", "val"} for row in index.rows):
