@@ -147,7 +147,7 @@ def _passes(network: Counted, section: Cam | Segment, size: tuple[int, int]) -> 
 
 
 def _crf(kernels: CrfKernels, pixels: int, labels: float) -> float:
-    return _CRF_SECONDS * labels / _CRF_LABELS * pixels / _CRF_PIXELS * kernels.iterations / 10
+    return _CRF_SECONDS * labels / _CRF_LABELS * min(pixels, kernels.max_pixels) / _CRF_PIXELS * kernels.iterations / 10
 
 
 def _network(recipe: Recipe, stage: str, num_classes: int) -> Counted:

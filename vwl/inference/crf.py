@@ -20,5 +20,5 @@ class CrfStage(Stage):
     def __call__(self, row: Row) -> np.ndarray:
         """Return the mask (H, W) uint8."""
         photo, found = np.array(self.index.read_image(row)), self.maps.read(row.image_id)
-        maps = upsample(found.values, found.height, found.width)
+        maps = upsample(found.values, found.height, found.width, self.settings.kernels.max_pixels)
         return cam_crf(photo, maps, found.classes, self.background, self.settings.sharpness, self.settings.kernels)

@@ -20,4 +20,5 @@ class IrnetLabelsStage(Stage):
     def __call__(self, row: Row) -> np.ndarray:
         """Return the labels (H, W) uint8, 255 where neither is confident."""
         photo, found = np.array(self.index.read_image(row)), self.maps.read(row.image_id)
-        return irnet_labels(photo, upsample(found.values, found.height, found.width), found.classes, self.settings)
+        maps = upsample(found.values, found.height, found.width, self.settings.kernels.max_pixels)
+        return irnet_labels(photo, maps, found.classes, self.settings)
