@@ -9,8 +9,9 @@ from vwl.data.index import Index, Row
 from vwl.data.transforms import long_side_scale, resize, scaled_size
 from vwl.inference.stage import Stage, mirrored_pair
 from vwl.inference.tiles import tiled
-from vwl.maps.cam import class_activation, normalise
+from vwl.maps.cam import normalise
 from vwl.models.classifier import Classifier
+from vwl.models.folding import for_inference
 from vwl.recipe import Recipe
 from vwl.store import ScoreMap, map_size
 
@@ -20,7 +21,7 @@ class CamStage(Stage):
 
     def __init__(self, recipe: Recipe, index: Index, model: Classifier) -> None:
         """Take a trained classifier."""
-        self.index, self.settings, self.model = index, recipe.cam, model.eval()
+        self.index, self.settings, self.model = index, recipe.cam, for_inference(model)
 
     @torch.inference_mode()
     def __call__(self, row: Row) -> ScoreMap:
@@ -41,7 +42,8 @@ class CamStage(Stage):
         """Maps (K, h, w) float32 on the CPU of the labels in a photograph (H, W, 3) at some size, fused with those of its mirror image."""
         backbone, weight = self.model.backbone, self.model.image_head.weight
         images = mirrored_pair(view, backbone.mean, backbone.std, weight, self.settings.mirror)
-        maps = class_activation(self.model.features(images), weight[[label - 1 for label in labels]]).float().cpu()
+        # of all classes: the last bit of a product depends on the number of its rows, and a map is not to depend on the other labels
+        maps = self.model.activation_maps(images)[:, [label - 1 for label in labels]].float().cpu()
         if not self.settings.mirror:
             return maps[0]
         straight, mirrored = maps[0], maps[1].flip(2)

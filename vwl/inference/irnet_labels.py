@@ -5,7 +5,7 @@ import numpy as np
 from vwl.data.index import Index, Row
 from vwl.inference.stage import Stage
 from vwl.maps.cam import upsample
-from vwl.maps.dense_crf import irnet_labels
+from vwl.maps.dense_crf import check_implementation, irnet_labels
 from vwl.recipe import Recipe
 from vwl.store import MapReader
 
@@ -16,6 +16,7 @@ class IrnetLabelsStage(Stage):
     def __init__(self, recipe: Recipe, index: Index, maps: MapReader) -> None:
         """Take the CAM stage's maps."""
         self.index, self.settings, self.maps = index, recipe.irnet_labels, maps
+        check_implementation(self.settings.kernels)
 
     def __call__(self, row: Row) -> np.ndarray:
         """Return the labels (H, W) uint8, 255 where neither is confident."""

@@ -9,9 +9,13 @@ from vwl.data.transforms import long_side_scale, resize, scaled_size
 from vwl.inference.stage import Stage, mirrored_pair
 from vwl.inference.tiles import tiled
 from vwl.maps.cam import likeliest, working_size
-from vwl.maps.dense_crf import crf_probabilities
+from vwl.maps.dense_crf import check_implementation, crf_probabilities
 from vwl.models.deeplab import DeepLabV2
+from vwl.models.folding import for_inference
 from vwl.recipe import Recipe
+
+_MASS = 0.05
+"""Probability that a class must reach somewhere in a photograph to be refined."""
 
 
 class SegmentStage(Stage):
@@ -19,7 +23,9 @@ class SegmentStage(Stage):
 
     def __init__(self, recipe: Recipe, index: Index, model: DeepLabV2) -> None:
         """Take a trained segmentation model."""
-        self.index, self.settings, self.model = index, recipe.segment, model.eval()
+        self.index, self.settings, self.model = index, recipe.segment, for_inference(model)
+        if self.settings.crf:
+            check_implementation(self.settings.kernels)
 
     @torch.inference_mode()
     def probabilities(self, photo: np.ndarray) -> np.ndarray:
@@ -47,12 +53,19 @@ class SegmentStage(Stage):
         probabilities = self.probabilities(photo)
         if not self.settings.crf:
             return likeliest(probabilities, *photo.shape[:2])
-        # Classes that no pixel prefers even a little only cost time: the CRF cannot raise them.
-        present = np.union1d(likeliest(probabilities, *probabilities.shape[1:]), np.flatnonzero(probabilities.max(axis=(1, 2)) > 0.05))
+        kept = classes_with_mass(probabilities)
         working = resize(photo, *probabilities.shape[1:])
-        refined = crf_probabilities(working, probabilities[present], self.settings.kernels)
-        return present[likeliest(refined, *photo.shape[:2])].astype(np.uint8)
+        refined = crf_probabilities(working, probabilities[kept], self.settings.kernels)
+        return kept[likeliest(refined, *photo.shape[:2])].astype(np.uint8)
 
     def __call__(self, row: Row) -> np.ndarray:
         """Return the mask (H, W) uint8."""
         return self.mask(np.array(self.index.read_image(row)))
+
+
+def classes_with_mass(probabilities: np.ndarray) -> np.ndarray:
+    """Return the ids of the classes (of C + 1, H, W) that the CRF is given: the likeliest somewhere, or above 0.05.
+
+    The CRF's time grows with its classes, and it cannot raise one that no pixel prefers even a little (`benchmarks/pruning.py`).
+    """
+    return np.union1d(probabilities.argmax(axis=0), np.flatnonzero(probabilities.max(axis=(1, 2)) > _MASS))

@@ -9,6 +9,7 @@ from vwl.data.transforms import long_side_scale, resize, scaled_size
 from vwl.inference.stage import Stage, mirrored_pair
 from vwl.inference.tiles import tiled
 from vwl.maps.random_walk import walk
+from vwl.models.folding import for_inference
 from vwl.models.irnet import BoundaryNet
 from vwl.recipe import Recipe
 from vwl.store import MapReader, ScoreMap, map_size
@@ -19,7 +20,7 @@ class WalkStage(Stage):
 
     def __init__(self, recipe: Recipe, index: Index, maps: MapReader, model: BoundaryNet) -> None:
         """Take the CAM stage's maps and a trained boundary network."""
-        self.index, self.settings, self.maps, self.model = index, recipe.walk, maps, model.eval()
+        self.index, self.settings, self.maps, self.model = index, recipe.walk, maps, for_inference(model)
 
     @torch.inference_mode()
     def boundaries(self, photo: np.ndarray) -> np.ndarray:

@@ -21,6 +21,16 @@ _LEAST_PROBABILITY = 1e-5
 """Smaller probabilities are taken as this one, so that no label is ruled out before the colours are looked at."""
 
 
+def check_implementation(kernels: CrfKernels) -> None:
+    """Check that what is asked for is installed, before there is work.
+
+    Raises:
+        VwlError: pydensecrf is asked for and not installed.
+    """
+    if kernels.implementation == "pydensecrf":
+        _densecrf()
+
+
 def crf_probabilities(image: np.ndarray, probabilities: np.ndarray, kernels: CrfKernels) -> np.ndarray:
     """Refine the labels' probabilities by mean-field inference.
 
