@@ -68,8 +68,8 @@ drill: setup  ## the failure drills on Ray, minutes each
 demo: setup  ## the whole method on a few generated scenes
 	$(BIN)/vwl demo
 
-bench: setup  ## every script in benchmarks/
-	@for script in benchmarks/[!_]*.py; do [ -f "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+bench: setup  ## every script in benchmarks/, and one table of the ratios
+	$(BIN)/python benchmarks/_all.py
 
 clean:  ## remove caches and the demo's folder (.venv stays)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis demo

@@ -1,15 +1,22 @@
 """Two ways to do one thing, timed in turn: a machine's load changes from minute to minute, and so only pairs can be compared."""
 
+import json
 import os
 import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+DATA = Path(os.environ.get("VWL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+"""Where real photographs are: beside the project, or in VWL_DATA."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,44 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+@dataclass(frozen=True)
+class Line:
+    """What a benchmark says in one line.
+
+    Attributes:
+        what: of the comparison.
+        first, second: a figure of the one and of the other, with its unit.
+        ratio: how many times better the second is.
+        wanted: in words.
+        parity: how far apart the two results are, in words.
+    """
+
+    what: str
+    first: str
+    second: str
+    ratio: float
+    wanted: str
+    parity: str
+
+
+def show(title: str, lines: Sequence[Line], right: bool = True) -> None:
+    """Print a benchmark's lines as a table, keep them for the table at the end of `make bench`, and end with exit code 1 if not `right`."""
+    Console(width=160).print(table_of(f"{title}\n{machine()}", lines))
+    if "VWL_BENCH" in os.environ:
+        with open(os.environ["VWL_BENCH"], "a") as stream:
+            stream.writelines(json.dumps(asdict(line)) + "\n" for line in lines)
+    if not right:
+        sys.exit(f"{title}: parity does NOT hold")
+
+
+def table_of(title: str, lines: Sequence[Line]) -> Table:
+    table = Table("what", "one", "the other", "ratio", "wanted", "parity", title=title)
+    for line in lines:
+        ratio = f"{line.ratio:,.2f}" if line.ratio < 100 else f"{line.ratio:,.0f}"
+        table.add_row(line.what, line.first, line.second, ratio, line.wanted, line.parity)
+    return table
+
+
 def machine() -> str:
     """Describe the machine in a line, with its present load."""
     about = Path("/proc/cpuinfo")
@@ -58,10 +103,9 @@ def machine() -> str:
 
 
 def photographs(num: int, height: int = 375, width: int = 500) -> list[np.ndarray]:
-    """Return photographs of a size, (H, W, 3) uint8: of VOC if the data are beside the project or in VWL_DATA, else drawn scenes."""
-    base = Path(os.environ.get("VWL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    """Return photographs of a size, (H, W, 3) uint8: of VOC if they are in `DATA`, else drawn scenes."""
     found: list[np.ndarray] = []
-    for path in sorted((base / "voc12mini" / "JPEGImages").glob("*.jpg")):
+    for path in sorted((DATA / "voc12mini" / "JPEGImages").glob("*.jpg")):
         with Image.open(path) as image:
             if image.size == (width, height):
                 found.append(np.array(image.convert("RGB")))

@@ -1,8 +1,23 @@
 """`vwl infer`: one inference stage of a run, image by image where it was cut off."""
 
+from collections.abc import Sequence
+
 import typer
 
-from cli.options import Address, Backend, Override, Overwrite, RunFolder, Strict, do_stages, end_with_failures, layout, open_run
+from cli.options import (
+    Address,
+    Backend,
+    Crf,
+    Override,
+    Overwrite,
+    RunFolder,
+    Strict,
+    do_stages,
+    end_with_failures,
+    layout,
+    open_run,
+    with_crf,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Do one inference stage of a run; finished images are kept.")
 
@@ -16,6 +31,25 @@ _ABOUT = {
 }
 
 
+_REFINED = ("crf", "irnet-labels", "segment")
+"""Stages with a dense CRF."""
+
+
+def _infer(
+    name: str,
+    run: str,
+    override: Sequence[str] | None,
+    address: str | None,
+    backend: str,
+    overwrite: bool,
+    strict: bool,
+    crf: str | None = None,
+) -> None:
+    opened = open_run(run, None, None, with_crf([name.replace("-", "_")], crf, override), overwrite)
+    do_stages(opened, [name], layout(), backend, address, strict=strict)
+    end_with_failures(opened, [name])
+
+
 def _add(name: str) -> None:
     def infer(
         run: RunFolder,
@@ -25,18 +59,28 @@ def _add(name: str) -> None:
         overwrite: Overwrite = False,
         strict: Strict = False,
     ) -> None:
-        opened = open_run(run, None, None, override, overwrite)
-        do_stages(opened, [name], layout(), backend, address, strict=strict)
-        end_with_failures(opened, [name])
+        _infer(name, run, override, address, backend, overwrite, strict)
 
-    infer.__doc__ = f"""{_ABOUT[name]}
+    def infer_refined(
+        run: RunFolder,
+        override: Override = None,
+        crf: Crf = None,
+        address: Address = None,
+        backend: Backend = "ray",
+        overwrite: Overwrite = False,
+        strict: Strict = False,
+    ) -> None:
+        _infer(name, run, override, address, backend, overwrite, strict, crf)
+
+    command = infer_refined if name in _REFINED else infer
+    command.__doc__ = f"""{_ABOUT[name]}
 
     \b
     Examples:
       vwl infer {name} --run runs/voc
       vwl infer {name} --run runs/voc --address auto
     """
-    app.command(name)(infer)
+    app.command(name)(command)
 
 
 for _name in _ABOUT:

@@ -32,6 +32,10 @@ StartFrom = Annotated[str | None, typer.Option(help="Start from these weights, n
 Address = Annotated[str | None, typer.Option(help="Ray cluster (default: RAY_ADDRESS, else a local Ray is started).")]
 Backend = Annotated[str, typer.Option(help="ray, or local: in this process, without Ray.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be worked on, instead of listing it.")]
+Crf = Annotated[
+    str | None,
+    typer.Option("--crf", help="Dense CRF by auto, pydensecrf or native; sets kernels.implementation of the recipe."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 DEFAULT_RECIPE = "paper-voc"
@@ -50,6 +54,15 @@ def open_run(run: str, data: str | None, recipe: str | None, override: Sequence[
         if recipe is None:
             return Run.start(run, overridden(existing.recipe, override or ()), data, overwrite)
     return Run.start(run, load_recipe(recipe or DEFAULT_RECIPE, override or ()), data, overwrite)
+
+
+def with_crf(sections: Sequence[str], crf: str | None, override: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the overrides with those of `--crf` for these sections of the recipe."""
+    if crf is None:
+        return override
+    if crf not in {"auto", "pydensecrf", "native"}:
+        raise VwlError(f"--crf {crf} is none of auto, pydensecrf, native")
+    return [*(override or ()), *(f"{section}.kernels.implementation={crf}" for section in sections)]
 
 
 def layout(

@@ -7,6 +7,7 @@ import typer
 from cli.options import (
     Address,
     Backend,
+    Crf,
     Data,
     Json,
     Override,
@@ -18,6 +19,7 @@ from cli.options import (
     end_with_failures,
     open_run,
     print_stage_table,
+    with_crf,
     with_layout,
 )
 
@@ -34,6 +36,7 @@ def run(
     backend: Backend = "ray",
     overwrite: Overwrite = False,
     strict: Strict = False,
+    crf: Crf = None,
     as_json: Json = False,
 ) -> None:
     """Do all stages, from photographs and labels to a segmentation model and its scores; go on where an earlier start stopped.
@@ -47,7 +50,7 @@ def run(
     from vwl.report import write_report
     from vwl.stages import STAGES
 
-    opened = open_run(run, data, recipe, override, overwrite)
+    opened = open_run(run, data, recipe, with_crf(("crf", "irnet_labels", "segment"), crf, override), overwrite)
     do_stages(opened, list(STAGES), where, backend, address, fit_workers=True, strict=strict)
     pictures = write_report(opened)
     print_stage_table(opened, as_json)

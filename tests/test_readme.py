@@ -16,7 +16,7 @@ from vwl.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "CHANGELOG.md", "docs/design.md")
+DOCUMENTS = ("README.md", "CHANGELOG.md", "docs/design.md", "docs/coco-cost.md")
 
 
 def shell_lines(text: str) -> list[str]:

@@ -16,6 +16,7 @@ from torch import nn
 from vwl.data.index import Index, Row
 from vwl.data.transforms import long_side_scale, scaled_size
 from vwl.errors import VwlError
+from vwl.inference.build import PROCESSES_A_GPU
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
@@ -64,9 +65,11 @@ class Cost:
     activations: float = 0.0
 
     def seconds(self, cpus: float, gpus: int, precision: str = "float32") -> float:
-        """Return the time with a network on GPUs, where there are any, or on CPU cores, and the rest on one core of each pool member."""
-        network = self.operations / (GPU[precision] if gpus else CPU_CORE)
-        return self.images * (network + self.cpu_seconds) / (gpus if gpus and self.operations else cpus)
+        """Return the time: the network on GPUs, where there are any, beside it the rest on their processes' cores; else all on cores."""
+        if not gpus or not self.operations:
+            return self.images * (self.operations / CPU_CORE + self.cpu_seconds) / cpus
+        processes = max(gpus, min(cpus, gpus * PROCESSES_A_GPU))
+        return self.images * max(self.operations / GPU[precision] / gpus, self.cpu_seconds / processes)
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ def _passes(network: Counted, section: Cam | Segment, size: tuple[int, int]) -> 
 
 
 def _crf(kernels: CrfKernels, pixels: int, labels: float) -> float:
-    return _CRF_SECONDS * labels / _CRF_LABELS * pixels / _CRF_PIXELS * kernels.iterations / 10
+    return _CRF_SECONDS * labels / _CRF_LABELS * min(pixels, kernels.max_pixels) / _CRF_PIXELS * kernels.iterations / 10
 
 
 def _network(recipe: Recipe, stage: str, num_classes: int) -> Counted:

@@ -20,6 +20,7 @@ from vwl.cost import Cost, inference_cost, photographs, training_cost
 from vwl.data.index import Index
 from vwl.doctor import Finding, free_memory
 from vwl.errors import VwlError
+from vwl.inference.build import PROCESSES_A_GPU
 from vwl.recipe import Recipe
 from vwl.run import Run
 from vwl.stages import STAGES, training_rows
@@ -89,7 +90,7 @@ def plan(recipe: Recipe, index: Index, layout: Layout, there: Resources, calibra
             seconds = cost.seconds(workers * used.cpus_per_worker, workers * used.gpus_per_worker, used.precision)
         else:
             on_gpus = there.gpus if cost.operations else 0
-            workers = on_gpus or there.cpus
+            workers = min(on_gpus * PROCESSES_A_GPU, there.cpus) or there.cpus
             seconds = cost.seconds(there.cpus, on_gpus)
         factor = (calibration or {}).get(stage)
         hours = seconds * (factor or 1.0) / 3600

@@ -34,6 +34,7 @@ def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 Positive = Annotated[int, Field(gt=0)]
+Tile = Annotated[int, Field(ge=128, multiple_of=32)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Threshold = Fraction | Literal["auto", "auto-by-class"]
@@ -126,6 +127,8 @@ class Cam(Section):
     """`max` in the VWL code, `sum` in IRNet's."""
     long_side: Positive | None = None
     """Side that scale 1.0 means, pixels; none: the photograph's own size."""
+    tile: Tile = 1536
+    """Side of the overlapping squares that photographs larger than it are cut into for the network, pixels; bounds its memory."""
     background_threshold: Threshold = 0.13
     """Score of the background when masks are made; `auto`: chosen without ground truth; `auto-by-class`: so for each class by itself
     (a frequent class's maps are brighter than a rare one's)."""
@@ -137,6 +140,8 @@ class CrfKernels(Section):
     implementation: Literal["auto", "native", "pydensecrf"] = "auto"
     """`native` (arrays of our own, compiled by numba) or the package `pydensecrf`: the same energies, probabilities within 1e-3.
     `auto` is native, the faster of the two, whether or not the package is there: the answer does not depend on what is installed."""
+    max_pixels: Positive = 2_000_000
+    """Photographs of more pixels are refined at this many and the answer enlarged; kernel widths then count pixels of that size."""
     iterations: Positive = 10
     gaussian_sxy: PositiveFloat = 1.0
     """Pixels."""
@@ -198,6 +203,8 @@ class Walk(Section):
     """Bound of the Chebyshev expansion's error, relative to the map's maximum."""
     long_side: Positive | None = None
     """Photographs are resized to this long side for the boundary network; none: their own size."""
+    tile: Tile = 1536
+    """Side of the overlapping squares that photographs larger than it are cut into for the network, pixels; bounds its memory."""
     background_threshold: Threshold = 0.25
 
 
@@ -229,6 +236,8 @@ class Segment(Section):
     scales: Scales = (1.0,)
     mirror: bool = True
     long_side: Positive | None = None
+    tile: Tile = 1536
+    """Side of the overlapping squares that photographs larger than it are cut into for the network, pixels; bounds its memory."""
     crf: bool = True
     kernels: CrfKernels = CrfKernels(gaussian_sxy=1, gaussian_compat=3, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4)
 

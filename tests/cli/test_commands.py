@@ -4,6 +4,7 @@ import glob
 import json
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,43 @@ def test_a_stage_with_two_truncated_photographs_ends_with_exit_code_1(copied):
     result = vwl("infer", "segment", "--run", copied.folder, "--backend", "local")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == f"2 images failed, see {copied.folder}/segment/manifest.json"
+
+
+@pytest.mark.parametrize("name", ["crf", "irnet-labels", "segment"])
+def test_a_stage_is_refined_by_the_implementation_that_is_asked_for(copied, name):
+    pytest.importorskip("pydensecrf")
+    before = copied.manifest(name)["settings"]["kernels"]["implementation"]
+    result = vwl("infer", name, "--run", copied.folder, "--backend", "local", "--crf", "pydensecrf", "--overwrite")
+    assert result.exit_code == 0, result.output
+    again = Run.open(str(copied.folder))
+    assert (before, again.manifest(name)["settings"]["kernels"]["implementation"]) == ("auto", "pydensecrf")
+    assert again.is_done(name)
+
+
+def test_another_implementation_is_another_recipe(copied):
+    result = vwl("infer", "segment", "--run", copied.folder, "--backend", "local", "--crf", "native")
+    assert result.exit_code == 1
+    assert "segment.kernels.implementation: auto -> native" in result.stderr
+
+
+def test_a_whole_run_takes_the_implementation_for_all_its_stages(copied):
+    assert vwl("run", "--run", copied.folder, "--backend", "local", "--crf", "native", "--overwrite").exit_code == 0
+    recipe = Run.open(str(copied.folder)).recipe
+    assert {section.kernels.implementation for section in (recipe.crf, recipe.irnet_labels, recipe.segment)} == {"native"}
+
+
+@pytest.mark.parametrize("words", [["run"], ["infer", "crf"]])
+def test_an_unknown_implementation_is_refused_in_one_line(copied, words):
+    result = vwl(*words, "--run", copied.folder, "--backend", "local", "--crf", "simplecrf")
+    assert (result.exit_code, result.stderr) == (1, "error: --crf simplecrf is none of auto, pydensecrf, native\n")
+
+
+def test_without_the_package_every_stage_works_and_asking_for_it_is_one_line(copied, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)  # makes its import fail
+    for name in ("crf", "irnet-labels", "segment"):
+        shutil.rmtree(Path(copied.folder.path, name))
+    assert vwl("run", "--run", copied.folder, "--backend", "local").exit_code == 0
+    assert all(copied.is_done(name) for name in STAGES)
+    result = vwl("infer", "crf", "--run", copied.folder, "--backend", "local", "--crf", "pydensecrf", "--overwrite")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("error: implementation: pydensecrf needs the package pydensecrf2")

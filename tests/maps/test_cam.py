@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from vwl.maps.cam import best_class, class_activation, decide, normalise, to_stride4, upsample
+from vwl.maps.cam import best_class, class_activation, decide, likeliest, normalise, to_stride4, upsample, working_size
 from vwl.store import map_size
 
 scores = st.floats(-1, 1, width=32)
@@ -112,3 +112,32 @@ def test_read_only_maps_are_accepted_and_left_alone():
     values.flags.writeable = False
     decide(upsample(normalise(values), 12, 12), [1, 2], 0.1)
     np.testing.assert_array_equal(values, before)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 2000), (4000, 6000), (3, 5_000_000)])
+def test_a_working_size_has_the_shape_of_the_photograph_and_no_more_than_the_pixels(size):
+    found = working_size(*size, 2_000_000)
+    assert min(found) >= 1
+    assert found[0] * found[1] <= 2_000_000 * 1.2
+    if size[0] * size[1] <= 2_000_000:
+        assert found == size
+    else:
+        assert found[0] * found[1] > 1_500_000
+
+
+def test_an_upsampled_map_of_bounded_size_is_the_full_one_reduced():
+    values = np.random.default_rng(0).random((2, 20, 30)).astype(np.float16)
+    full, small = upsample(values, 79, 118), upsample(values, 79, 118, 2000)
+    assert small.shape == (2, *working_size(79, 118, 2000))
+    place = [np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1) for n, m in zip(small.shape[1:], (79, 118), strict=True)]
+    np.testing.assert_allclose(small, full[:, place[0]][:, :, place[1]], atol=0.15)
+    np.testing.assert_array_equal(upsample(values, 79, 118, 79 * 118), full)
+
+
+@pytest.mark.parametrize("size", [(40, 50), (200, 301), (41, 50), (65, 64)])
+def test_the_likeliest_class_in_strips_is_that_of_the_enlarged_probabilities(size):
+    probabilities = np.random.default_rng(1).random((4, 40, 50)).astype(np.float32)
+    enlarged = torch.nn.functional.interpolate(torch.from_numpy(probabilities)[None], size, mode="bilinear", align_corners=False)[0]
+    found = likeliest(probabilities, *size)
+    assert found.dtype == np.uint8
+    assert (found == enlarged.numpy().argmax(axis=0)).mean() > 0.9999

@@ -12,7 +12,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from vwl.engine.session import cluster_cpus, cluster_gpus
 from vwl.errors import VwlError
-from vwl.inference.build import NETWORK_STAGES, MapSpec, build_stage
+from vwl.inference.build import NETWORK_STAGES, PROCESSES_A_GPU, MapSpec, build_stage
 from vwl.inference.runner import Shard, process
 
 Report = Callable[[str, int, int, str | dict[str, float]], None]
@@ -26,13 +26,14 @@ _MAX_RESTARTS = 20
 def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Report, most: int | None = None) -> None:
     """Run shards through a stage on the connected cluster; `images_done` are counted in the progress from the start.
 
-    As many actors work as there are GPUs, or else CPUs, but at most `most`.
+    As many actors work as `actors` says, but at most `most`.
 
     Raises:
         VwlError: the stage cannot be built or its results cannot be written.
     """
     gpus = cluster_gpus() if spec.stage in NETWORK_STAGES else 0
-    pool = min(len(shards), gpus or cluster_cpus(), most or len(shards))
+    pool, share = actors(cluster_cpus(), gpus)
+    pool = min(pool, len(shards), most or pool)
     context = ray.data.DataContext.get_current()
     context.print_on_execution_start = False
     context.raise_original_map_exception = True
@@ -52,7 +53,7 @@ def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Rep
             compute=ray.data.ActorPoolStrategy(size=pool),
             # Less than a whole CPU each, so that Ray Data's own small tasks always find a place.
             num_cpus=0.9,
-            num_gpus=1 if gpus else 0,
+            num_gpus=share,
             max_restarts=_MAX_RESTARTS,
             max_task_retries=_MAX_RETRIES,
         )
@@ -65,6 +66,14 @@ def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Rep
         images_done += int(batch["images"].sum())
         failed += int(batch["failed"].sum())
         report(spec.stage, images_done, total, f"{failed} failed" if failed else "")
+
+
+def actors(cpus: int, gpus: int) -> tuple[int, float]:
+    """Return how many actors a stage has on so many CPUs and GPUs (0: it wants none), and each one's share of a GPU."""
+    if not gpus:
+        return cpus, 0.0
+    sharing = max(1, min(PROCESSES_A_GPU, cpus // gpus))
+    return min(gpus * sharing, cpus), 1 / sharing
 
 
 class _Actor:

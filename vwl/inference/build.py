@@ -25,6 +25,8 @@ from vwl.training.distributed import device
 
 NETWORK_STAGES = frozenset({"cam", "walk", "segment"})
 """Stages that run a network and so want a GPU where there is one."""
+PROCESSES_A_GPU = 4
+"""Processes of a stage that share a GPU, if there are as many CPUs: while one decodes, walks or refines, the network of another runs."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,4 @@ def _filled(network: Network, folder: Folder) -> Network:
         raise VwlError(f"{error}; delete {folder} and train the stage again") from None
     except (RuntimeError, KeyError, TypeError):
         raise VwlError(f"{folder}/weights.pt is of another network or version; delete {folder} and train the stage again") from None
-    network.to(device())
-    for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return network.eval().requires_grad_(False)
+    return network.to(device()).eval().requires_grad_(False)

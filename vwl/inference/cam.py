@@ -1,13 +1,17 @@
 """The CAM stage (Eq. 1): class activation maps at several scales with mirror, kept to the image's labels, at stride 4."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
 from vwl.data.index import Index, Row
-from vwl.data.transforms import long_side_scale, scaled_size
+from vwl.data.transforms import long_side_scale, resize, scaled_size
 from vwl.inference.stage import Stage, mirrored_pair
+from vwl.inference.tiles import tiled
 from vwl.maps.cam import normalise
 from vwl.models.classifier import Classifier
+from vwl.models.folding import for_inference
 from vwl.recipe import Recipe
 from vwl.store import ScoreMap, map_size
 
@@ -17,7 +21,7 @@ class CamStage(Stage):
 
     def __init__(self, recipe: Recipe, index: Index, model: Classifier) -> None:
         """Take a trained classifier."""
-        self.index, self.settings, self.model = index, recipe.cam, model.eval()
+        self.index, self.settings, self.model = index, recipe.cam, for_inference(model)
 
     @torch.inference_mode()
     def __call__(self, row: Row) -> ScoreMap:
@@ -25,20 +29,22 @@ class CamStage(Stage):
         photo = np.asarray(self.index.read_image(row))
         height, width = photo.shape[:2]
         grid = map_size(height, width)
-        labels = torch.tensor([label - 1 for label in row.labels], dtype=torch.int64)
-        total = torch.zeros(len(labels), *grid)
+        total = torch.zeros(len(row.labels), *grid)
         base = long_side_scale(photo.shape, self.settings.long_side)
-        backbone, weight = self.model.backbone, self.model.image_head.weight
-        for scale in self.settings.scales:
-            size = scaled_size(photo.shape, base * scale)
-            images = mirrored_pair(photo, size, backbone.mean, backbone.std, weight, self.settings.mirror)
-            maps = self.model.activation_maps(images)[:, labels.to(weight.device)]
-            if self.settings.mirror:
-                straight, mirrored = maps[0], maps[1].flip(2)
-                fused = torch.maximum(straight, mirrored) if self.settings.mirror_fusion == "max" else straight + mirrored
-            else:
-                fused = maps[0]
-            if len(labels):
-                total += torch.nn.functional.interpolate(fused[None], grid, mode="bilinear", align_corners=False)[0].float().cpu()
+        for scale in self.settings.scales if row.labels else ():
+            view = resize(photo, *scaled_size(photo.shape, base * scale))
+            maps = tiled(partial(self._fused, labels=row.labels), view, self.settings.tile)
+            total += torch.nn.functional.interpolate(maps[None], grid, mode="bilinear", align_corners=False)[0]
         values = normalise(total.numpy()).astype(np.float16)
         return ScoreMap(row.image_id, row.labels, height, width, values)
+
+    def _fused(self, view: np.ndarray, labels: tuple[int, ...]) -> torch.Tensor:
+        """Maps (K, h, w) float32 on the CPU of the labels in a photograph (H, W, 3) at some size, fused with those of its mirror image."""
+        backbone, weight = self.model.backbone, self.model.image_head.weight
+        images = mirrored_pair(view, backbone.mean, backbone.std, weight, self.settings.mirror)
+        # of all classes: the last bit of a product depends on the number of its rows, and a map is not to depend on the other labels
+        maps = self.model.activation_maps(images)[:, [label - 1 for label in labels]].float().cpu()
+        if not self.settings.mirror:
+            return maps[0]
+        straight, mirrored = maps[0], maps[1].flip(2)
+        return torch.maximum(straight, mirrored) if self.settings.mirror_fusion == "max" else straight + mirrored

@@ -5,7 +5,7 @@ import numpy as np
 from vwl.data.index import Index, Row
 from vwl.inference.stage import Stage
 from vwl.maps.cam import upsample
-from vwl.maps.dense_crf import cam_crf
+from vwl.maps.dense_crf import cam_crf, check_implementation
 from vwl.recipe import Recipe
 from vwl.store import MapReader
 
@@ -16,9 +16,10 @@ class CrfStage(Stage):
     def __init__(self, recipe: Recipe, index: Index, maps: MapReader, background: float) -> None:
         """Take the CAM stage's maps; `background` is the resolved `crf.background`."""
         self.index, self.settings, self.maps, self.background = index, recipe.crf, maps, background
+        check_implementation(self.settings.kernels)
 
     def __call__(self, row: Row) -> np.ndarray:
         """Return the mask (H, W) uint8."""
         photo, found = np.array(self.index.read_image(row)), self.maps.read(row.image_id)
-        maps = upsample(found.values, found.height, found.width)
+        maps = upsample(found.values, found.height, found.width, self.settings.kernels.max_pixels)
         return cam_crf(photo, maps, found.classes, self.background, self.settings.sharpness, self.settings.kernels)

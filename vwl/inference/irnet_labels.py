@@ -5,7 +5,7 @@ import numpy as np
 from vwl.data.index import Index, Row
 from vwl.inference.stage import Stage
 from vwl.maps.cam import upsample
-from vwl.maps.dense_crf import irnet_labels
+from vwl.maps.dense_crf import check_implementation, irnet_labels
 from vwl.recipe import Recipe
 from vwl.store import MapReader
 
@@ -16,8 +16,10 @@ class IrnetLabelsStage(Stage):
     def __init__(self, recipe: Recipe, index: Index, maps: MapReader) -> None:
         """Take the CAM stage's maps."""
         self.index, self.settings, self.maps = index, recipe.irnet_labels, maps
+        check_implementation(self.settings.kernels)
 
     def __call__(self, row: Row) -> np.ndarray:
         """Return the labels (H, W) uint8, 255 where neither is confident."""
         photo, found = np.array(self.index.read_image(row)), self.maps.read(row.image_id)
-        return irnet_labels(photo, upsample(found.values, found.height, found.width), found.classes, self.settings)
+        maps = upsample(found.values, found.height, found.width, self.settings.kernels.max_pixels)
+        return irnet_labels(photo, maps, found.classes, self.settings)

@@ -5,11 +5,17 @@ import torch
 from torch.nn import functional as F
 
 from vwl.data.index import Index, Row
-from vwl.data.transforms import long_side_scale, scaled_size
+from vwl.data.transforms import long_side_scale, resize, scaled_size
 from vwl.inference.stage import Stage, mirrored_pair
-from vwl.maps.dense_crf import crf_probabilities
+from vwl.inference.tiles import tiled
+from vwl.maps.cam import likeliest, working_size
+from vwl.maps.dense_crf import check_implementation, crf_probabilities
 from vwl.models.deeplab import DeepLabV2
+from vwl.models.folding import for_inference
 from vwl.recipe import Recipe
+
+_MASS = 0.05
+"""Probability that a class must reach somewhere in a photograph to be refined."""
 
 
 class SegmentStage(Stage):
@@ -17,34 +23,49 @@ class SegmentStage(Stage):
 
     def __init__(self, recipe: Recipe, index: Index, model: DeepLabV2) -> None:
         """Take a trained segmentation model."""
-        self.index, self.settings, self.model = index, recipe.segment, model.eval()
+        self.index, self.settings, self.model = index, recipe.segment, for_inference(model)
+        if self.settings.crf:
+            check_implementation(self.settings.kernels)
 
     @torch.inference_mode()
     def probabilities(self, photo: np.ndarray) -> np.ndarray:
-        """Return class probabilities (C + 1, H, W) float32 of a photograph (H, W, 3) uint8, before the CRF."""
-        height, width = photo.shape[:2]
+        """Return class probabilities of a photograph (H, W, 3) uint8 before the CRF.
+
+        Returns:
+            (C + 1, H, W) float32; smaller, see `working_size`, where the photograph has more than `kernels.max_pixels`.
+        """
+        size = working_size(photo.shape[0], photo.shape[1], self.settings.kernels.max_pixels)
         base = long_side_scale(photo.shape, self.settings.long_side)
-        backbone, weight = self.model.backbone, self.model.aspp_weights()[0]
-        total = torch.zeros(1, weight.shape[0], height, width)
+        total = torch.zeros(1, self.model.aspp_weights()[0].shape[0], *size)
         for scale in self.settings.scales:
-            size = scaled_size(photo.shape, base * scale)
-            logits = self.model.fused(mirrored_pair(photo, size, backbone.mean, backbone.std, weight, self.settings.mirror))
-            if self.settings.mirror:
-                logits = (logits[:1] + logits[1:].flip(3)) / 2
-            total += torch.softmax(F.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False), dim=1).cpu()
+            logits = tiled(self._fused, resize(photo, *scaled_size(photo.shape, base * scale)), self.settings.tile)[None]
+            total += torch.softmax(F.interpolate(logits, size, mode="bilinear", align_corners=False), dim=1)
         return (total[0] / len(self.settings.scales)).numpy()
+
+    def _fused(self, view: np.ndarray) -> torch.Tensor:
+        """Logits (C + 1, h, w) float32 on the CPU of a photograph (H, W, 3) at some size, the mean with those of its mirror image."""
+        backbone, weight = self.model.backbone, self.model.aspp_weights()[0]
+        logits = self.model.fused(mirrored_pair(view, backbone.mean, backbone.std, weight, self.settings.mirror)).float().cpu()
+        return (logits[0] + logits[1].flip(2)) / 2 if self.settings.mirror else logits[0]
 
     def mask(self, photo: np.ndarray) -> np.ndarray:
         """Return the mask (H, W) uint8 of a photograph (H, W, 3) uint8."""
         probabilities = self.probabilities(photo)
-        likeliest = probabilities.argmax(axis=0).astype(np.uint8)
         if not self.settings.crf:
-            return likeliest
-        # Classes that no pixel prefers even a little only cost time: the CRF cannot raise them.
-        present = np.union1d(likeliest, np.flatnonzero(probabilities.max(axis=(1, 2)) > 0.05))
-        refined = crf_probabilities(photo, probabilities[present], self.settings.kernels)
-        return present[refined.argmax(axis=0)].astype(np.uint8)
+            return likeliest(probabilities, *photo.shape[:2])
+        kept = classes_with_mass(probabilities)
+        working = resize(photo, *probabilities.shape[1:])
+        refined = crf_probabilities(working, probabilities[kept], self.settings.kernels)
+        return kept[likeliest(refined, *photo.shape[:2])].astype(np.uint8)
 
     def __call__(self, row: Row) -> np.ndarray:
         """Return the mask (H, W) uint8."""
         return self.mask(np.array(self.index.read_image(row)))
+
+
+def classes_with_mass(probabilities: np.ndarray) -> np.ndarray:
+    """Return the ids of the classes (of C + 1, H, W) that the CRF is given: the likeliest somewhere, or above 0.05.
+
+    The CRF's time grows with its classes, and it cannot raise one that no pixel prefers even a little (`benchmarks/pruning.py`).
+    """
+    return np.union1d(probabilities.argmax(axis=0), np.flatnonzero(probabilities.max(axis=(1, 2)) > _MASS))

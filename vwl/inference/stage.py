@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from vwl.data.index import Index, Row
-from vwl.data.transforms import normalise, resize
+from vwl.data.transforms import normalise
 from vwl.store import ScoreMap
 
 
@@ -29,9 +29,9 @@ class Stage(ABC):
 
 
 def mirrored_pair(
-    photo: np.ndarray, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...], like: torch.Tensor, mirror: bool = True
+    photo: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], like: torch.Tensor, mirror: bool = True
 ) -> torch.Tensor:
-    """Return a photograph at another size, normalised, and its mirror image, as a batch (2 or 1, 3, h, w) on the device of `like`."""
-    image = normalise(resize(photo, *size), mean, std)
+    """Return a photograph (h, w, 3) uint8, normalised, and its mirror image, as a batch (2 or 1, 3, h, w) on the device of `like`."""
+    image = normalise(photo, mean, std)
     batch = torch.stack([image, image.flip(2)]) if mirror else image[None]
     return batch.to(like.device, like.dtype).contiguous(memory_format=torch.channels_last)

@@ -5,9 +5,11 @@ import torch
 from torch.nn import functional as F
 
 from vwl.data.index import Index, Row
-from vwl.data.transforms import long_side_scale, scaled_size
+from vwl.data.transforms import long_side_scale, resize, scaled_size
 from vwl.inference.stage import Stage, mirrored_pair
+from vwl.inference.tiles import tiled
 from vwl.maps.random_walk import walk
+from vwl.models.folding import for_inference
 from vwl.models.irnet import BoundaryNet
 from vwl.recipe import Recipe
 from vwl.store import MapReader, ScoreMap, map_size
@@ -18,19 +20,23 @@ class WalkStage(Stage):
 
     def __init__(self, recipe: Recipe, index: Index, maps: MapReader, model: BoundaryNet) -> None:
         """Take the CAM stage's maps and a trained boundary network."""
-        self.index, self.settings, self.maps, self.model = index, recipe.walk, maps, model.eval()
+        self.index, self.settings, self.maps, self.model = index, recipe.walk, maps, for_inference(model)
 
     @torch.inference_mode()
     def boundaries(self, photo: np.ndarray) -> np.ndarray:
         """Return the boundary map (ceil(H / 4), ceil(W / 4)) float32 of a photograph (H, W, 3)."""
-        size = scaled_size(photo.shape, long_side_scale(photo.shape, self.settings.long_side))
-        backbone = self.model.backbone
-        logits = self.model(mirrored_pair(photo, size, backbone.mean, backbone.std, self.model.join.weight))
-        logits = (logits[:1] + logits[1:].flip(3)) / 2
+        view = resize(photo, *scaled_size(photo.shape, long_side_scale(photo.shape, self.settings.long_side)))
+        logits = tiled(self._fused, view, self.settings.tile)[None]
         grid = map_size(*photo.shape[:2])
         if logits.shape[2:] != grid:
             logits = F.interpolate(logits, grid, mode="bilinear", align_corners=False)
-        return torch.sigmoid(logits)[0, 0].float().cpu().numpy()
+        return torch.sigmoid(logits)[0, 0].numpy()
+
+    def _fused(self, view: np.ndarray) -> torch.Tensor:
+        """Boundary logits (1, h, w) float32 on the CPU of a photograph (H, W, 3) at some size, the mean with those of its mirror image."""
+        backbone = self.model.backbone
+        logits = self.model(mirrored_pair(view, backbone.mean, backbone.std, self.model.join.weight)).float().cpu()
+        return (logits[0] + logits[1].flip(2)) / 2
 
     def __call__(self, row: Row) -> ScoreMap:
         """Return the maps after the walk, 0..1."""

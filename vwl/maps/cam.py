@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from vwl.store import MAP_STRIDE, map_size
 
+_STRIP = 64
+"""Rows of a large photograph that are enlarged at a time."""
+
 
 def class_activation(features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return the class activation maps (B, C, h, w) of Eq. 1: ReLU of the features weighted by each class's classifier row.
@@ -34,15 +37,50 @@ def to_stride4(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     return _resize(maps, map_size(height, width))
 
 
-def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
+def working_size(height: int, width: int, max_pixels: int) -> tuple[int, int]:
+    """Return the size at which a photograph of `height` x `width` pixels is refined: its own, or as many as `max_pixels`."""
+    scale = min(1.0, (max_pixels / (height * width)) ** 0.5)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def upsample(values: np.ndarray, height: int, width: int, max_pixels: int | None = None) -> np.ndarray:
     """Bring a score map's values (K, h, w) at stride 4 to the photograph's pixels (K, height, width), float32.
 
-    The map is enlarged by exactly 4 and then cropped, so that cells stay over the pixels they were made from.
+    The map is enlarged by exactly 4 and then cropped, so that cells stay over the pixels they were made from. A photograph of more than
+    `max_pixels` gets a map of its `working_size`; then no more than one class is ever held at full size.
     """
     if values.shape[1:] != map_size(height, width):
         raise ValueError(f"a score map of {values.shape[1:]} cells does not belong to {height} x {width} pixels")
+    size = (height, width) if max_pixels is None else working_size(height, width, max_pixels)
+    if size != (height, width):
+        smaller = np.empty((len(values), *size), np.float32)
+        for own, target in zip(values, smaller, strict=True):
+            target[...] = _resize(upsample(own[None], height, width), size)[0]
+        return smaller
     enlarged = _resize(values, (values.shape[1] * MAP_STRIDE, values.shape[2] * MAP_STRIDE))
     return np.ascontiguousarray(enlarged[:, :height, :width])
+
+
+def likeliest(probabilities: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the position of each pixel's largest probability (height, width) uint8, the first among equals.
+
+    Args:
+        probabilities: (L, h, w) of a photograph at any size; if that is not its own they are enlarged bilinearly, some rows at a time.
+        height, width: the photograph's size, pixels.
+    """
+    if probabilities.shape[1:] == (height, width):
+        return probabilities.argmax(axis=0).astype(np.uint8)
+    num_rows = probabilities.shape[1]
+    found = np.empty((height, width), np.uint8)
+    for top in range(0, height, _STRIP):
+        strip = found[top : top + _STRIP]
+        place = np.clip((np.arange(top, top + len(strip)) + 0.5) * num_rows / height - 0.5, 0, num_rows - 1).astype(np.float32)
+        above = place.astype(int)
+        share = (place - above)[:, None]
+        below = np.minimum(above + 1, num_rows - 1)
+        rows = probabilities[:, above] * (1 - share) + probabilities[:, below] * share
+        strip[...] = _resize(rows, (len(strip), width)).argmax(axis=0)
+    return found
 
 
 def best_class(maps: np.ndarray, class_ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,14 +10,25 @@ from typing import Any
 
 import numpy as np
 
+from vwl.data.transforms import resize
 from vwl.errors import VwlError
-from vwl.maps.cam import decide
+from vwl.maps.cam import decide, likeliest
 from vwl.maps.mean_field import MeanField
 from vwl.recipe import CrfKernels, IrnetLabels
 from vwl.store import IGNORE
 
 _LEAST_PROBABILITY = 1e-5
 """Smaller probabilities are taken as this one, so that no label is ruled out before the colours are looked at."""
+
+
+def check_implementation(kernels: CrfKernels) -> None:
+    """Check that what is asked for is installed, before there is work.
+
+    Raises:
+        VwlError: pydensecrf is asked for and not installed.
+    """
+    if kernels.implementation == "pydensecrf":
+        _densecrf()
 
 
 def crf_probabilities(image: np.ndarray, probabilities: np.ndarray, kernels: CrfKernels) -> np.ndarray:
@@ -56,7 +67,7 @@ def crf_labels(image: np.ndarray, labels: np.ndarray, num_labels: int, confidenc
         ValueError: image and labels do not fit each other.
         VwlError: the confidence is out of range, or as `crf_probabilities`.
     """
-    return _relabel(_Field(image, num_labels, kernels), labels, confidence)
+    return _relabel(_Field(image, num_labels, kernels), labels, confidence, labels.shape)
 
 
 def label_energies(labels: np.ndarray, num_labels: int, confidence: float) -> np.ndarray:
@@ -80,7 +91,7 @@ def cam_crf(
 
     Args:
         image: (H, W, 3) uint8 photograph.
-        maps: (K, H, W) scores, 0..1.
+        maps: (K, h, w) scores, 0..1, at the photograph's size or a smaller one, at which it is then refined (`_reduced`).
         class_ids: the object class of each map.
         background: score of the background; 0.15 in the published code.
         sharpness: the scores are multiplied by this before the softmax; 1 in the published code.
@@ -91,8 +102,8 @@ def cam_crf(
     """
     scores = np.concatenate([np.full((1, *maps.shape[1:]), background, np.float32), maps.astype(np.float32)]) * np.float32(sharpness)
     exponentials = np.exp(scores - scores.max(axis=0))
-    refined = crf_probabilities(image, exponentials / exponentials.sum(axis=0), kernels)
-    return _ids(refined.argmax(axis=0), class_ids)
+    refined = crf_probabilities(_reduced(image, maps), exponentials / exponentials.sum(axis=0), kernels)
+    return _ids(likeliest(refined, *image.shape[:2]), class_ids)
 
 
 def irnet_labels(image: np.ndarray, maps: np.ndarray, class_ids: Sequence[int], settings: IrnetLabels) -> np.ndarray:
@@ -103,7 +114,7 @@ def irnet_labels(image: np.ndarray, maps: np.ndarray, class_ids: Sequence[int], 
 
     Args:
         image: (H, W, 3) uint8 photograph.
-        maps: (K, H, W) scores, 0..1, at the photograph's size.
+        maps: (K, h, w) scores, 0..1, at the photograph's size or a smaller one, at which it is then refined (`_reduced`).
         class_ids: the object class of each map.
         settings: thresholds, confidence and kernels.
 
@@ -111,10 +122,10 @@ def irnet_labels(image: np.ndarray, maps: np.ndarray, class_ids: Sequence[int], 
         (H, W) uint8 class ids, 255 ignored.
     """
     # One field for both: the photograph's lattice, a third of the time, is built once.
-    field = _Field(image, len(maps) + 1, settings.kernels)
+    field = _Field(_reduced(image, maps), len(maps) + 1, settings.kernels)
     positions = range(1, len(maps) + 1)
     strict, lenient = (
-        _relabel(field, decide(maps, positions, threshold), settings.confidence)
+        _relabel(field, decide(maps, positions, threshold), settings.confidence, image.shape[:2])
         for threshold in (settings.foreground_threshold, settings.background_threshold)
     )
     unsure = (strict == 0) & (lenient != 0)
@@ -161,8 +172,14 @@ class _Package:
         return np.array(self.field.inference(self.iterations), dtype=np.float32)
 
 
-def _relabel(field: _Field, labels: np.ndarray, confidence: float) -> np.ndarray:
-    return field.infer(label_energies(labels, field.shape[0], confidence)).argmax(axis=0).astype(np.uint8)
+def _reduced(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """The photograph at its maps' size: lattice and labels of a large one would fill the memory, see `CrfKernels.max_pixels`."""
+    return resize(image, *maps.shape[1:])
+
+
+def _relabel(field: _Field, labels: np.ndarray, confidence: float, size: Sequence[int]) -> np.ndarray:
+    """Positions (H, W) uint8 at `size` of a labelling refined at its own."""
+    return likeliest(field.infer(label_energies(labels, field.shape[0], confidence)), size[0], size[1])
 
 
 def _ids(positions: np.ndarray, class_ids: Sequence[int]) -> np.ndarray:

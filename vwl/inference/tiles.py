@@ -1,0 +1,67 @@
+"""Photographs of any size through a network: those larger than a tile are cut into overlapping tiles whose maps are joined.
+
+What a network needs in memory grows with its input, so the tile bounds it whatever the photograph's size. Within a tile's side of the
+border between two tiles the maps differ a little from those of the whole photograph: a network sees that far and further. Photographs
+no larger than a tile are not cut, and their maps are those of the network alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+_GRID = 32
+"""Tiles start and join at multiples of this many pixels, which every network's stride divides."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A tile along one side of a photograph: it covers pixels `start` to `stop`, and those from `first` to `last` are taken from it."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+def cuts(length: int, tile: int) -> list[Cut]:
+    """Cut a side of `length` pixels into evenly spread tiles that overlap by a quarter or more, and join in the middle of that."""
+    if length <= tile:
+        return [Cut(0, length, 0, length)]
+    overlap = tile // 4
+    num = -(-(length - overlap) // (tile - overlap))
+    starts = [-(-number * (length - tile) // ((num - 1) * _GRID)) * _GRID for number in range(num)]
+    stops = [min(start + tile, length) for start in starts]
+    seams = [(start + stop) // (2 * _GRID) * _GRID for start, stop in zip(starts[1:], stops, strict=False)]
+    return [Cut(*cut) for cut in zip(starts, stops, [0, *seams], [*seams, length], strict=True)]
+
+
+def tiled(network: Callable[[np.ndarray], torch.Tensor], photo: np.ndarray, tile: int) -> torch.Tensor:
+    """Return the maps of a photograph, tile by tile.
+
+    Args:
+        network: from pixels (h, w, 3) uint8 to maps (K, about h / stride, about w / stride), pointwise but for its receptive field.
+        photo: (H, W, 3) uint8.
+        tile: side of the tiles, pixels; a multiple of 32.
+
+    Returns:
+        (K, about H / stride, about W / stride).
+    """
+    rows, columns = cuts(photo.shape[0], tile), cuts(photo.shape[1], tile)
+    if len(rows) == len(columns) == 1:
+        return network(photo)
+    stride, bands = 0, []
+    for row in rows:
+        parts = []
+        for column in columns:
+            maps = network(photo[row.start : row.stop, column.start : column.stop])
+            stride = stride or tile // maps.shape[1 if len(rows) > 1 else 2]  # of the first tile: whole where the side is cut
+            parts.append(maps[:, _cells(row, stride, photo.shape[0]), _cells(column, stride, photo.shape[1])])
+        bands.append(torch.cat(parts, dim=2))
+    return torch.cat(bands, dim=1)
+
+
+def _cells(cut: Cut, stride: int, length: int) -> slice:
+    """The cells of a tile's maps that are taken; the last tile's to their end, however its network rounds."""
+    return slice((cut.first - cut.start) // stride, None if cut.last == length else (cut.last - cut.start) // stride)
