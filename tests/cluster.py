@@ -9,16 +9,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).with_name("ray"))
+VWL = (sys.executable, "-m", "cli.main")
 
 
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def without_ray() -> dict[str, str]:
+    """Return the environment without what tells a process of a cluster."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
 
 
 class NodeProcesses:
@@ -49,9 +57,18 @@ class NodeProcesses:
         head = ["--head", "--port", str(self._port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard)]
         self._start([*head, "--ray-client-server-port", str(free_port()), "--num-cpus", str(head_cpus)])
 
-    def add_node(self, cpus: int = 1) -> subprocess.Popen:
-        """Start a worker node."""
-        return self._start(["--address", self.gcs, "--num-cpus", str(cpus)])
+    def add_node(self, cpus: int = 1, within: Sequence[str] = ()) -> subprocess.Popen:
+        """Start a worker node; `within` is a command that runs another (unshare)."""
+        return self._start(["--address", self.gcs, "--num-cpus", str(cpus)], within)
+
+    def driver_environment(self, **more: str) -> dict[str, str]:
+        """Return the environment of a command that is to find the cluster's token, and the code of this checkout."""
+        return without_ray() | self.environment | {"PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT))} | more
+
+    def vwl(self, *words: object, **more: str) -> subprocess.CompletedProcess:
+        """Run a command to its end."""
+        command = [*VWL, *map(str, words)]
+        return subprocess.run(command, cwd=ROOT, env=self.driver_environment(**more), capture_output=True, text=True, check=False)
 
     def kill(self, node: subprocess.Popen) -> None:
         """Kill a node with all its processes at once, as a machine that loses power."""
@@ -71,14 +88,13 @@ class NodeProcesses:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def _start(self, words: list[str]) -> subprocess.Popen:
+    def _start(self, words: list[str], within: Sequence[str] = ()) -> subprocess.Popen:
         """Start a node and wait until it is of the cluster: Ray's nodes on one machine must not choose their ports at the same time."""
         path = self.folder / f"node-{len(self.nodes)}.log"
-        command = [RAY, "start", *words, "--object-store-memory", "100000000", "--num-gpus", "0", "--block", "--disable-usage-stats"]
-        command += ["--dashboard-agent-listen-port", str(free_port())]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | self.environment
+        fixed = "--object-store-memory 100000000 --num-gpus 0 --block --disable-usage-stats --dashboard-agent-listen-port"
+        command = [*within, RAY, "start", *words, *fixed.split(), str(free_port())]
         with path.open("w") as log:
-            node = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            node = subprocess.Popen(command, env=self.driver_environment(), stdout=log, stderr=log, start_new_session=True)
         self.nodes.append(node)
         deadline = time.monotonic() + 300
         while "Ray runtime started" not in path.read_text():

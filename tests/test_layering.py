@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("vwl", "cli", "tune_spaces")
 LAYERS = (
     ("vwl.errors",),
-    ("vwl.recipe", "vwl.store"),
+    ("vwl.recipe", "vwl.remote", "vwl.store", "vwl.cache"),
     ("vwl.data",),
     ("vwl.models", "vwl.maps", "vwl.losses", "vwl.pictures"),
     ("vwl.training", "vwl.inference", "vwl.evaluation"),

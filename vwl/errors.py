@@ -11,6 +11,10 @@ class VwlError(Exception):
     """A mistake in what the user gave: the message names the file or key and the way out."""
 
 
+class Unreachable(VwlError):
+    """Storage that does not answer any more: not the fault of the one file that was asked for."""
+
+
 class Interrupted(Exception):
     """Work was stopped on request (Ctrl-C, SIGTERM) after it was saved; starting the same command again goes on."""
 

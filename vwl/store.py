@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 from pyarrow import fs
 
-from vwl.errors import VwlError
+from vwl.errors import Unreachable, VwlError
+from vwl.remote import Answer, passes, patiently
 
 MAP_STRIDE = 4
 """Score maps are kept at this stride of the photograph, pixels."""
@@ -30,10 +31,16 @@ IGNORE = 255
 
 
 class Folder:
-    """A folder on a pyarrow file system; picklable, so that it can be sent to workers."""
+    """A folder on a pyarrow file system; picklable, so that it can be sent to workers.
+
+    Where a server or the network is away, every method waits for it (`vwl/remote.py`) and then raises Unreachable.
+    """
 
     def __init__(self, uri: str | Path) -> None:
-        """Open `uri`, a local path (made absolute) or a URI; nothing is created yet."""
+        """Open `uri`, a local path (made absolute) or a URI; nothing is created yet.
+
+        pyarrow reads options of S3 behind a question mark: ``s3://bucket/run?endpoint_override=minio.example:9000&scheme=http``.
+        """
         text = str(uri)
         if "://" in text:
             self.uri = text.rstrip("/")
@@ -43,9 +50,9 @@ class Folder:
 
     def _connect(self) -> None:
         try:
-            found = fs.FileSystem.from_uri(self.uri) if "://" in self.uri else (fs.LocalFileSystem(), self.uri)
+            found = patiently(lambda: fs.FileSystem.from_uri(self.uri)) if "://" in self.uri else (fs.LocalFileSystem(), self.uri)
         except (pa.ArrowInvalid, OSError) as error:
-            raise VwlError(f"cannot open {self.uri}: {error}") from None
+            raise _refusal(f"cannot open {self.uri}", error) from None
         self.filesystem: fs.FileSystem = found[0]
         self.path: str = found[1]
 
@@ -59,18 +66,44 @@ class Folder:
     def __truediv__(self, name: str) -> "Folder":
         if "://" not in self.uri:
             return Folder(Path(self.uri, _inside(name)))
-        base, question, query = self.uri.partition("?")
-        return Folder(f"{base}/{quote(_inside(name))}{question}{query}")
+        below = Folder.__new__(Folder)  # shares the connection
+        below.uri, below.filesystem, below.path = self.place(name), self.filesystem, self._full(name)
+        return below
 
     def __str__(self) -> str:
         return self.uri
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on a disk of this machine, or is mounted like one."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def place(self, name: str) -> str:
+        """Return the path or URI of a file in it."""
+        base, question, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        return f"{base}/{quote(_inside(name)) if '://' in self.uri else _inside(name)}{question}{query}"
 
     def _full(self, name: str) -> str:
         return f"{self.path.rstrip('/')}/{_inside(name)}"
 
     def exists(self, name: str = "") -> bool:
         """Return whether the folder, or the file `name` in it, is there."""
-        return bool(self.filesystem.get_file_info(self._full(name) if name else self.path).type != fs.FileType.NotFound)
+        return self._info(name).type != fs.FileType.NotFound
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Return what changes with a file: its size (bytes), and when it was written (nanoseconds since 1970).
+
+        Raises:
+            VwlError: it is not there.
+        """
+        info = self._info(name)
+        if info.type == fs.FileType.NotFound:
+            raise VwlError(f"cannot read {self.place(name)}: No such file or directory")
+        return int(info.size or 0), int(info.mtime_ns or 0)
+
+    def _info(self, name: str) -> fs.FileInfo:
+        path = self._full(name) if name else self.path
+        return self._ask(f"look at {self.place(name) if name else self.uri}", lambda: self.filesystem.get_file_info(path))
 
     def names(self, suffix: str = "") -> list[str]:
         """Return the sorted names of the finished files directly in this folder that end in `suffix`; none if it is not there.
@@ -78,10 +111,8 @@ class Folder:
         Raises:
             VwlError: it cannot be listed (no permission, or a file).
         """
-        try:
-            infos = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
-        except OSError as error:
-            raise VwlError(f"cannot list {self.uri}: {_reason(error)}") from None
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        infos = self._ask(f"list {self.uri}", lambda: self.filesystem.get_file_info(selector))
         return sorted(i.base_name for i in infos if i.is_file and i.base_name.endswith(suffix) and not i.base_name.startswith(".part-"))
 
     def read(self, name: str) -> bytes:
@@ -90,11 +121,13 @@ class Folder:
         Raises:
             VwlError: it is not there or cannot be read.
         """
-        try:
-            with self.filesystem.open_input_stream(self._full(name)) as stream:
+
+        def read() -> bytes:
+            with self.filesystem.open_input_stream(path) as stream:
                 return bytes(stream.read())
-        except OSError as error:
-            raise VwlError(f"cannot read {self.uri}/{name}: {_reason(error)}") from None
+
+        path = self._full(name)
+        return self._ask(f"read {self.place(name)}", read)
 
     def open(self, name: str) -> pa.NativeFile:
         """Return a file open for reading at any place.
@@ -102,10 +135,8 @@ class Folder:
         Raises:
             VwlError: it is not there or cannot be read.
         """
-        try:
-            return self.filesystem.open_input_file(self._full(name))
-        except OSError as error:
-            raise VwlError(f"cannot read {self.uri}/{name}: {_reason(error)}") from None
+        path = self._full(name)
+        return self._ask(f"read {self.place(name)}", lambda: self.filesystem.open_input_file(path))
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file atomically, making its folder.
@@ -114,44 +145,54 @@ class Folder:
             VwlError: it cannot be written (no permission, disk full); what was there before is untouched.
         """
         target = self._full(name)
+        self._ask(f"write {self.place(name)}", lambda: self._write(target, data), "; free space or choose another folder")
+
+    def _write(self, target: str, data: bytes) -> None:
         parent, _, base = target.rpartition("/")
         temporary = f"{parent}/.part-{uuid.uuid4().hex}-{base}"
         try:
-            self.filesystem.create_dir(parent, recursive=True)
+            if self.filesystem.type_name != "s3":  # a bucket has no folders; looking for them costs requests
+                self.filesystem.create_dir(parent, recursive=True)
             with self.filesystem.open_output_stream(temporary) as stream:
                 stream.write(data)
             self.filesystem.move(temporary, target)
         except BaseException as error:
-            with suppress(OSError):
-                self.filesystem.delete_file(temporary)
-            if isinstance(error, OSError):
-                raise VwlError(f"cannot write {self.uri}/{name}: {_reason(error)}; free space or choose another folder") from None
+            if not passes(error):  # a server that is away deletes nothing; `sweep` will
+                with suppress(OSError):
+                    self.filesystem.delete_file(temporary)
             raise
 
     def append(self, name: str, text: str) -> None:
         """Add text at the end of a log file (whole-file rewrite where the file system cannot append)."""
-        if isinstance(self.filesystem, fs.LocalFileSystem):
+        if self.is_local:
             path = Path(self._full(name))
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("a") as stream:
                     stream.write(text)
             except OSError as error:
-                raise VwlError(f"cannot write {path}: {_reason(error)}; free space or choose another folder") from None
+                raise _refusal(f"cannot write {path}", error, "; free space or choose another folder") from None
         else:
             before = self.read(name) if self.exists(name) else b""
             self.write(name, before + text.encode())
 
     def delete(self, name: str) -> None:
         """Delete a file if it is there."""
+
+        def delete() -> None:
+            with suppress(FileNotFoundError):
+                self.filesystem.delete_file(path)
+
+        path = self._full(name)
         if self.exists(name):
-            self.filesystem.delete_file(self._full(name))
+            self._ask(f"delete {self.place(name)}", delete)
 
     def sweep(self) -> None:
         """Delete the temporary files that a writer killed in the middle of `write` has left in this folder and below."""
-        for info in self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True, recursive=True)):
+        selector = fs.FileSelector(self.path, allow_not_found=True, recursive=True)
+        for info in self._ask(f"list {self.uri}", lambda: self.filesystem.get_file_info(selector)):
             if info.is_file and info.base_name.startswith(".part-"):
-                self.filesystem.delete_file(info.path)
+                self.delete(info.path.removeprefix(f"{self.path.rstrip('/')}/"))
 
     def clear(self) -> None:
         """Delete everything in the folder.
@@ -159,10 +200,7 @@ class Folder:
         Raises:
             VwlError: it cannot be deleted (no permission, or a file).
         """
-        try:
-            self.filesystem.delete_dir_contents(self.path, missing_dir_ok=True)
-        except OSError as error:
-            raise VwlError(f"cannot clear {self.uri}: {_reason(error)}") from None
+        self._ask(f"clear {self.uri}", lambda: self.filesystem.delete_dir_contents(self.path, missing_dir_ok=True))
 
     def read_json(self, name: str) -> Any:
         """Return a JSON file's value.
@@ -173,11 +211,24 @@ class Folder:
         try:
             return json.loads(self.read(name))
         except ValueError as error:
-            raise VwlError(f"{self.uri}/{name} is not valid JSON: {error}") from None
+            raise VwlError(f"{self.place(name)} is not valid JSON: {error}") from None
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as indented JSON, atomically."""
         self.write(name, (json.dumps(value, indent=2) + "\n").encode())
+
+    def _ask(self, what: str, question: Callable[[], Answer], advice: str = "") -> Answer:
+        """Ask the file system, with patience; its errors become one line: cannot do `what`, why, and `advice`."""
+        try:
+            return patiently(question)
+        except OSError as error:
+            raise _refusal(f"cannot {what}", error, advice) from None
+
+
+def _refusal(what: str, error: Exception, advice: str = "") -> VwlError:
+    if passes(error):
+        return Unreachable(f"{what}: {_reason(error)}; asked again and again: is the storage up? The same command goes on")
+    return VwlError(f"{what}: {_reason(error)}{advice}")
 
 
 def _inside(name: str) -> str:
@@ -187,9 +238,9 @@ def _inside(name: str) -> str:
     return str(path)
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: Exception) -> str:
     """Return the system's own words where pyarrow wraps them."""
-    text = error.strerror or str(error)
+    text = getattr(error, "strerror", None) or str(error)
     detail = re.search(r"\[errno \d+\] ([^.\n]+)", text)
     return detail.group(1) if detail else " ".join(text.split())
 
@@ -296,16 +347,26 @@ class MapReader:
         return ScoreMap(image_id, classes, height, width, values)
 
     def _read(self, name: str, part: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:
+        def ask() -> pa.Table:
+            try:
+                if self._open is None or self._open[0] != name:
+                    remote = not self.folder.is_local  # there one request is cheaper than one a column
+                    shard = pq.ParquetFile(self.folder.open(name), metadata=self._footers.get(name), pre_buffer=remote)
+                    self._footers[name] = shard.metadata
+                    self._open = (name, shard)
+                return part(self._open[1])
+            except OSError:
+                self._open = None
+                raise
+
         try:
-            if self._open is None or self._open[0] != name:
-                remote = not isinstance(self.folder.filesystem, fs.LocalFileSystem)  # there one request is cheaper than one a column
-                shard = pq.ParquetFile(self.folder.open(name), metadata=self._footers.get(name), pre_buffer=remote)
-                self._footers[name] = shard.metadata
-                self._open = (name, shard)
-            return part(self._open[1])
+            return patiently(ask)
         except (pa.ArrowInvalid, OSError) as error:
+            if passes(error):
+                raise _refusal(f"cannot read {self.folder.place(name)}", error) from None
             raise VwlError(
-                f"{self.folder}/{name} is no whole file of score maps ({' '.join(str(error).split())}); delete it and run its stage again"
+                f"{self.folder.place(name)} is no whole file of score maps ({' '.join(str(error).split())}); "
+                "delete it and run its stage again"
             ) from None
 
 

@@ -1,18 +1,13 @@
 """What `vwl doctor` says of a real cluster: a head and two worker nodes, with a token."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.cluster import NodeProcesses, free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +19,7 @@ def cluster() -> Iterator[NodeProcesses]:
 
 
 def doctor(cluster: NodeProcesses, *words: object, **more: str) -> tuple[int, list[dict]]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | cluster.environment | more
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "doctor", *map(str, words), "--json"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = cluster.vwl("doctor", *words, "--json", **more)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 

@@ -48,11 +48,10 @@ class Driver:
 
     def __init__(self, cluster: NodeProcesses, data: Path, folder: Path, *more: int) -> None:
         words = [cluster.gcs, data, folder, STEPS, CHECKPOINT_STEPS, *more]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | cluster.environment
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.engine.driven", *map(str, words)],
             cwd=ROOT,
-            env=environment,
+            env=cluster.driver_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,6 +1,5 @@
 """The number of workers changes the time and nothing else: real Ray Train workers on two nodes, 20 steps of each training."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,8 +31,7 @@ def trained(tmp_path_factory) -> Path:
             cluster.add_node(cpus=2)
             cluster.add_node(cpus=2)
             command = [sys.executable, "-m", "tests.engine.equality", cluster.gcs, str(index_path), str(folder), str(STEPS)]
-            environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | cluster.environment
-            done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=1500)
+            done = subprocess.run(command, cwd=root, env=cluster.driver_environment(), capture_output=True, text=True, timeout=1500)
             assert done.returncode == 0, done.stderr[-3000:]
     return folder
 

@@ -10,27 +10,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import NodeProcesses, free_port
+from tests.cluster import VWL, NodeProcesses
 from tests.drills import results
-from vwl.engine.jobs import Job, Request, advice
 from vwl.pipeline import stage_table
 from vwl.recipe import to_yaml
 from vwl.run import Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(1800)]
-ROOT = Path(__file__).parents[2]
-VWL = [sys.executable, "-m", "cli.main"]
 ENDLESS = ("-o", "classifier.epochs=100000", "--checkpoint-steps", "2", "--backend", "local", "--cpus-per-worker", "1")
-
-
-def without_ray() -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    return kept | {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
 
 
 class Terminal:
@@ -38,7 +29,7 @@ class Terminal:
 
     def __init__(self, cluster: NodeProcesses, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
-        self.environment = without_ray() | cluster.environment | {"RAY_ADDRESS": cluster.jobs}
+        self.environment = cluster.driver_environment(RAY_ADDRESS=cluster.jobs)
 
     def start(self, *words: object, **more: str) -> subprocess.Popen:
         return subprocess.Popen(
@@ -94,7 +85,7 @@ def terminal(cluster, tiny_run, tmp_path_factory) -> Terminal:
 RUN = ("run", "--data", "index.parquet", "--recipe", "tiny.yaml")
 
 
-@pytest.mark.parametrize("backend", ["local", pytest.param("ray", marks=pytest.mark.drill)])
+@pytest.mark.parametrize("backend", ["local", "ray"])
 def test_a_submitted_run_gives_the_numbers_of_one_here(terminal, tiny_run, backend):
     name = f"whole-{backend}"
     done = terminal.submit("--name", name, "--", *RUN, "--run", name, "--backend", backend, "--cpus-per-worker", "1")
@@ -191,54 +182,12 @@ def test_a_driver_here_is_told_of_its_token_at_once(terminal, tiny_run):
     assert time.monotonic() - began < 60
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:{}", "http://127.0.0.1:{}"])
-def test_an_address_that_does_not_answer_is_said_at_once(terminal, address):
-    address = address.format(free_port())
-    done = terminal.vwl("jobs", "list", "--address", address)
-    assert done.returncode == 1
-    assert done.stderr == f"error: nothing answers at {address} (connection refused); is the cluster up, and the address right?\n"
-
-
-class OlderDashboard(BaseHTTPRequestHandler):
-    """Answers as the dashboard of another Ray does."""
-
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b'{"version": "4", "ray_version": "2.58.1", "ray_commit": "x", "session_name": "s"}')
-
-    def log_message(self, *_):
-        pass
-
-
-def test_a_cluster_with_another_ray_is_refused(terminal):
-    server = HTTPServer(("127.0.0.1", 0), OlderDashboard)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    done = terminal.vwl("submit", "--address", f"http://127.0.0.1:{server.server_port}", "--", "recipe", "list")
-    server.shutdown()
-    assert done.returncode == 1
-    assert re.search(r"error: the cluster at http://\S+ runs Ray 2\.58\.1 and vwl needs 2\.60\.0; ", done.stderr)
-
-
-def test_a_dry_run_shows_what_would_be_sent_and_no_secret(terminal):
-    done = terminal.vwl("submit", "--dry-run", "--env", "KEY=secret", "--packages", "--", *RUN, "--run", "s3://b/r", RAY_ADDRESS="nowhere")
-    assert done.returncode == 0, done.stderr
-    shown = json.loads(done.stdout)
-    assert shown["command"].startswith("exec python -m cli.in_job run --data /")
-    assert "submitted-tiny.yaml" in shown["files"]
-    assert "KEY" in shown["env_vars"]
-    assert "secret" not in done.stdout
-    assert any(line.startswith("torch==") for line in shown["uv"])
-
-
-@pytest.mark.drill
 def test_no_gpu_in_the_cluster_is_said_in_one_line(terminal):
     done = terminal.submit("--", "train", "classifier", *RUN[1:], "--run", "gpu", "--gpus-per-worker", "1", "--cpus-per-worker", "1")
     assert done.returncode == 1
-    assert "1 workers need 1 GPUs" in done.stdout or re.search(r"error: .*GPU", done.stdout)
+    assert re.search(r"^error: 1 worker of 1 CPU and 1 GPU each are asked for and the cluster has places for 0", done.stdout, re.MULTILINE)
 
 
-@pytest.mark.drill
 def test_a_job_outlives_the_terminal_that_submitted_it(terminal):
     process = terminal.start(
         "submit", "--python", sys.executable, "--name", "outlives", "--", *RUN, "--run", "outlives", "--backend", "local"
@@ -252,7 +201,6 @@ def test_a_job_outlives_the_terminal_that_submitted_it(terminal):
     assert re.search(r"^segment 12/12 100% in ", followed.stdout, re.MULTILINE)
 
 
-@pytest.mark.drill
 def test_ctrl_c_without_a_terminal_leaves_the_job_and_says_how_to_follow_it(terminal):
     command = ("train", "classifier", "--data", "index.parquet", "--recipe", "tiny.yaml", "--run", "left", *ENDLESS)
     process = terminal.start("submit", "--python", sys.executable, "--name", "left", "--", *command)
@@ -265,7 +213,6 @@ def test_ctrl_c_without_a_terminal_leaves_the_job_and_says_how_to_follow_it(term
     assert terminal.vwl("jobs", "stop", "left").returncode == 0
 
 
-@pytest.mark.drill
 @pytest.mark.parametrize(("answer", "state", "told"), [("s", "stopped", "go on with: vwl jobs resume"), ("d", "running", "follow it with")])
 def test_ctrl_c_on_a_terminal_asks(terminal, answer, state, told):
     name = f"asked-{answer}"
@@ -298,7 +245,6 @@ def test_ctrl_c_on_a_terminal_asks(terminal, answer, state, told):
         terminal.vwl("jobs", "stop", name)
 
 
-@pytest.mark.drill
 def test_a_node_that_is_lost_in_the_middle_costs_the_job_nothing(terminal, cluster):
     lost = cluster.nodes[-1]
     words = [*RUN, "--run", "lossy", "--workers", "2", "--cpus-per-worker", "1", "--checkpoint-steps", "2", "-o", "classifier.epochs=30"]
@@ -309,31 +255,3 @@ def test_a_node_that_is_lost_in_the_middle_costs_the_job_nothing(terminal, clust
     out, err = process.communicate(timeout=1200)
     assert process.returncode == 0, out + err
     assert re.search(r"^segment 12/12 100% in ", out, re.MULTILINE)
-
-
-def job(**changes: object) -> Job:
-    fields = {"job": "j", "state": "failed", "command": "vwl run", "submitted": None, "seconds": None, "exit_code": 1, "message": "why"}
-    return Job(**(fields | changes))
-
-
-@pytest.mark.parametrize(
-    ("state", "code", "expected"),
-    [("succeeded", 0, 0), ("failed", 3, 3), ("failed", None, 1), ("failed", -9, 137), ("stopped", None, 130)],
-)
-def test_a_waiting_terminal_ends_with_the_code_of_the_job(state, code, expected):
-    assert job(state=state, exit_code=code).as_exit_code() == expected
-
-
-def test_advice_is_given_only_for_failures_of_the_cluster():
-    assert advice(job(), "error: a mistake") == ""
-    assert "--python PATH" in advice(job(exit_code=127), "sh: 1: exec: python: not found")
-    assert advice(job(exit_code=None), "") == "the job ended before its command: why"
-
-
-def test_the_shell_on_the_head_gets_words_with_spaces_whole():
-    request = Request(("run", "--run", "/my runs/a", "-o", "evaluation.classes=[cat,dog]"), python="/opt/my env/bin/python")
-    assert request.entrypoint() == ("exec '/opt/my env/bin/python' -m cli.in_job run --run '/my runs/a' -o 'evaluation.classes=[cat,dog]'")
-
-
-def test_a_request_does_not_show_its_environment():
-    assert "secret" not in repr(Request(("run",), env={"KEY": "secret"}))

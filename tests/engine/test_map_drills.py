@@ -65,10 +65,15 @@ def maps(run: Path) -> dict[str, bytes]:
 
 
 def infer(cluster: NodeProcesses, run: Path) -> subprocess.Popen:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | cluster.environment
     command = [sys.executable, "-m", "cli.main", "infer", "cam", "--run", str(run), "--address", cluster.gcs]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=ROOT,
+        env=cluster.driver_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from vwl.cache import read_cached
 from vwl.errors import VwlError, did_you_mean
 from vwl.store import Folder, decode_mask, voc_palette
 
@@ -100,7 +101,7 @@ class Index:
         Raises:
             VwlError: it is missing, truncated or no image.
         """
-        return decode_image(self.root.read(row.image), row.image)
+        return decode_image(read_cached(self.root, row.image), row.image)
 
     def read_mask(self, row: Row) -> np.ndarray:
         """Return ground truth (H, W) uint8: class ids, 255 ignored.
@@ -110,7 +111,7 @@ class Index:
         """
         if row.mask is None:
             raise VwlError(f"image {row.image_id} has no mask in the index")
-        return decode_mask(self.root.read(row.mask), row.mask)
+        return decode_mask(read_cached(self.root, row.mask), row.mask)
 
 
 def decode_image(data: bytes, source: str) -> Image.Image:

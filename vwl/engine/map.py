@@ -11,6 +11,7 @@ import torch
 from ray.util.annotations import RayDeprecationWarning
 
 from vwl.engine.session import cluster_cpus, cluster_gpus
+from vwl.engine.shared import check_shared
 from vwl.errors import VwlError
 from vwl.inference.build import NETWORK_STAGES, PROCESSES_A_GPU, MapSpec, build_stage
 from vwl.inference.runner import Shard, process
@@ -29,8 +30,9 @@ def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Rep
     As many actors work as `actors` says, but at most `most`.
 
     Raises:
-        VwlError: the stage cannot be built or its results cannot be written.
+        VwlError: the cluster's nodes do not share the run folder, or the stage cannot be built or its results cannot be written.
     """
+    check_shared(spec.run)
     gpus = cluster_gpus() if spec.stage in NETWORK_STAGES else 0
     pool, share = actors(cluster_cpus(), gpus)
     pool = min(pool, len(shards), most or pool)

@@ -13,6 +13,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from vwl.engine.places import check_places, lacking_places, place
+from vwl.engine.shared import check_shared
 from vwl.errors import Interrupted, VwlError
 from vwl.training.build import TrainSpec, build_task
 from vwl.training.distributed import Layout, world_size
@@ -32,11 +34,14 @@ def fit(spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
     fewer workers meanwhile. Ctrl-C lets the workers save and leave.
 
     Raises:
-        VwlError: the cluster is too small, or the training met a user's mistake.
+        VwlError: the cluster is too small, its nodes do not share the folder, or the training met a user's mistake.
         Interrupted: it was stopped, and saved.
     """
     layout.pieces(getattr(spec.recipe, spec.stage).batch_size)
-    _preflight(layout)
+    check_places(layout)
+    check_shared(spec.folder)
+    if reason := lacking_places(layout):
+        report(spec.stage, 0, 1, reason)
     # Beside the driver: on another node it would die with that.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = _Board.options(num_cpus=0, scheduling_strategy=here).remote()  # type: ignore[attr-defined]
@@ -47,7 +52,7 @@ def fit(spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
         scaling_config=ScalingConfig(
             num_workers=layout.workers if layout.min_workers is None else (layout.min_workers, layout.workers),
             use_gpu=layout.gpus_per_worker > 0,
-            resources_per_worker=_resources(layout),
+            resources_per_worker=place(layout),
         ),
         run_config=RunConfig(
             # The loop finds its own checkpoints; to Ray every start is a new run.
@@ -91,27 +96,6 @@ def _watch(thread: threading.Thread, board: Any, stage: str, report: Report) -> 
         if not alive:
             return
         time.sleep(0.3)
-
-
-def _resources(layout: Layout) -> dict[str, float]:
-    resources: dict[str, float] = {"CPU": layout.cpus_per_worker}
-    if layout.gpus_per_worker:
-        resources["GPU"] = layout.gpus_per_worker
-    return resources
-
-
-def _preflight(layout: Layout) -> None:
-    wanted, fewest = _resources(layout), layout.min_workers or layout.workers
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    places = sum(int(min(node.get(kind, 0) // amount for kind, amount in wanted.items())) for node in nodes)
-    if places >= fewest:
-        return
-    each = " and ".join(f"{amount:g} {kind}{'s' if amount != 1 else ''}" for kind, amount in wanted.items())
-    there = ", ".join(" + ".join(f"{node.get(kind, 0):g} {kind}s" for kind in wanted) for node in nodes)
-    raise VwlError(
-        f"{fewest} worker{'s' if fewest > 1 else ''} of {each} each are asked for and the cluster has places for {places} "
-        f"(its nodes: {there}); lower --workers, --cpus-per-worker or --gpus-per-worker"
-    )
 
 
 @ray.remote

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vwl.data.index import Row
-from vwl.errors import VwlError
+from vwl.errors import Unreachable, VwlError
 from vwl.inference.stage import Stage
 from vwl.store import Folder, ScoreMap, encode_mask, write_maps
 
@@ -44,7 +44,7 @@ def process(stage: Stage, shard: Shard, out: Folder, strict: bool = False) -> di
     """Run a shard through a stage and write its results; return the reason for each image that failed.
 
     Raises:
-        VwlError: the results cannot be written, or, with `strict`, an image failed.
+        VwlError: the results cannot be written, storage does not answer, or, with `strict`, an image failed.
     """
     maps: list[ScoreMap] = []
     watch = _Watch(out / "begun", f"{shard.number:05d}.json")
@@ -57,6 +57,8 @@ def process(stage: Stage, shard: Shard, out: Folder, strict: bool = False) -> di
         try:
             with watch.over(row.image_id):
                 result = stage(row)
+        except Unreachable:  # not the image's fault; the others would fare no better
+            raise
         except VwlError as error:
             if strict:
                 raise VwlError(_stopped(row.image_id, str(error))) from None
