@@ -65,7 +65,7 @@ def test_keys_are_those_of_the_recipe_with_its_defaults():
     ("key", "kind"),
     [
         ("classifier.pooling", "gap | hybrid"),
-        ("cam.background_threshold", "number 0..1 | auto"),
+        ("cam.background_threshold", "number 0..1 | auto | auto-by-class"),
         ("cam.long_side", "integer > 0 | null"),
         ("cam.mirror", "boolean"),
         ("cam.scales", "list of number > 0"),
