@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from vwl.errors import VwlError
 from vwl.maps.cam import best_class, decide
 from vwl.maps.confusion import confusion_matrix, scores
-from vwl.maps.thresholds import Otsu, ThresholdHistogram, grid
+from vwl.maps.thresholds import Otsu, ThresholdHistogram, _below, grid
 
 N = 4
 
@@ -114,3 +114,19 @@ def test_otsu_copes_with_scores_that_are_all_one(value):
     otsu = Otsu()
     otsu.add(np.full((2, 3), value, np.float32))
     assert 0 <= otsu.choose() <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.one_of(st.floats(-1, 2, width=32), st.sampled_from([0.0, 0.25, 1.0])), min_size=1, max_size=30, unique=True),
+    st.lists(st.one_of(st.floats(-2, 3, width=32), st.sampled_from([0.0, 0.25, 1.0])), max_size=30),
+)
+def test_the_thresholds_below_a_score_are_counted_as_by_searching(thresholds, values):
+    ascending = np.unique(np.array(thresholds, np.float32))
+    values = np.concatenate([np.array(values, np.float32), ascending, np.nextafter(ascending, np.float32(9))])
+    np.testing.assert_array_equal(_below(ascending, values), np.searchsorted(ascending, values, side="left"))
+
+
+def test_scores_of_half_precision_are_counted_as_by_searching():
+    values = np.arange(2**14, dtype=np.uint16).view(np.float16)
+    np.testing.assert_array_equal(_below(grid(), values), np.searchsorted(grid(), values.astype(np.float32), side="left"))
