@@ -27,17 +27,18 @@ NAMES = ("cam", "crf", "irnet-labels", "walk", "segment")
 
 
 def through_the_stages(folder: Path, height: int, width: int) -> dict[str, ScoreMap | np.ndarray]:
-    """Draw a photograph of VOC's classes and return what each stage makes of it at its own size, at all scales of the paper."""
+    """Draw a photograph of VOC's classes and return what each stage makes of it at its own size, the maps at the largest of the paper's."""
     classes = ("background", *(f"class{number}" for number in range(NUM_OBJECTS)))
     index = save_index(folder / "photos", {"one": (draw(height, width, 0), LABELS)}, classes)
     (row,) = index.rows
+    recipe = RECIPE.model_copy(update={"cam": RECIPE.cam.model_copy(update={"scales": (2.0,)})})
     torch.manual_seed(0)
     found: dict[str, ScoreMap | np.ndarray] = {}
     for name in NAMES:
         began = time.monotonic()
         maps = MapReader(Folder(folder / "cam"))
         stage = {
-            "cam": lambda: CamStage(RECIPE, index, Classifier(RECIPE.classifier, NUM_OBJECTS)),
+            "cam": lambda: CamStage(recipe, index, Classifier(RECIPE.classifier, NUM_OBJECTS)),
             "crf": lambda maps=maps: CrfStage(RECIPE, index, maps, 0.15),
             "irnet-labels": lambda maps=maps: IrnetLabelsStage(RECIPE, index, maps),
             "walk": lambda maps=maps: WalkStage(RECIPE, index, maps, BoundaryNet(RECIPE.irnet.backbone)),
