@@ -41,6 +41,10 @@ class S3Server:
         """Return the URI of what is in the bucket."""
         return f"s3://bucket/{path}?endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1"
 
+    def uploads(self) -> str:
+        """Return what there is to know of files that are being written now."""
+        return requests.get(f"http://127.0.0.1:{self.port}/bucket?uploads", timeout=10).text
+
     @contextmanager
     def away(self) -> Iterator[None]:
         """Answer nothing during the block, as a machine that hangs: connections are taken and stay silent."""
