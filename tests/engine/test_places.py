@@ -13,7 +13,7 @@ from tests.cluster import VWL, NodeProcesses
 from vwl.recipe import to_yaml
 from vwl.run import Run
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parents[2]
 UNSHARE = ("unshare", "--mount")
 

@@ -25,7 +25,7 @@ def test_a_photograph_of_any_size_goes_through_every_stage(tmp_path, size):
             assert set(np.unique(result)) <= ({0, *LABELS, 255} if name != "segment" else set(range(21)))
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_photograph_of_24_megapixels_goes_through_every_stage_within_8_gib(tmp_path):
     # in a process of its own: the peak of this one may be of an earlier test
     root = Path(__file__).parents[2]

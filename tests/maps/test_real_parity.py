@@ -14,7 +14,7 @@ from vwl.maps.cam import decide, upsample
 from vwl.maps.random_walk import walk
 from vwl.recipe import CrfKernels, IrnetLabels
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.drill
 NUM_PHOTOGRAPHS, RADIUS, EXPONENT, SQUARINGS = 50, 5, 10, 8
 
 
