@@ -36,7 +36,7 @@ from vwl.store import MapReader, decode_mask
 from vwl.training.distributed import Layout
 
 INFERENCE = [name for name, spec in STAGES.items() if spec.kind != "train"]
-OTSU = "auto (Otsu, no ground truth)"
+BY_CLASS = "auto-by-class (Otsu, no ground truth)"
 
 
 def do(run: Run, *names: str) -> list[str]:
@@ -195,7 +195,7 @@ def test_a_stage_without_its_input_names_the_command(tmp_path):
 
 def test_a_threshold_without_ground_truth_is_used_in_the_stages_below(tiny_run):
     cam, crf, walk, masks = (tiny_run.manifest(name) for name in ("cam", "crf", "walk", "masks"))
-    assert {stage["threshold_chosen"] for stage in (cam, crf, walk, masks)} == {OTSU}
+    assert {stage["threshold_chosen"] for stage in (cam, crf, walk, masks)} == {BY_CLASS}
     assert 0 < cam["threshold"] == crf["threshold"] < 1
     assert 0 < walk["threshold"] == masks["threshold"] < 1
     assert "threshold" not in tiny_run.manifest("irnet-labels")
@@ -224,8 +224,9 @@ def test_thresholds_by_class_enter_the_scores_the_masks_and_the_crf(copied, monk
     monkeypatch.setattr("vwl.evaluation.FEW_PHOTOGRAPHS", 1)
     assert do(copied, "cam") == ["cam: done before, skipped"]
     for stage, below in (("cam", "crf"), ("walk", "masks")):
-        run = changed(copied, f"{stage}.background_threshold=auto-by-class")
-        do(run, stage, below)
+        for threshold in ("0.3", "auto-by-class"):
+            run = changed(copied, f"{stage}.background_threshold={threshold}")
+            do(run, stage, below)
         above, manifest = run.manifest(stage), run.manifest(below)
         own = above["class_thresholds"]
         assert set(own) == {run.index.classes[label] for row in training_rows(run.index) for label in row.labels}
