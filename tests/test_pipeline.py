@@ -36,7 +36,7 @@ from vwl.store import MapReader, decode_mask
 from vwl.training.distributed import Layout
 
 INFERENCE = [name for name, spec in STAGES.items() if spec.kind != "train"]
-BY_CLASS = "auto-by-class (Otsu, no ground truth)"
+OTSU = "auto (Otsu, no ground truth)"
 
 
 def do(run: Run, *names: str) -> list[str]:
@@ -195,7 +195,7 @@ def test_a_stage_without_its_input_names_the_command(tmp_path):
 
 def test_a_threshold_without_ground_truth_is_used_in_the_stages_below(tiny_run):
     cam, crf, walk, masks = (tiny_run.manifest(name) for name in ("cam", "crf", "walk", "masks"))
-    assert {stage["threshold_chosen"] for stage in (cam, crf, walk, masks)} == {BY_CLASS}
+    assert {stage["threshold_chosen"] for stage in (cam, crf, walk, masks)} == {OTSU}
     assert 0 < cam["threshold"] == crf["threshold"] < 1
     assert 0 < walk["threshold"] == masks["threshold"] < 1
     assert "threshold" not in tiny_run.manifest("irnet-labels")
