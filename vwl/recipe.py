@@ -11,7 +11,6 @@ import json
 import os
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +18,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from vwl.errors import VwlError, did_you_mean
+from vwl.named import is_path, names_in, read_named
 
 
 def _ordered(ends: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -275,7 +275,7 @@ def fingerprint(value: Any) -> str:
 
 def builtin_recipes() -> list[str]:
     """Return the names of the recipes that come with the package."""
-    return sorted(entry.name[:-5] for entry in resources.files("vwl.recipes").iterdir() if entry.name.endswith(".yaml"))
+    return names_in("vwl.recipes")
 
 
 def recipe_summary(name: str) -> str:
@@ -349,27 +349,14 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if base is None:
         return values
     # as in any file that names another one, a relative path starts at the file that names it
-    base = os.path.normpath(Path(name_or_path).parent / str(base)) if _is_path(str(base)) else str(base)
+    base = os.path.normpath(Path(name_or_path).parent / str(base)) if is_path(str(base)) else str(base)
     below = _read(base, (*seen, name_or_path))
     _merge(below, values)
     return below
 
 
-def _is_path(name_or_path: str) -> bool:
-    return Path(name_or_path).suffix in {".yaml", ".yml"}
-
-
 def _text(name_or_path: str) -> str:
-    if not _is_path(name_or_path):
-        if name_or_path not in builtin_recipes():
-            raise VwlError(f"no recipe named '{name_or_path}'{did_you_mean(name_or_path, builtin_recipes())} (vwl recipe list)")
-        return resources.files("vwl.recipes").joinpath(f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    try:
-        return Path(name_or_path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise VwlError(f"recipe file {name_or_path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise VwlError(f"recipe file {name_or_path} cannot be read: {error}") from None
+    return read_named(name_or_path, "recipe", "vwl.recipes", "vwl recipe list")
 
 
 def parse_yaml(text: str, source: str) -> Any:

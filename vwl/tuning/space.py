@@ -7,13 +7,13 @@ applied to whatever recipe the search is started with, so that a table can be ma
 
 import json
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vwl.errors import VwlError, did_you_mean
+from vwl.named import is_path, names_in, read_named
 from vwl.recipe import Recipe, overridden, parse_yaml
 
 Scored = Literal["cam", "crf", "walk", "segment"]
@@ -189,7 +189,7 @@ def with_keys(recipe: Recipe, keys: Mapping[str, Any], source: str) -> Recipe:
 
 def builtin_spaces() -> list[str]:
     """Return the names of the spaces that come with the package."""
-    return sorted(entry.name[:-5] for entry in resources.files("tune_spaces").iterdir() if entry.name.endswith(".yaml"))
+    return names_in("tune_spaces")
 
 
 def load_space(name_or_path: str) -> Space:
@@ -199,10 +199,9 @@ def load_space(name_or_path: str) -> Space:
         VwlError: it does not exist, is no YAML mapping, has an unknown or missing field, or changes a key that no recipe has;
             the field is named.
     """
-    is_path = Path(name_or_path).suffix in {".yaml", ".yml"}
-    name = Path(name_or_path).stem if is_path else name_or_path
+    name = Path(name_or_path).stem if is_path(name_or_path) else name_or_path
     source = f"space {name_or_path}"
-    values = parse_yaml(_read(name_or_path, is_path), source)
+    values = parse_yaml(read_named(name_or_path, "space", "tune_spaces", "vwl tune spaces"), source)
     if not isinstance(values, dict):
         raise VwlError(f"{source} holds no mapping of fields")
     return space_from({"name": name, **values}, source)
@@ -225,19 +224,6 @@ def space_from(values: Mapping[str, Any], source: str) -> Space:
         for value in domain.choices or (domain.low, domain.high):
             with_keys(Recipe(), {key: value}, f"{source}, search")
     return space
-
-
-def _read(name_or_path: str, is_path: bool) -> str:
-    if not is_path:
-        if name_or_path not in builtin_spaces():
-            raise VwlError(f"no space named '{name_or_path}'{did_you_mean(name_or_path, builtin_spaces())} (vwl tune spaces)")
-        return resources.files("tune_spaces").joinpath(f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    try:
-        return Path(name_or_path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise VwlError(f"space file {name_or_path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise VwlError(f"space file {name_or_path} cannot be read: {error}") from None
 
 
 _PARTS: dict[str, type[BaseModel]] = {"rows": RowOfFile, "search": Domain, "paper": PaperColumns, "early_stopping": EarlyStopping}
