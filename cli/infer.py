@@ -85,3 +85,29 @@ def _add(name: str) -> None:
 
 for _name in _ABOUT:
     _add(_name)
+
+
+@app.command()
+def stream(
+    run: RunFolder,
+    override: Override = None,
+    crf: Crf = None,
+    address: Address = None,
+    backend: Backend = "ray",
+    overwrite: Overwrite = False,
+    strict: Strict = False,
+) -> None:
+    """CAM, CRF and IRNet's labels in one pass: CPUs refine the maps that are there while the network makes the others.
+
+    The results are those of one stage after the other. The CRF takes part if its background is a number: auto needs all maps.
+
+    \b
+    Examples:
+      vwl infer stream --run runs/voc
+      vwl infer stream --run runs/voc --address auto
+    """
+    from vwl.streaming import STREAMED
+
+    opened = open_run(run, None, None, with_crf(("crf", "irnet_labels"), crf, override), overwrite)
+    do_stages(opened, STREAMED, layout(), backend, address, strict=strict, streamed=True)
+    end_with_failures(opened, STREAMED)

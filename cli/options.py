@@ -123,16 +123,20 @@ def do_stages(
     address: str | None,
     fit_workers: bool = False,
     strict: bool = False,
+    streamed: bool = False,
 ) -> None:
-    """Do stages with progress on the terminal."""
+    """Do stages with progress on the terminal; `streamed` does those behind the maps while these are made."""
     from cli.console import progress_view, say
-    from vwl.pipeline import open_engine, run_stages
+    from vwl.pipeline import Engine, open_engine, run_stages
+    from vwl.streaming import Streaming
 
     if backend not in {"ray", "local"}:
         raise VwlError(f"--backend {backend} is neither ray nor local")
     if backend == "local" and where.workers > 1:
         raise VwlError("--backend local is one process; leave --workers out, or use --backend ray")
     with open_engine(backend, address) as engine, progress_view() as view:
+        if streamed:
+            engine = Engine(engine.train, Streaming(run, engine.map, strict))
         run_stages(run, names, engine, where, view.update, say, fit_workers, strict)
 
 

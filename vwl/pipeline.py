@@ -35,8 +35,12 @@ class Trains(Protocol):
 class Maps(Protocol):
     """A module, or an object, that takes shards through a stage."""
 
-    def run_shards(self, spec: MapSpec, shards: list[Shard], images_done: int, report: Report) -> None:
-        """Work on the shards."""
+    def run_shards(self, spec: MapSpec, shards: list[Shard], images_done: int, report: Report, most: int | None = None) -> None:
+        """Work on the shards, in at most so many processes."""
+        ...
+
+    def split(self) -> tuple[int, int] | None:
+        """Return how many processes run networks and how many others work at the same time; none if nothing is gained by it."""
         ...
 
 
@@ -147,8 +151,7 @@ def _map(run: Run, name: str, engine: Engine, report: Report, strict: bool) -> d
     if not rows:
         raise VwlError(f"{name}: no image is left to work on; {STAGES[name].reads[0]}/manifest.json says why each failed")
     out = run.stage_folder(name)
-    background = _input_background(run, name)
-    spec = MapSpec(name, run.recipe, run.index_path, run.folder, background.get("threshold"), strict, _factors(run, background))
+    spec = map_spec(run, name, strict)
     all_shards = shards(rows)
     todo = unfinished(all_shards, out)
     if todo:
@@ -157,7 +160,13 @@ def _map(run: Run, name: str, engine: Engine, report: Report, strict: bool) -> d
     if len(found["failed"]) == len(rows):
         first, reason = next(iter(found["failed"].items()))
         raise VwlError(f"{name}: all {len(rows)} images failed, e.g. {first}: {reason}; put that right and delete {out} to try again")
-    return found | background
+    return found | _input_background(run, name)
+
+
+def map_spec(run: Run, name: str, strict: bool = False) -> MapSpec:
+    """Return what workers need to know of an inference stage; where it reads a threshold, the stage that chose it is done."""
+    background = _input_background(run, name)
+    return MapSpec(name, run.recipe, run.index_path, run.folder, background.get("threshold"), strict, _factors(run, background))
 
 
 def stage_rows(run: Run, name: str) -> list[Row]:

@@ -1,8 +1,8 @@
-"""How a stage is laid over CPUs and GPUs; what it does there is tested in test_engine.py and test_map_drills.py."""
+"""How stages are laid over CPUs and GPUs; what they do there is tested in test_engine.py and test_map_drills.py."""
 
 import pytest
 
-from vwl.engine.map import actors
+from vwl.engine.map import actors, split_of
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,18 @@ from vwl.engine.map import actors
 )
 def test_actors_fill_gpus_and_cpus(cpus, gpus, wanted):
     assert actors(cpus, gpus) == wanted
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "wanted"),
+    [
+        (1, 0, None),
+        (2, 0, (1, 1)),
+        (64, 0, (48, 16)),
+        (64, 8, (32, 32)),  # what networks leave
+        (8, 8, (7, 1)),  # and never nothing
+        (2, 4, (1, 1)),
+    ],
+)
+def test_networks_and_others_share_the_cpus(cpus, gpus, wanted):
+    assert split_of(cpus, gpus) == wanted

@@ -64,9 +64,11 @@ class Counted:
         self.trained.append(spec.folder.uri.split("/")[-2])
         return local.fit(spec, layout, report)
 
-    def run_shards(self, spec: Any, shards: list[Any], images_done: int, report: Any) -> None:
+    def run_shards(self, spec: Any, shards: list[Any], images_done: int, report: Any, most: int | None = None) -> None:
         self.mapped.append(spec.stage)
-        local.run_shards(spec, shards, images_done, report)
+        local.run_shards(spec, shards, images_done, report, most)
+
+    split = staticmethod(local.split)
 
 
 def do(search: Search, root: Folder) -> tuple[Counted, list[dict[str, Any]]]:

@@ -78,6 +78,22 @@ def actors(cpus: int, gpus: int) -> tuple[int, float]:
     return min(gpus * sharing, cpus), 1 / sharing
 
 
+def split() -> tuple[int, int] | None:
+    """Return how many actors of a stage with a network and how many others the connected cluster has room for at the same time.
+
+    Without GPUs networks get three quarters of the CPUs. On fewer than two CPUs: none.
+    """
+    return split_of(cluster_cpus(), cluster_gpus())
+
+
+def split_of(cpus: int, gpus: int) -> tuple[int, int] | None:
+    """As `split`, of so many CPUs and GPUs."""
+    if cpus < 2:
+        return None
+    networks = min(actors(cpus, gpus)[0], cpus - 1) if gpus else cpus - max(1, cpus // 4)
+    return networks, cpus - networks
+
+
 class _Actor:
     """Builds the stage once and runs shards through it."""
 

@@ -255,11 +255,14 @@ class _Maps:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         self._here = layout.workers == 1 and not cluster_gpus() and len(nodes) == 1
 
-    def run_shards(self, spec: MapSpec, shards: list[Shard], images_done: int, report: map.Report) -> None:
+    def run_shards(self, spec: MapSpec, shards: list[Shard], images_done: int, report: map.Report, most: int | None = None) -> None:
         if self._here:
             local.run_shards(spec, shards, images_done, report, most=1)
         else:
             map.run_shards(spec, shards, images_done, report, self._workers)
+
+    def split(self) -> None:
+        """A trial keeps to its place."""
 
 
 class _Trial(tune.Trainable):
