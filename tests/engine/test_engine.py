@@ -1,5 +1,6 @@
 """The same work through Ray as in this process: equal weights, equal bytes; and one line where it cannot be done."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,15 @@ from vwl.training.distributed import Layout
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
+ON_SIGTERM = signal.default_int_handler
+
+
 @pytest.fixture(scope="module")
 def ray_engine():
+    before = signal.signal(signal.SIGTERM, ON_SIGTERM)
     with session(None, cpus=2):
         yield Engine(train, map)
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +74,10 @@ def test_two_workers_give_the_weights_of_one(index, ray_engine):
     quietly(two, ["classifier"], ray_engine, Layout(workers=2, precision="float64"))
     for name, tensor in weights(one, "classifier").items():
         np.testing.assert_allclose(weights(two, "classifier")[name], tensor, rtol=1e-7, atol=1e-12, err_msg=name)
+
+
+def test_what_a_command_does_on_sigterm_is_not_rays(ray_engine):
+    assert signal.getsignal(signal.SIGTERM) is ON_SIGTERM
 
 
 def test_a_cluster_that_is_too_small_is_said_at_once(index, ray_engine):

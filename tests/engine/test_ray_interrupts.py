@@ -10,7 +10,7 @@ from tests.drills import results, run_with_signals
 from tests.helpers import tiny_scenes
 from vwl.data.index import write_index
 
-SIGNALS = {"classifier": signal.SIGINT, "cam": signal.SIGKILL, "irnet-labels": signal.SIGINT, "segmenter": signal.SIGKILL}
+SIGNALS = {"classifier": signal.SIGTERM, "cam": signal.SIGKILL, "irnet-labels": signal.SIGINT, "segmenter": signal.SIGKILL}
 
 
 def ray_processes_of(folder: Path) -> list[str]:

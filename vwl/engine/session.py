@@ -2,9 +2,11 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -49,7 +51,8 @@ def session(address: str | None, cpus: int | None = None, dashboard: bool = Fals
             with _quiet_stderr():
                 if address:
                     check_driver_address(address)
-                _connect(address, cpus, port)
+                with _own_sigterm():
+                    _connect(address, cpus, port)
         except VwlError:
             raise
         except Exception as error:  # Ray's own are of many kinds; a dashboard that does not come up is a plain one
@@ -97,6 +100,17 @@ def _connect(address: str | None, cpus: int | None, dashboard_port: int | None) 
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what the command does on SIGTERM, for which Ray puts an exit that saves nothing."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
