@@ -56,7 +56,7 @@ def command(index: Path, run: Path, backend: str) -> list[str]:
 
 
 def run_with_signals(index: Path, run: Path, backend: str, signals: dict[str, signal.Signals], patience: float = 240) -> Drill:
-    """Run to the end; the first time that each stage of `signals` is in the middle, send its signal to the whole process group."""
+    """Run to the end; the first time that each stage of `signals` is in the middle, send its signal."""
     drill, left = Drill(0, [], []), dict(signals)
     while True:
         errors = run.parent / f"{run.name}-{drill.starts}.log"
@@ -69,7 +69,9 @@ def run_with_signals(index: Path, run: Path, backend: str, signals: dict[str, si
             while process.poll() is None and time.monotonic() < deadline:
                 stage = next((name for name in left if in_the_middle(run, name)), None)
                 if stage is not None:
-                    os.killpg(process.pid, left.pop(stage))
+                    sent = left.pop(stage)
+                    # a terminal's Ctrl-C reaches the whole group; whoever terminates means the command, not the Ray that it has started
+                    (os.kill if sent == signal.SIGTERM else os.killpg)(process.pid, sent)
                     process.wait(timeout=patience)
                 time.sleep(0.01)
             if process.poll() is None:

@@ -7,7 +7,7 @@ estimates of `vwl/cost.py`, and are called so.
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -28,7 +28,7 @@ from vwl.store import Folder
 from vwl.training.distributed import Layout
 
 GIB = 2**30
-_BASE_MEMORY = 1.5 * GIB
+BASE_MEMORY = 1.5 * GIB
 """Of a worker's process with torch, beside its network and images."""
 
 
@@ -183,21 +183,26 @@ def _shares(recipe: Recipe, layout: Layout) -> Iterator[Finding]:
 
 def _memory(recipe: Recipe, index: Index, layout: Layout, there: Resources) -> Finding:
     """Compare the largest training's workers with the memory there is; GPUs keep networks in their own."""
-    heaviest, stage = 0.0, ""
-    for name, cost in costs(recipe, index).items():
-        if STAGES[name].kind == "train":
-            batch = getattr(recipe, name).batch_size
-            at_once = layout.fitting(batch).images_at_once(batch, layout.fitting(batch).workers)
-            worker = cost.activations * at_once + cost.bytes
-            heaviest, stage = max((heaviest, stage), (worker, name))
+    heaviest, stage = worker_memory(recipe, index, layout)
     found = f"about {heaviest / GIB:.1f} GiB a worker for {stage} (estimate)"
     if layout.gpus_per_worker:
         return Finding("GPU memory", "ok", f"{found}; more with a smaller --micro-batch" if heaviest > 80 * GIB else found)
-    needed = layout.workers * (heaviest + _BASE_MEMORY)
+    needed = layout.workers * (heaviest + BASE_MEMORY)
     if there.memory is not None and needed > there.memory:
         way_out = "lower --micro-batch or --workers"
         return Finding("memory", "warning", f"{found}, {needed / GIB:.1f} in all, and {there.memory / GIB:.1f} free", way_out)
     return Finding("memory", "ok", found)
+
+
+def worker_memory(recipe: Recipe, index: Index, layout: Layout, stages: Collection[str] = tuple(STAGES)) -> tuple[float, str]:
+    """Return an estimate of the bytes that a worker needs for the largest training among `stages` (`BASE_MEMORY` aside), and its name."""
+    found = [(0.0, "")]
+    for name, cost in costs(recipe, index).items():
+        if STAGES[name].kind == "train" and name in stages:
+            batch = getattr(recipe, name).batch_size
+            at_once = layout.fitting(batch).images_at_once(batch, layout.fitting(batch).workers)
+            found.append((cost.activations * at_once + cost.bytes, name))
+    return max(found)
 
 
 def this_machine(run: Folder) -> Resources:

@@ -87,3 +87,10 @@ def test_what_could_never_run_is_refused_in_a_line_and_nothing_is_begun(search, 
         run(search, Folder(tmp_path), layout, **more)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("gib", "wanted", "expected"), [(1, None, 2), (6, None, 1), (100, None, 1), (100, 2, 2)])
+def test_trials_that_nobody_has_counted_are_no_more_than_the_memory_holds(monkeypatch, gib, wanted, expected):
+    monkeypatch.setattr(tune, "cluster_memory", lambda: 8 * 2**30)
+    monkeypatch.setattr(tune, "places", lambda layout: 2)
+    assert tune.concurrency(Layout(), wanted, gib * 2**30) == expected

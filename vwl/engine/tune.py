@@ -21,7 +21,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from vwl.engine import local, map, train
-from vwl.engine.session import cluster_gpus, session
+from vwl.engine.session import cluster_gpus, cluster_memory, session
 from vwl.errors import Interrupted, VwlError
 from vwl.inference.build import MapSpec
 from vwl.inference.runner import Shard
@@ -96,16 +96,19 @@ def places(layout: Layout) -> int:
     return workers // layout.workers
 
 
-def concurrency(layout: Layout, wanted: int | None) -> int:
+def concurrency(layout: Layout, wanted: int | None, memory: float) -> int:
     """Return how many trials to run at a time: as many as fit, or `wanted`.
 
+    Trials that nobody has counted are also no more than the cluster's memory holds, at `memory` bytes each; trials on GPUs have their own.
+
     Raises:
-        VwlError: more are wanted than fit, or not one fits.
+        VwlError: more are wanted than there are places, or there is no place for one.
     """
     fitting = places(layout)
     if wanted is not None and wanted > fitting:
         raise VwlError(f"{wanted} trials at a time are asked for and {fitting} fit into the cluster; lower --concurrent or say auto")
-    return wanted or fitting
+    held = fitting if layout.gpus_per_worker else int(cluster_memory() // memory)
+    return wanted or max(1, min(fitting, held))
 
 
 def run_all(tasks: Mapping[str, Any], work: Callable[..., None], layout: Layout, concurrent: int, storage: str, watch: Watch) -> None:

@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any, Protocol
 
 from vwl.data.index import Index, read_index
+from vwl.plan import BASE_MEMORY, worker_memory
 from vwl.recipe import Recipe
 from vwl.stages import STAGES
 from vwl.store import Folder
@@ -92,10 +93,16 @@ def _opened(search: Search, root: Folder, places: Places, total: int, left: int,
     from vwl.engine import tune  # Ray takes seconds to import
 
     with tune.tune_session(places.address):
-        concurrent = tune.concurrency(places.layout, places.concurrent)
+        concurrent = tune.concurrency(places.layout, places.concurrent, _memory(search, places.layout))
         search.write(root)
         say(f"{before}; {min(concurrent, left)} at a time")
         yield concurrent
+
+
+def _memory(search: Search, layout: Layout) -> float:
+    """Return an estimate of the bytes that a trial's workers need."""
+    stages = Trial(search.recipe, search.space.stage).stages
+    return layout.workers * (BASE_MEMORY + worker_memory(search.recipe, read_index(search.index_path), layout, stages)[0])
 
 
 def _run_samples(search: Search, root: Folder, places: Places, follow: "_Follower", say: Callable[[str], None]) -> None:
