@@ -73,7 +73,9 @@ def do(layer: Path, lines: list[str]) -> str:
     (layer / "steps.sh").write_text("\n".join(lines) + "\n")
     shutil.rmtree(layer / "work", ignore_errors=True)
     (layer / "work").mkdir()
-    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": os.environ.get("HOME", "/root"), "LANG": "C.UTF-8"}
+    way_to_packages = ("HOME", "UV_", "PIP_", "SSL_", "REQUESTS_")
+    kept = {key: value for key, value in os.environ.items() if key.startswith(way_to_packages)}
+    environment = kept | {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"}
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", LAYER, "sh", layer], env=environment, capture_output=True, text=True, check=False
     )

@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from vwl.doctor import Finding, Grade, graded
 from vwl.engine import probe
 from vwl.engine.address import check_jobs_url
-from vwl.engine.session import session
+from vwl.engine.session import SAME_VERSIONS, session
 from vwl.errors import VwlError
 from vwl.store import Folder
 
@@ -53,7 +53,8 @@ def cluster_findings(address: str | None, storage: str | None, nodes: int | None
                 yield _waited(nodes)
             yield from _connected(storage)
     except VwlError as error:
-        yield Finding("cluster", "error", str(error), "name HEAD:6379 with --address; vwl submit takes http://HEAD:8265")
+        other_address = "" if SAME_VERSIONS in str(error) else "name HEAD:6379 with --address; vwl submit takes http://HEAD:8265"
+        yield Finding("cluster", "error", str(error), other_address)
 
 
 def _waited(nodes: int) -> Finding:

@@ -27,6 +27,7 @@ _SETTINGS = {
 }
 """Quiet logs and progress (ours is shown; Ray Data warns of its own actors), quick polls, workers that stay in the driver's folder and
 have its priority."""
+SAME_VERSIONS = "install the same Ray and Python on its nodes and here (deploy/ has an image)"
 _OBJECT_STORE = 512 * 2**20
 _API_SERVER = "RAY_API_SERVER_ADDRESS"
 
@@ -57,7 +58,9 @@ def session(address: str | None, cpus: int | None = None, dashboard: bool = Fals
             raise
         except Exception as error:  # Ray's own are of many kinds; a dashboard that does not come up is a plain one
             where = f"cannot connect to the Ray cluster at {address}" if address else "a local Ray could not be started"
-            raise VwlError(f"{where} ({' '.join(str(error).split())[:300]})") from None  # a mismatch of versions has several lines
+            why = " ".join(str(error).split())[:300]  # a mismatch of versions has several lines
+            way_out = f"; {SAME_VERSIONS}" if "ersion mismatch" in why else ""
+            raise VwlError(f"{where} ({why}){way_out}") from None
         for name in ("ray.data", "ray.train"):
             logging.getLogger(name).setLevel(logging.ERROR)
         try:
