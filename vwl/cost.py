@@ -1,7 +1,7 @@
 """What a stage costs: operations of its network and CPU seconds of the rest for one photograph, and the bytes that it leaves.
 
 Networks are built without storage and their convolutions counted, so every backbone is known. What is not measured on the user's machine is
-an estimate: rates of a CPU core and a GPU, and CRF times as measured once on one core at 500 x 375 pixels.
+an estimate: rates of a CPU core and a GPU, and CRF times as measured once on one core.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,8 +27,12 @@ CPU_CORE = 25e9
 """Operations a second of a CPU core in convolutions, float32: an estimate from EfficientNet-Lite0 on AVX-512."""
 GPU = {"float32": 15e12, "bf16": 60e12}
 """Operations a second of a data-centre GPU in convolutions: an estimate, not measured."""
-_CRF_SECONDS, _CRF_PIXELS, _CRF_LABELS = 0.12, 500 * 375, 1
-"""Ten iterations on one core take 0.36 s with 3 labels at 500 x 375; about linear in each."""
+_CRF_PIXELS = 500 * 375
+_CRF_SECONDS = {"native": (0.12, 0.028), "pydensecrf": (0.35, 0.043)}
+"""Of a photograph of so many pixels, and more for each label: ten iterations on one core (`benchmarks/dense_crf.py`). IRNet's two
+passes, of kernels with fewer points, together take as long as one."""
+_CLASSES_WITH_MASS = 7
+"""That the segmenter sees in a photograph (`benchmarks/pruning.py`)."""
 _WALK_SECONDS = 0.04
 _PHOTO_SECONDS = 0.02
 """Reading, decoding and resizing a photograph and writing a result."""
@@ -127,13 +131,12 @@ def inference_cost(recipe: Recipe, stage: str, num_images: int, num_classes: int
         operations = _network(recipe, "irnet", num_classes)(*scaled)[0]
         return Cost(num_images, operations, _WALK_SECONDS + _PHOTO_SECONDS, maps)
     if stage == "segment":
-        # the CRF is given the classes that the network sees in a photograph: some of all
-        crf = _crf(recipe.segment.kernels, photos.pixels, num_classes / 2) if recipe.segment.crf else 0.0
+        crf = _crf(recipe.segment.kernels, photos.pixels, min(num_classes, _CLASSES_WITH_MASS)) if recipe.segment.crf else 0.0
         operations = _passes(_network(recipe, "segmenter", num_classes), recipe.segment, size)
         return Cost(num_images, operations, crf + _PHOTO_SECONDS, masks)
     seconds = {
         "crf": _crf(recipe.crf.kernels, photos.pixels, few),
-        "irnet-labels": 2 * _crf(recipe.irnet_labels.kernels, photos.pixels, few),
+        "irnet-labels": _crf(recipe.irnet_labels.kernels, photos.pixels, few),
         "masks": 0.0,
     }[stage]
     return Cost(num_images, 0.0, seconds + _PHOTO_SECONDS, masks)
@@ -150,7 +153,8 @@ def _passes(network: Counted, section: Cam | Segment, size: tuple[int, int]) -> 
 
 
 def _crf(kernels: CrfKernels, pixels: int, labels: float) -> float:
-    return _CRF_SECONDS * labels / _CRF_LABELS * min(pixels, kernels.max_pixels) / _CRF_PIXELS * kernels.iterations / 10
+    photograph, label = _CRF_SECONDS["pydensecrf" if kernels.implementation == "pydensecrf" else "native"]
+    return (photograph + label * labels) * min(pixels, kernels.max_pixels) / _CRF_PIXELS * kernels.iterations / 10
 
 
 def _network(recipe: Recipe, stage: str, num_classes: int) -> Counted:
