@@ -99,7 +99,8 @@ def stream(
 ) -> None:
     """CAM, CRF and IRNet's labels in one pass: CPUs refine the maps that are there while the network makes the others.
 
-    The results are those of one stage after the other. The CRF takes part if its background is a number: auto needs all maps.
+    The results are those of one stage after the other; time is saved where networks run on GPUs and leave CPUs free.
+    The CRF takes part if its background is a number: auto needs all maps.
 
     \b
     Examples:
