@@ -28,11 +28,15 @@ _ABOUT = {
     "walk": "The maps after a random walk along the learned boundaries.",
     "masks": "Pseudo masks: the walk's maps cut at the background threshold.",
     "segment": "Masks of the segmentation model, multi-scale with mirror and CRF.",
+    "stream": """CAM, CRF and IRNet's labels in one pass: CPUs refine the maps that are there while the network makes the others.
+
+    The results are those of one stage after the other; time is saved where networks run on GPUs and leave CPUs free.
+    The CRF takes part if its background is a number: auto needs all maps.""",
 }
 
 
-_REFINED = ("crf", "irnet-labels", "segment")
-"""Stages with a dense CRF."""
+_REFINED = ("crf", "irnet-labels", "segment", "stream")
+"""Those with a dense CRF."""
 
 
 def _infer(
@@ -45,9 +49,13 @@ def _infer(
     strict: bool,
     crf: str | None = None,
 ) -> None:
-    opened = open_run(run, None, None, with_crf([name.replace("-", "_")], crf, override), overwrite)
-    do_stages(opened, [name], layout(), backend, address, strict=strict)
-    end_with_failures(opened, [name])
+    from vwl.streaming import STREAMED
+
+    stages = STREAMED if name == "stream" else (name,)
+    refined = [stage.replace("-", "_") for stage in stages if stage in _REFINED]
+    opened = open_run(run, None, None, with_crf(refined, crf, override), overwrite)
+    do_stages(opened, stages, layout(), backend, address, strict=strict, streamed=name == "stream")
+    end_with_failures(opened, stages)
 
 
 def _add(name: str) -> None:
@@ -85,30 +93,3 @@ def _add(name: str) -> None:
 
 for _name in _ABOUT:
     _add(_name)
-
-
-@app.command()
-def stream(
-    run: RunFolder,
-    override: Override = None,
-    crf: Crf = None,
-    address: Address = None,
-    backend: Backend = "ray",
-    overwrite: Overwrite = False,
-    strict: Strict = False,
-) -> None:
-    """CAM, CRF and IRNet's labels in one pass: CPUs refine the maps that are there while the network makes the others.
-
-    The results are those of one stage after the other; time is saved where networks run on GPUs and leave CPUs free.
-    The CRF takes part if its background is a number: auto needs all maps.
-
-    \b
-    Examples:
-      vwl infer stream --run runs/voc
-      vwl infer stream --run runs/voc --address auto
-    """
-    from vwl.streaming import STREAMED
-
-    opened = open_run(run, None, None, with_crf(("crf", "irnet_labels"), crf, override), overwrite)
-    do_stages(opened, STREAMED, layout(), backend, address, strict=strict, streamed=True)
-    end_with_failures(opened, STREAMED)
