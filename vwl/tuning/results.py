@@ -49,7 +49,7 @@ SCHEMA = pa.schema(
 )
 """The table of trials. `in`: the settings it stands for, with their keys as JSON; scores in percent; `seconds` of work in all starts,
 `stage_seconds` of each stage (a stage `copied_from` another trial keeps the time it took there); `checkpoint`: weights of the first
-training; `recipe`: all settings as JSON."""
+training, within the folder; `recipe`: all settings as JSON."""
 
 
 def trial_rows(root: Folder, searches: Sequence[Search]) -> list[Row]:
@@ -91,7 +91,7 @@ def _row(trial: Trial, root: Folder, index: Index, search: Search) -> Row:
         "seconds": known["seconds"],
         "stage_seconds": [(stage, manifest["seconds"]) for stage, manifest in manifests.items()],
         "copied_from": [(stage, manifest["copied_from"]) for stage, manifest in manifests.items() if "copied_from" in manifest],
-        "checkpoint": f"{place / trial.stages[0]}/weights.pt" if (place / trial.stages[0]).exists("weights.pt") else None,
+        "checkpoint": f"trials/{trial.id}/{trial.stages[0]}/weights.pt" if (place / trial.stages[0]).exists("weights.pt") else None,
         "index_fingerprint": search.index_fingerprint,
         "versions": list(manifests[trial.stages[0]]["versions"].items()) if trial.stages[0] in manifests else [],
         "recipe": trial.recipe.model_dump_json(),
