@@ -2,18 +2,17 @@
 
 The stage is the CAM stage, EfficientNet-Lite0 at one scale on one thread; each form writes the same maps. The loop has one process and
 the others two; they start from nothing, but a Ray cluster stands already, as it does for the stages of a run. Of the runner's two
-forms the overhead is their time over the pool's. Parity: the files have the same bytes.
+forms the overhead is their time over that of a pool just before or after. Parity: the files have the same bytes.
 """
 
 import argparse
-import statistics
 import tempfile
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from _paired import Line, seconds_of, show
+from _paired import Line, paired, seconds_of, show
 from _runs import cam_run
 
 from vwl.engine import local, session
@@ -32,40 +31,43 @@ CORES = 2
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=3, help="of the forms with two processes; the plain loop is timed once")
+    parser.add_argument("--repeats", type=int, default=3, help="of each pair; the plain loop is timed once")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, session.session(None, cpus=CORES):
         run = cam_run(Path(folder, "data"), load_recipe("demo", KEYS), options.images)
         spec = MapSpec("cam", run.recipe, run.index_path, run.folder)
+        todo = shards(run.index.rows)
         forms: dict[str, Callable[[], None]] = {
-            "plain loop": lambda: loop(spec, shards(run.index.rows)),
-            "Pool": lambda: pool(spec, shards(run.index.rows)),
-            "processes": lambda: local.run_shards(spec, shards(run.index.rows), 0, lambda *_: None, CORES),
-            "Ray": lambda: ray_map.run_shards(spec, shards(run.index.rows), 0, lambda *_: None, CORES),
+            "plain loop": lambda: loop(spec, todo),
+            "Pool": lambda: pool(spec, todo),
+            "processes": lambda: local.run_shards(spec, todo, 0, lambda *_: None, CORES),
+            "Ray": lambda: ray_map.run_shards(spec, todo, 0, lambda *_: None, CORES),
         }
-        seconds: dict[str, list[float]] = {name: [] for name in forms}
         files: list[dict[str, bytes]] = []
-        for repeat in range(options.repeats):
-            for name, work in list(forms.items())[:: -1 if repeat % 2 else 1]:  # in turn, the order turned round
-                if repeat and name == "plain loop":
-                    continue
+
+        def afresh(name: str) -> Callable[[], None]:
+            def work() -> None:
                 run.stage_folder("cam").clear()
-                seconds[name].append(seconds_of(work))
+                forms[name]()
                 files.append(maps_of(run))
-    equal = all(found == files[0] for found in files)
+
+            return work
+
+        found = {name: paired(afresh("Pool"), afresh(name), options.repeats, warm_up=False) for name in ("processes", "Ray")}
+        alone = seconds_of(afresh("plain loop"))
+    equal = all(one == files[0] for one in files)
     parity = "same bytes" if equal else "NOT the same bytes"
-    medians = {name: statistics.median(found) for name, found in seconds.items()}
-    shown = {name: f"{median / options.images * 1e3:.1f} ms" for name, median in medians.items()}
 
-    def line(what: str, first: str, second: str, wanted: str = "") -> Line:
-        ratio = statistics.median(b / a for a, b in zip(seconds[first], seconds[second], strict=False))
-        return Line(f"runner, image: {what}", shown[first], shown[second], ratio, wanted, parity)
+    def line(what: str, first: float, second: float, ratio: float, wanted: str = "") -> Line:
+        return Line(
+            f"runner, image: {what}", *(f"{seconds / options.images * 1e3:.1f} ms" for seconds in (first, second)), ratio, wanted, parity
+        )
 
+    ours = found["processes"]
     lines = [
-        line("Pool, our processes (overhead)", "Pool", "processes", "under 1.05"),
-        line("Pool, Ray (overhead)", "Pool", "Ray", "under 1.05"),
-        line("plain loop on one core, our processes on 2", "plain loop", "processes"),
+        *(line(f"Pool, {name} (overhead)", pair.first, pair.second, 1 / pair.ratio, "under 1.05") for name, pair in found.items()),
+        line("plain loop on one core, our processes on 2", alone, ours.second, alone / ours.second),
     ]
     show(f"Runner, {options.images} images, {CORES} cores", lines, equal)
 
