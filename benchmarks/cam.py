@@ -21,8 +21,9 @@ from vwl.data.transforms import long_side_scale, normalise, resize, scaled_size
 from vwl.inference.cam import CamStage
 from vwl.maps import cam
 from vwl.models.classifier import Classifier
-from vwl.recipe import Recipe, load_recipe
-from vwl.store import map_size
+from vwl.recipe import Recipe
+from vwl.recipe_files import load_recipe
+from vwl.score_maps import map_size
 
 NUM_OBJECTS, CORES = 20, 2
 

@@ -16,8 +16,8 @@ import numpy as np
 from _paired import Line, show
 from _runs import NUM_PHOTOGRAPHS, cam_run
 
-from vwl.recipe import load_recipe
-from vwl.store import MapReader
+from vwl.recipe_files import load_recipe
+from vwl.score_maps import MapReader
 
 KEYS = [
     "cam.scales=[1.0, 0.5]",

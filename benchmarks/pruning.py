@@ -18,9 +18,9 @@ from vwl.inference.build import load_segmenter
 from vwl.inference.segment import SegmentStage, classes_with_mass
 from vwl.maps.confusion import confusion_matrix, scores
 from vwl.maps.dense_crf import crf_probabilities
+from vwl.mask_files import IGNORE, decode_mask
 from vwl.recipe import Segment
 from vwl.run import Run
-from vwl.store import IGNORE, decode_mask
 
 KERNELS = Segment().kernels
 NUM_CLASSES, STRIDE = 21, 16

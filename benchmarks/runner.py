@@ -20,9 +20,10 @@ from vwl.engine import map as ray_map
 from vwl.inference.build import MapSpec, build_stage
 from vwl.inference.runner import Shard, shards
 from vwl.inference.stage import Stage
-from vwl.recipe import load_recipe
+from vwl.recipe_files import load_recipe
 from vwl.run import Run
-from vwl.store import Folder, write_maps
+from vwl.score_maps import write_maps
+from vwl.store import Folder
 
 KEYS = ["cam.scales=[1.0]", "cam.mirror=false", "cam.long_side=320", "classifier.backbone.weights=none"]
 CORES = 2

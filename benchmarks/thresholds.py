@@ -12,7 +12,7 @@ from _paired import Line, paired, seconds_of, show
 from vwl.maps.cam import best_class, decide, upsample
 from vwl.maps.confusion import confusion_matrix
 from vwl.maps.thresholds import ThresholdHistogram, grid
-from vwl.store import map_size
+from vwl.score_maps import map_size
 
 NUM_CLASSES, SIZE, IDS = 21, (375, 500), (3, 15)
 

@@ -22,7 +22,7 @@ from vwl.data.index import write_index
 from vwl.data.scenes import prepare_scenes
 from vwl.engine import local, train
 from vwl.engine.session import session
-from vwl.recipe import load_recipe
+from vwl.recipe_files import load_recipe
 from vwl.store import Folder
 from vwl.training.build import TrainSpec
 from vwl.training.distributed import Layout

@@ -18,7 +18,7 @@ from rich.table import Table
 from vwl.data.index import Index, write_index
 from vwl.data.scenes import prepare_scenes
 from vwl.engine import tune
-from vwl.recipe import load_recipe
+from vwl.recipe_files import load_recipe
 from vwl.store import Folder
 from vwl.training.distributed import Layout
 from vwl.tuning.results import Row, trial_rows

@@ -43,7 +43,7 @@ DEFAULT_RECIPE = "paper-voc"
 
 def open_run(run: str, data: str | None, recipe: str | None, override: Sequence[str] | None, overwrite: bool = False) -> "Run":
     """Open a run folder: an existing one by itself, or a new or checked one from data and recipe."""
-    from vwl.recipe import load_recipe, overridden
+    from vwl.recipe_files import load_recipe, overridden
     from vwl.run import Run
 
     if data is None:

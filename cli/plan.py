@@ -38,7 +38,7 @@ def plan(
     from vwl.data.index import read_index
     from vwl.plan import calibrate, checks
     from vwl.plan import plan as planned
-    from vwl.recipe import load_recipe
+    from vwl.recipe_files import load_recipe
     from vwl.run import Run
 
     there = _resources(address, run)

@@ -22,7 +22,7 @@ def list_recipes(as_json: Json = False) -> None:
       vwl recipe list --json
     """
     from cli.console import print_table
-    from vwl.recipe import builtin_recipes, recipe_summary
+    from vwl.recipe_files import builtin_recipes, recipe_summary
 
     print_table("recipes", ["name", "about"], [[name, recipe_summary(name)] for name in builtin_recipes()], as_json)
 
@@ -42,7 +42,7 @@ def show(
       vwl recipe show reference-voc --against paper-voc
     """
     from cli.console import print_json
-    from vwl.recipe import differences, load_recipe, to_yaml
+    from vwl.recipe_files import differences, load_recipe, to_yaml
 
     recipe = load_recipe(name, override or ())
     if against is not None:

@@ -128,7 +128,7 @@ def _places(root: "Folder", given: dict[str, Any]) -> "Places":
 
 def _planned(space: str, recipe: str | None, data: str | None, override: list[str] | None, seeds: int, threshold: str) -> Any:
     from vwl.data.index import read_index
-    from vwl.recipe import load_recipe
+    from vwl.recipe_files import load_recipe
     from vwl.store import Folder
     from vwl.tuning.search import Search
     from vwl.tuning.space import load_space
@@ -210,7 +210,7 @@ def best(
     from pathlib import Path
 
     from cli.console import print_table
-    from vwl.recipe import to_yaml
+    from vwl.recipe_files import to_yaml
     from vwl.store import Folder
     from vwl.tuning import report
 

@@ -48,7 +48,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     from vwl.data.index import write_index
     from vwl.engine import local
     from vwl.pipeline import Engine, run_stages
-    from vwl.recipe import load_recipe
+    from vwl.recipe_files import load_recipe
     from vwl.run import Run
     from vwl.stages import STAGES
     from vwl.training.distributed import Layout

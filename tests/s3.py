@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import requests
 
 from tests.cluster import free_port
@@ -63,6 +64,16 @@ class S3Server:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[S3Server]:
+    """Run a server, its log in `folder`, with its credentials in the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in CREDENTIALS.items():
+            patch.setenv(key, value)
+        with S3Server(folder / "server.log") as server:
+            yield server
 
 
 def copy_tree(folder: Path, there: Folder) -> None:

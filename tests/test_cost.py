@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.helpers import tiny_scenes
 from vwl.cost import CPU_CORE, GPU, Cost, Photographs, counted, inference_cost, photographs, training_cost
-from vwl.recipe import load_recipe
+from vwl.recipe_files import load_recipe
 
 PHOTOS = Photographs(height=96, width=128, labels=2.0)
 DEMO = load_recipe("demo", ["classifier.backbone.weights=none", "irnet.backbone.weights=none", "segmenter.backbone.weights=none"])

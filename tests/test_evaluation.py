@@ -13,7 +13,9 @@ from vwl.evaluation import choose_threshold, class_thresholds, percent, score_ma
 from vwl.maps.cam import best_class, decide, normalise, to_stride4, upsample
 from vwl.maps.confusion import confusion_matrix, scores
 from vwl.maps.thresholds import Otsu, ThresholdHistogram
-from vwl.store import Folder, MapReader, ScoreMap, encode_mask, map_size, write_maps
+from vwl.mask_files import encode_mask
+from vwl.score_maps import MapReader, ScoreMap, map_size, write_maps
+from vwl.store import Folder
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.helpers import real_data
+from vwl.mask_files import decode_mask, voc_palette
 from vwl.pictures import CAPTION, GAP, contact_sheet, heat_overlay, mask_overlay, panel_row, png
-from vwl.store import decode_mask, voc_palette
 
 PALETTE = voc_palette()
 COLOURS = np.array(PALETTE).reshape(256, 3)

@@ -16,6 +16,7 @@ from vwl.engine import local
 from vwl.errors import VwlError
 from vwl.maps.cam import decide, upsample
 from vwl.maps.confusion import confusion_matrix
+from vwl.mask_files import decode_mask
 from vwl.pipeline import (
     BACKGROUND,
     SCORED,
@@ -28,11 +29,11 @@ from vwl.pipeline import (
     stage_table,
     stored_score,
 )
-from vwl.recipe import load_recipe, overridden
+from vwl.recipe_files import load_recipe, overridden
 from vwl.report import write_report
 from vwl.run import Run
+from vwl.score_maps import MapReader
 from vwl.stages import STAGES, training_rows
-from vwl.store import MapReader, decode_mask
 from vwl.training.distributed import Layout
 
 INFERENCE = [name for name, spec in STAGES.items() if spec.kind != "train"]

@@ -6,7 +6,7 @@ import pytest
 
 from vwl.errors import VwlError
 from vwl.plan import GIB, Resources, calibrate, checks, plan, this_machine
-from vwl.recipe import load_recipe
+from vwl.recipe_files import load_recipe
 from vwl.run import Run
 from vwl.stages import STAGES
 from vwl.store import Folder

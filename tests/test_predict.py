@@ -9,10 +9,10 @@ from PIL import Image
 from vwl.errors import VwlError
 from vwl.inference.build import load_segmenter
 from vwl.inference.segment import SegmentStage
+from vwl.mask_files import decode_mask
 from vwl.pictures import mask_overlay
 from vwl.predict import predict_files
 from vwl.run import Run
-from vwl.store import decode_mask
 
 
 @pytest.fixture

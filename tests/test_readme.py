@@ -11,7 +11,7 @@ from typer.exceptions import TyperException
 
 from cli.main import app
 from cli.options import layout
-from vwl.recipe import builtin_recipes, load_recipe
+from vwl.recipe_files import builtin_recipes, load_recipe
 from vwl.stages import STAGES
 
 ROOT = Path(__file__).parents[1]

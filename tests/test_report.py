@@ -10,10 +10,11 @@ from PIL import Image
 from tests.helpers import copy_run
 from vwl import report
 from vwl.maps.cam import upsample
+from vwl.mask_files import decode_mask
 from vwl.pictures import GAP, heat_overlay, mask_overlay
 from vwl.pipeline import stage_table
 from vwl.report import panels, write_report
-from vwl.store import MapReader, decode_mask
+from vwl.score_maps import MapReader
 
 HELD_OUT = [f"val_{number:05d}" for number in range(4)]
 

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import TINY
 from vwl.data.index import Index, Row, make_index, write_index
 from vwl.errors import VwlError
-from vwl.recipe import load_recipe, overridden
+from vwl.recipe_files import load_recipe, overridden
 from vwl.run import Run, versions
 from vwl.stages import STAGES
 

@@ -10,19 +10,17 @@ import pytest
 from pyarrow import fs
 
 from tests.helpers import tiny_scenes
-from tests.s3 import CREDENTIALS, S3Server, copy_tree
+from tests.s3 import S3Server, copy_tree, serving
 from vwl.data.index import make_index, read_index, write_index
 from vwl.errors import Unreachable, VwlError
-from vwl.store import Folder, MapReader, ScoreMap, map_size, write_maps
+from vwl.score_maps import MapReader, ScoreMap, map_size, write_maps
+from vwl.store import Folder
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[S3Server]:
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in CREDENTIALS.items():
-            patch.setenv(key, value)
-        with S3Server(tmp_path_factory.mktemp("s3") / "server.log") as server:
-            yield server
+    with serving(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture

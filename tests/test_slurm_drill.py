@@ -14,7 +14,7 @@ import pytest
 
 from tests.cluster import processes_of
 from vwl.deployment import load_deployment, render
-from vwl.recipe import to_yaml
+from vwl.recipe_files import to_yaml
 from vwl.run import Run
 from vwl.stages import STAGES
 

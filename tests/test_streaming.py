@@ -16,7 +16,7 @@ from vwl.errors import VwlError
 from vwl.inference.build import MapSpec
 from vwl.inference.runner import Shard
 from vwl.pipeline import Engine, run_stages
-from vwl.recipe import load_recipe, overridden
+from vwl.recipe_files import load_recipe, overridden
 from vwl.run import Run
 from vwl.streaming import STREAMED, Streaming
 from vwl.training.distributed import Layout

@@ -21,7 +21,7 @@ from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
 from vwl.recipe import Cam, CrfKernels, Recipe, Segment
-from vwl.store import MAP_STRIDE
+from vwl.score_maps import MAP_STRIDE
 
 CPU_CORE = 25e9
 """Operations a second of a CPU core in convolutions, float32: an estimate from EfficientNet-Lite0 on AVX-512."""

@@ -17,8 +17,10 @@ from vwl.errors import VwlError
 from vwl.maps.cam import best_class, upsample
 from vwl.maps.confusion import Scores, confusion_matrix, scores
 from vwl.maps.thresholds import Otsu, ThresholdHistogram, grid
+from vwl.mask_files import decode_mask
 from vwl.recipe import Threshold
-from vwl.store import Folder, MapReader, decode_mask
+from vwl.score_maps import MapReader
+from vwl.store import Folder
 
 FEW_PHOTOGRAPHS = 10
 """A class of fewer photographs has no threshold of its own: they tell too little of its maps."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vwl.store import IGNORE
+from vwl.mask_files import IGNORE
 
 GAP = 8
 """Pixels between the panels of a sheet."""

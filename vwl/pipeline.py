@@ -13,8 +13,8 @@ from vwl.evaluation import Score, choose_threshold, class_thresholds, percent, s
 from vwl.inference.build import MapSpec
 from vwl.inference.runner import Shard, failures, shards, unfinished
 from vwl.run import Run
+from vwl.score_maps import MapReader
 from vwl.stages import STAGES, scored_rows, training_rows
-from vwl.store import MapReader
 from vwl.training.build import TrainSpec
 from vwl.training.distributed import Layout
 

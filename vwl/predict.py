@@ -9,9 +9,10 @@ from vwl.data.index import decode_image
 from vwl.errors import VwlError
 from vwl.inference.build import load_segmenter
 from vwl.inference.segment import SegmentStage
+from vwl.mask_files import encode_mask
 from vwl.pictures import mask_overlay, png
 from vwl.run import Run
-from vwl.store import Folder, encode_mask
+from vwl.store import Folder
 
 
 def predict_files(run: Run, images: Sequence[Path], out: Path, crf: bool) -> list[list[str]]:

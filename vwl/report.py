@@ -4,11 +4,12 @@ import numpy as np
 
 from vwl.data.index import Row
 from vwl.maps.cam import upsample
+from vwl.mask_files import decode_mask, missing
 from vwl.pictures import contact_sheet, heat_overlay, mask_overlay, panel_row, png
 from vwl.pipeline import SCORED, stage_table
 from vwl.run import Run
+from vwl.score_maps import MapReader
 from vwl.stages import STAGES, scored_rows, training_rows
-from vwl.store import MapReader, decode_mask, missing
 
 NUM_PICTURES = 12
 """Photographs shown, spread evenly over the val split (or the training photographs where nothing is held out)."""

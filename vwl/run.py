@@ -17,7 +17,8 @@ from pydantic import BaseModel
 
 from vwl.data.index import Index, read_index
 from vwl.errors import VwlError
-from vwl.recipe import Recipe, differences, fingerprint, recipe_from, to_yaml
+from vwl.recipe import Recipe, fingerprint
+from vwl.recipe_files import differences, recipe_from, to_yaml
 from vwl.stages import STAGES
 from vwl.store import Folder
 from vwl.versions import versions

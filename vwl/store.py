@@ -1,33 +1,23 @@
-"""Where results live: folders on any pyarrow file system, score maps in Parquet, masks in indexed PNG, manifests in JSON.
+"""Where results live: folders on any pyarrow file system.
 
 Every write goes to a temporary name and is renamed, so a reader sees a whole file or none. Paths may be local or URIs
 (``s3://bucket/run``); names that come from data files cannot leave their folder.
 """
 
-import io
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
 from pyarrow import fs
 
 from vwl.errors import Unreachable, VwlError
 from vwl.remote import Answer, passes, patiently
-
-MAP_STRIDE = 4
-"""Score maps are kept at this stride of the photograph, pixels."""
-IGNORE = 255
-"""Mask value of pixels that count nowhere."""
 
 
 class Folder:
@@ -52,7 +42,7 @@ class Folder:
         try:
             found = patiently(lambda: fs.FileSystem.from_uri(self.uri)) if "://" in self.uri else (fs.LocalFileSystem(), self.uri)
         except (pa.ArrowInvalid, OSError) as error:
-            raise _refusal(f"cannot open {self.uri}", error) from None
+            raise refusal(f"cannot open {self.uri}", error) from None
         self.filesystem: fs.FileSystem = found[0]
         self.path: str = found[1]
 
@@ -171,7 +161,7 @@ class Folder:
                 with path.open("a") as stream:
                     stream.write(text)
             except OSError as error:
-                raise _refusal(f"cannot write {path}", error, "; free space or choose another folder") from None
+                raise refusal(f"cannot write {path}", error, "; free space or choose another folder") from None
         else:
             before = self.read(name) if self.exists(name) else b""
             self.write(name, before + text.encode())
@@ -222,10 +212,11 @@ class Folder:
         try:
             return patiently(question)
         except OSError as error:
-            raise _refusal(f"cannot {what}", error, advice) from None
+            raise refusal(f"cannot {what}", error, advice) from None
 
 
-def _refusal(what: str, error: Exception, advice: str = "") -> VwlError:
+def refusal(what: str, error: Exception, advice: str = "") -> VwlError:
+    """Return storage's error as one line: what failed, why, and `advice`; Unreachable where it may pass."""
     if passes(error):
         return Unreachable(f"{what}: {_reason(error)}; asked again and again: is the storage up? The same command goes on")
     return VwlError(f"{what}: {_reason(error)}{advice}")
@@ -243,173 +234,3 @@ def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error)
     detail = re.search(r"\[errno \d+\] ([^.\n]+)", text)
     return detail.group(1) if detail else " ".join(text.split())
-
-
-@dataclass(frozen=True)
-class ScoreMap:
-    """Soft class scores of one photograph.
-
-    Attributes:
-        image_id: the photograph.
-        classes: class id of each map (K,); ascending; 0, if present, is the background.
-        height, width: the photograph's size, pixels.
-        values: (K, ceil(height / 4), ceil(width / 4)) float16.
-    """
-
-    image_id: str
-    classes: tuple[int, ...]
-    height: int
-    width: int
-    values: np.ndarray
-
-
-_MAP_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("classes", pa.list_(pa.int32())),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("values", pa.list_(pa.float16())),
-    ]
-)
-
-
-def map_size(height: int, width: int) -> tuple[int, int]:
-    """Return the size of a score map of a photograph of `height` x `width` pixels."""
-    return -(-height // MAP_STRIDE), -(-width // MAP_STRIDE)
-
-
-def write_maps(folder: Folder, name: str, maps: Sequence[ScoreMap]) -> None:
-    """Write one Parquet shard, one row and one row group per image, atomically; same maps, same bytes."""
-    sink = io.BytesIO()
-    with pq.ParquetWriter(sink, _MAP_SCHEMA, compression="zstd") as writer:
-        for m in maps:
-            if m.values.shape != (len(m.classes), *map_size(m.height, m.width)):
-                raise ValueError(f"map of {m.image_id} has shape {m.values.shape} for {m.height} x {m.width} pixels")
-            columns = [[m.image_id], [m.classes], [m.height], [m.width]]
-            arrays = [pa.array(c, f.type) for c, f in zip(columns, _MAP_SCHEMA, strict=False)]
-            flat = pa.array(np.ascontiguousarray(m.values, np.float16).ravel())
-            arrays.append(pa.ListArray.from_arrays(pa.array([0, len(flat)], pa.int32()), flat))
-            writer.write_table(pa.Table.from_arrays(arrays, schema=_MAP_SCHEMA))
-    folder.write(name, sink.getvalue())
-
-
-class MapReader:
-    """Random access by image id to the Parquet shards of a folder; picklable, opens files when first used.
-
-    Only footers and the asked rows are read, so a reader of a whole data set's maps stays small and shuffled access is cheap.
-    """
-
-    def __init__(self, folder: Folder, factors: Mapping[int, float] | None = None) -> None:
-        """Open a folder of maps; those of a class in `factors` are multiplied by its factor when they are read (then float32)."""
-        self.folder = folder
-        self.factors = dict(factors or {})
-        self._places: dict[str, tuple[str, int]] | None = None
-        self._footers: dict[str, pq.FileMetaData] = {}
-        self._open: tuple[str, pq.ParquetFile] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_footers": {}, "_open": None}
-
-    @property
-    def places(self) -> dict[str, tuple[str, int]]:
-        """Shard and row group of each image id."""
-        if self._places is None:
-            places = {}
-            for name in self.folder.names(".parquet"):
-                ids = self._read(name, lambda shard: shard.read(columns=["image_id"]))["image_id"].to_pylist()
-                places.update({image_id: (name, row) for row, image_id in enumerate(ids)})
-            self._places = places
-        return self._places
-
-    def __contains__(self, image_id: str) -> bool:
-        return image_id in self.places
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def read(self, image_id: str) -> ScoreMap:
-        """Return one image's maps.
-
-        Raises:
-            VwlError: there are none, or their file is damaged.
-        """
-        if image_id not in self.places:
-            raise VwlError(f"{self.folder} holds no map of image {image_id}; run the stage that makes it first")
-        name, row_group = self.places[image_id]
-        row = self._read(name, lambda shard: shard.read_row_group(row_group, use_threads=False))
-        classes = tuple(row["classes"][0].as_py())
-        height, width = row["height"][0].as_py(), row["width"][0].as_py()
-        values = row["values"].chunk(0).values.to_numpy(zero_copy_only=False).reshape(len(classes), *map_size(height, width))
-        if self.factors:
-            scale = np.array([self.factors.get(class_id, 1.0) for class_id in classes], np.float32)
-            values = values.astype(np.float32) * scale[:, None, None]
-        return ScoreMap(image_id, classes, height, width, values)
-
-    def _read(self, name: str, part: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:
-        def ask() -> pa.Table:
-            try:
-                if self._open is None or self._open[0] != name:
-                    remote = not self.folder.is_local  # there one request is cheaper than one a column
-                    shard = pq.ParquetFile(self.folder.open(name), metadata=self._footers.get(name), pre_buffer=remote)
-                    self._footers[name] = shard.metadata
-                    self._open = (name, shard)
-                return part(self._open[1])
-            except OSError:
-                self._open = None
-                raise
-
-        try:
-            return patiently(ask)
-        except (pa.ArrowInvalid, OSError) as error:
-            if passes(error):
-                raise _refusal(f"cannot read {self.folder.place(name)}", error) from None
-            raise VwlError(
-                f"{self.folder.place(name)} is no whole file of score maps ({' '.join(str(error).split())}); "
-                "delete it and run its stage again"
-            ) from None
-
-
-def encode_mask(mask: np.ndarray, palette: Sequence[int]) -> bytes:
-    """Return an indexed PNG of class ids (H, W) uint8; `palette` holds 768 colour values."""
-    assert mask.dtype == np.uint8, "class ids are bytes"
-    assert mask.ndim == 2
-    image = Image.fromarray(mask)
-    image.putpalette(list(palette))
-    sink = io.BytesIO()
-    image.save(sink, format="PNG", optimize=False)
-    return sink.getvalue()
-
-
-def decode_mask(data: bytes, source: str) -> np.ndarray:
-    """Return the class ids (H, W) uint8 of an indexed or 8-bit grey PNG.
-
-    Raises:
-        VwlError: not an image, or one whose pixels are no ids (RGB, 16-bit, JPEG).
-    """
-    try:
-        image = Image.open(io.BytesIO(data))
-        if image.format == "JPEG":
-            raise VwlError(f"mask {source} is a JPEG, which blurs class ids; masks are indexed or grey PNG")
-        if image.mode not in {"L", "P", "1"}:
-            raise VwlError(f"mask {source} has mode {image.mode}; masks hold one 8-bit class id a pixel (indexed or grey PNG)")
-        return np.array(image, dtype=np.uint8)
-    except UnidentifiedImageError:
-        raise VwlError(f"mask {source} cannot be read: it is no image") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise VwlError(f"mask {source} cannot be read: {error}") from None
-
-
-def voc_palette() -> list[int]:
-    """Return the VOC devkit's colours, 256 x RGB: bit-interleaved class ids, distinct for neighbouring ids."""
-    colours = []
-    for index in range(256):
-        for channel in range(3):
-            colours.append(sum(((index >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)))
-    return colours
-
-
-def missing(folder: Folder, image_ids: Iterable[str], suffix: str = ".png") -> list[str]:
-    """Return the ids that have no file of their own in the folder."""
-    there = set(folder.names(suffix))
-    return [image_id for image_id in image_ids if f"{image_id}{suffix}" not in there]

@@ -7,7 +7,7 @@ from typer.exceptions import TyperException
 
 from cli.forwarding import forwarded
 from vwl.errors import VwlError
-from vwl.recipe import load_recipe
+from vwl.recipe_files import load_recipe
 
 
 @pytest.fixture

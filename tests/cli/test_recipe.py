@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from cli import recipe as command
 from cli.main import app
-from vwl.recipe import Recipe, builtin_recipes, load_recipe
+from vwl.recipe import Recipe
+from vwl.recipe_files import builtin_recipes, load_recipe
 
 
 def run(line: str, code: int = 0) -> str:

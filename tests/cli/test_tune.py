@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from cli.main import app
 from cli.trials import LiveTrials, TrialLines
 from tests.tuning.searches import tiny_index
-from vwl.recipe import load_recipe
+from vwl.recipe_files import load_recipe
 from vwl.tuning.space import builtin_spaces
 
 

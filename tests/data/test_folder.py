@@ -4,7 +4,8 @@ from PIL import Image
 
 from vwl.data.folder import common_root, prepare_folder
 from vwl.errors import VwlError
-from vwl.store import Folder, encode_mask, voc_palette
+from vwl.mask_files import encode_mask, voc_palette
+from vwl.store import Folder
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from vwl.engine import local, map, train
 from vwl.engine.session import session
 from vwl.errors import VwlError
 from vwl.pipeline import Engine, run_stages
-from vwl.recipe import load_recipe
+from vwl.recipe_files import load_recipe
 from vwl.run import Run
 from vwl.stages import STAGES
 from vwl.training.distributed import Layout

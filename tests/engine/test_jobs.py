@@ -17,7 +17,7 @@ import pytest
 from tests.cluster import VWL, NodeProcesses
 from tests.drills import results
 from vwl.pipeline import stage_table
-from vwl.recipe import to_yaml
+from vwl.recipe_files import to_yaml
 from vwl.run import Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(1800)]

@@ -14,7 +14,8 @@ from vwl.engine import local
 from vwl.errors import Interrupted, VwlError
 from vwl.inference.build import MapSpec
 from vwl.inference.runner import Shard, unfinished
-from vwl.store import Folder, ScoreMap, write_maps
+from vwl.score_maps import ScoreMap, write_maps
+from vwl.store import Folder
 from vwl.training.distributed import Layout
 
 NUM_STEPS = 4

@@ -19,7 +19,7 @@ from vwl.data.index import make_index, write_index
 from vwl.data.voc import prepare_voc
 from vwl.engine import local
 from vwl.pipeline import Engine, run_stages
-from vwl.recipe import load_recipe
+from vwl.recipe_files import load_recipe
 from vwl.run import Run
 from vwl.training.distributed import Layout
 

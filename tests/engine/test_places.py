@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import VWL, NodeProcesses
-from vwl.recipe import to_yaml
+from vwl.recipe_files import to_yaml
 from vwl.run import Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(1200)]

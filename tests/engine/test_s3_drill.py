@@ -14,11 +14,11 @@ import torch
 from tests.cluster import NodeProcesses
 from tests.drills import results
 from tests.helpers import tiny_scenes
-from tests.s3 import CREDENTIALS, S3Server, copy_tree
+from tests.s3 import S3Server, copy_tree, serving
 from vwl.data.index import make_index, write_index
 from vwl.engine import local
 from vwl.pipeline import Engine, run_stages
-from vwl.recipe import load_recipe, to_yaml
+from vwl.recipe_files import load_recipe, to_yaml
 from vwl.run import Run
 from vwl.stages import STAGES
 from vwl.store import Folder
@@ -32,11 +32,8 @@ NUM_TRAIN = 64
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[S3Server]:
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in CREDENTIALS.items():
-            patch.setenv(key, value)
-        with S3Server(tmp_path_factory.mktemp("s3") / "server.log") as server:
-            yield server
+    with serving(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

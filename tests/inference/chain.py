@@ -19,7 +19,8 @@ from vwl.inference.walk import WalkStage
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
-from vwl.store import Folder, MapReader, ScoreMap, write_maps
+from vwl.score_maps import MapReader, ScoreMap, write_maps
+from vwl.store import Folder
 
 LABELS = (1, 7, 20)
 NUM_OBJECTS = 20

@@ -13,8 +13,10 @@ from vwl.data.index import Index, Row, make_index
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
-from vwl.recipe import Recipe, load_recipe
-from vwl.store import Folder, MapReader, ScoreMap, map_size, write_maps
+from vwl.recipe import Recipe
+from vwl.recipe_files import load_recipe
+from vwl.score_maps import MapReader, ScoreMap, map_size, write_maps
+from vwl.store import Folder
 
 PHOTOS = {
     "even": ((48, 64), (1, 2)),

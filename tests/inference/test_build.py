@@ -17,8 +17,9 @@ from vwl.inference.masks import MasksStage
 from vwl.inference.segment import SegmentStage
 from vwl.inference.walk import WalkStage
 from vwl.models.classifier import Classifier
-from vwl.recipe import overridden
-from vwl.store import Folder, ScoreMap, write_maps
+from vwl.recipe_files import overridden
+from vwl.score_maps import ScoreMap, write_maps
+from vwl.store import Folder
 from vwl.training.checkpoint import save
 
 

@@ -13,7 +13,9 @@ from vwl.data.index import Index, Row, write_index
 from vwl.errors import VwlError
 from vwl.inference.runner import SHARD_SIZE, Shard, failures, process, shards, unfinished
 from vwl.inference.stage import Stage
-from vwl.store import Folder, MapReader, ScoreMap, decode_mask, map_size
+from vwl.mask_files import decode_mask
+from vwl.score_maps import MapReader, ScoreMap, map_size
+from vwl.store import Folder
 
 NUM_IMAGES = 2 * SHARD_SIZE + 3
 

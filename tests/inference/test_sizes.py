@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.inference.chain import LABELS, NAMES, through_the_stages
-from vwl.store import ScoreMap, map_size
+from vwl.score_maps import ScoreMap, map_size
 
 GIB_AT_MOST = 8
 

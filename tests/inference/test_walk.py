@@ -6,7 +6,8 @@ import torch
 
 from tests.inference.conftest import PHOTOS, save_index, save_maps
 from vwl.inference.walk import WalkStage
-from vwl.store import Folder, map_size
+from vwl.score_maps import map_size
+from vwl.store import Folder
 
 
 @pytest.mark.parametrize("name", PHOTOS)

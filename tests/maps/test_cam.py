@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from vwl.maps.cam import best_class, class_activation, decide, likeliest, normalise, to_stride4, upsample, working_size
-from vwl.store import map_size
+from vwl.score_maps import map_size
 
 scores = st.floats(-1, 1, width=32)
 

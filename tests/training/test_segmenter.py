@@ -6,7 +6,8 @@ import torch
 
 from tests.trainings import make_data, metrics, tiny_spec, train_to_end, weights
 from vwl.data.index import read_index
-from vwl.store import IGNORE, Folder
+from vwl.mask_files import IGNORE
+from vwl.store import Folder
 from vwl.training.build import build_task
 from vwl.training.segmenter import SegmenterTask
 from vwl.training.task import Sample

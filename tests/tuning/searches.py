@@ -7,7 +7,8 @@ from tests.conftest import TINY
 from tests.helpers import tiny_scenes
 from vwl.data.index import write_index
 from vwl.engine import local
-from vwl.recipe import Recipe, load_recipe
+from vwl.recipe import Recipe
+from vwl.recipe_files import load_recipe
 from vwl.store import Folder
 from vwl.training.distributed import Layout
 from vwl.tuning.results import Row

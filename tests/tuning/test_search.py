@@ -7,7 +7,8 @@ import pytest
 from tests.tuning.searches import search_of, space, tiny_index, tiny_recipe
 from vwl.data.index import read_index
 from vwl.errors import VwlError
-from vwl.recipe import Recipe, load_recipe
+from vwl.recipe import Recipe
+from vwl.recipe_files import load_recipe
 from vwl.store import Folder
 from vwl.tuning.search import Sample, Search, groups, open_searches
 from vwl.tuning.space import load_space

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from vwl.errors import VwlError
-from vwl.recipe import Recipe, load_recipe
+from vwl.recipe import Recipe
+from vwl.recipe_files import load_recipe
 from vwl.tuning.space import builtin_spaces, load_space, space_from, with_keys
 
 GOOD = "title: T\nsource: S\nparameter: classifier.num_words\nvalues: [1, 2]\n"

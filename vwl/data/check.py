@@ -14,7 +14,7 @@ from scipy.ndimage import binary_erosion
 
 from vwl.data.index import Index, Row, decode_image
 from vwl.errors import VwlError
-from vwl.store import IGNORE
+from vwl.mask_files import IGNORE
 
 _OUTLINE = 4
 """Ignored lines around objects (VOC) vanish when this many pixels are taken off each side; ignored areas (crowds) do not."""

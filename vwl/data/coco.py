@@ -17,7 +17,8 @@ from pycocotools import mask as coco_mask
 from vwl.data.folder import below, common_root
 from vwl.data.index import Index, Row, make_index
 from vwl.errors import VwlError
-from vwl.store import IGNORE, Folder, encode_mask, voc_palette
+from vwl.mask_files import IGNORE, encode_mask, voc_palette
+from vwl.store import Folder
 
 _YEARS = ("2014", "2017")
 _SIZES = {"train2014": 82_081, "val2014": 40_137}

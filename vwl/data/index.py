@@ -20,7 +20,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from vwl.cache import read_cached
 from vwl.errors import VwlError, did_you_mean
-from vwl.store import Folder, decode_mask, voc_palette
+from vwl.mask_files import decode_mask, voc_palette
+from vwl.store import Folder
 
 _SCHEMA = pa.schema(
     [

@@ -17,7 +17,8 @@ from scipy.io import loadmat
 
 from vwl.data.index import Index, Row, make_index
 from vwl.errors import VwlError, did_you_mean
-from vwl.store import Folder, decode_mask, encode_mask, voc_palette
+from vwl.mask_files import decode_mask, encode_mask, voc_palette
+from vwl.store import Folder
 
 VOC_CLASSES = (
     "background",

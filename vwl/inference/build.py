@@ -19,7 +19,8 @@ from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
 from vwl.recipe import Backbone, Recipe
-from vwl.store import Folder, MapReader
+from vwl.score_maps import MapReader
+from vwl.store import Folder
 from vwl.training.checkpoint import Damaged, load
 from vwl.training.distributed import device
 

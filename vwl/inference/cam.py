@@ -13,7 +13,7 @@ from vwl.maps.cam import normalise
 from vwl.models.classifier import Classifier
 from vwl.models.folding import for_inference
 from vwl.recipe import Recipe
-from vwl.store import ScoreMap, map_size
+from vwl.score_maps import ScoreMap, map_size
 
 
 class CamStage(Stage):

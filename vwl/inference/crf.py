@@ -7,7 +7,7 @@ from vwl.inference.stage import Stage
 from vwl.maps.cam import upsample
 from vwl.maps.dense_crf import cam_crf, check_implementation
 from vwl.recipe import Recipe
-from vwl.store import MapReader
+from vwl.score_maps import MapReader
 
 
 class CrfStage(Stage):

@@ -7,7 +7,7 @@ from vwl.inference.stage import Stage
 from vwl.maps.cam import upsample
 from vwl.maps.dense_crf import check_implementation, irnet_labels
 from vwl.recipe import Recipe
-from vwl.store import MapReader
+from vwl.score_maps import MapReader
 
 
 class IrnetLabelsStage(Stage):

@@ -5,7 +5,7 @@ import numpy as np
 from vwl.data.index import Index, Row
 from vwl.inference.stage import Stage
 from vwl.maps.cam import decide, upsample
-from vwl.store import MapReader
+from vwl.score_maps import MapReader
 
 
 class MasksStage(Stage):

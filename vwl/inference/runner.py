@@ -15,7 +15,9 @@ import numpy as np
 from vwl.data.index import Row
 from vwl.errors import Unreachable, VwlError
 from vwl.inference.stage import Stage
-from vwl.store import Folder, ScoreMap, encode_mask, write_maps
+from vwl.mask_files import encode_mask
+from vwl.score_maps import ScoreMap, write_maps
+from vwl.store import Folder
 
 SHARD_SIZE = 16
 """Images a shard: at least a second of work on one core in every stage."""

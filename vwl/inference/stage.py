@@ -7,7 +7,7 @@ import torch
 
 from vwl.data.index import Index, Row
 from vwl.data.transforms import normalise
-from vwl.store import ScoreMap
+from vwl.score_maps import ScoreMap
 
 
 class Stage(ABC):

@@ -12,7 +12,7 @@ from vwl.maps.random_walk import walk
 from vwl.models.folding import for_inference
 from vwl.models.irnet import BoundaryNet
 from vwl.recipe import Recipe
-from vwl.store import MapReader, ScoreMap, map_size
+from vwl.score_maps import MapReader, ScoreMap, map_size
 
 
 class WalkStage(Stage):

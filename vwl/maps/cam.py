@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from vwl.store import MAP_STRIDE, map_size
+from vwl.score_maps import MAP_STRIDE, map_size
 
 _STRIP = 64
 """Rows of a large photograph that are enlarged at a time."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vwl.errors import VwlError
-from vwl.store import IGNORE
+from vwl.mask_files import IGNORE
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from vwl.data.transforms import resize
 from vwl.errors import VwlError
 from vwl.maps.cam import decide, likeliest
 from vwl.maps.mean_field import MeanField
+from vwl.mask_files import IGNORE
 from vwl.recipe import CrfKernels, IrnetLabels
-from vwl.store import IGNORE
 
 _LEAST_PROBABILITY = 1e-5
 """Smaller probabilities are taken as this one, so that no label is ruled out before the colours are looked at."""

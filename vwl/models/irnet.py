@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vwl import recipe
 from vwl.models.backbones import build_backbone
-from vwl.store import MAP_STRIDE
+from vwl.score_maps import MAP_STRIDE
 
 SIDE_CHANNELS = 32
 

@@ -9,9 +9,11 @@ from vwl.data.index import Index, Row
 from vwl.data.sampler import generator, steps_per_epoch
 from vwl.data.transforms import long_side_scale, normalise, random_crop, random_mirror, resize, resize_mask, scaled_size
 from vwl.maps.affinity import affinity_loss_sums, pair_affinities, pair_labels
+from vwl.mask_files import IGNORE, decode_mask
 from vwl.models.irnet import BoundaryNet
 from vwl.recipe import Recipe
-from vwl.store import IGNORE, MAP_STRIDE, Folder, decode_mask
+from vwl.score_maps import MAP_STRIDE
+from vwl.store import Folder
 from vwl.training.task import Forward, Sample, Task
 
 

@@ -9,9 +9,10 @@ from torch.nn import functional as F
 from vwl.data.index import Index, Row
 from vwl.data.sampler import generator
 from vwl.data.transforms import long_side_scale, normalise, random_crop, random_mirror, resize, resize_mask, scaled_size
+from vwl.mask_files import IGNORE, decode_mask
 from vwl.models.deeplab import DeepLabV2
 from vwl.recipe import Recipe
-from vwl.store import IGNORE, Folder, decode_mask
+from vwl.store import Folder
 from vwl.training.task import Forward, Sample, Task
 
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from vwl.data.index import Index
 from vwl.errors import VwlError
-from vwl.recipe import Recipe, differences, fingerprint, recipe_from
+from vwl.recipe import Recipe, fingerprint
+from vwl.recipe_files import differences, recipe_from
 from vwl.store import Folder
 from vwl.tuning.space import Setting, Space, space_from, with_keys
 from vwl.tuning.trials import Trial

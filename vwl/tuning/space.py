@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vwl.errors import VwlError, did_you_mean
 from vwl.named import is_path, names_in, read_named
-from vwl.recipe import Recipe, overridden, parse_yaml
+from vwl.recipe import Recipe
+from vwl.recipe_files import overridden, parse_yaml
 
 Scored = Literal["cam", "crf", "walk", "segment"]
 Value = str | int | float | bool | None
