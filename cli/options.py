@@ -4,6 +4,7 @@ import functools
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,6 +128,7 @@ def do_stages(
 ) -> None:
     """Do stages with progress on the terminal; `streamed` does those behind the maps while these are made."""
     from cli.console import progress_view, say
+    from vwl.lock import alone
     from vwl.pipeline import Engine, open_engine, run_stages
     from vwl.streaming import Streaming
 
@@ -134,7 +136,10 @@ def do_stages(
         raise VwlError(f"--backend {backend} is neither ray nor local")
     if backend == "local" and where.workers > 1:
         raise VwlError("--backend local is one process; leave --workers out, or use --backend ray")
-    with open_engine(backend, address) as engine, progress_view() as view:
+    with ExitStack() as held:
+        for name in names:
+            held.enter_context(alone(run.folder, name))
+        engine, view = held.enter_context(open_engine(backend, address)), held.enter_context(progress_view())
         if streamed:
             engine = Engine(engine.train, Streaming(run, engine.map, strict))
         run_stages(run, names, engine, where, view.update, say, fit_workers, strict)

@@ -68,6 +68,7 @@ def run(
     """
     from cli.console import say
     from cli.trials import trials_view
+    from vwl.lock import alone
     from vwl.store import Folder
     from vwl.tuning.report import tables, write_all
     from vwl.tuning.results import PARQUET, trial_rows
@@ -78,20 +79,22 @@ def run(
     if (resume is None) == (run is None):
         raise VwlError("say either --run FOLDER with a SPACE, or --resume FOLDER")
     root = Folder(resume or run or "")
-    given = {"workers": workers_per_trial, "cpus": cpus_per_worker, "concurrent": concurrent, "address": address}
+    asked = {"workers": workers_per_trial, "cpus": cpus_per_worker, "concurrent": concurrent, "address": address}
+    given = {key: value for key, value in asked.items() if value is not None}
     if resume is not None:
         searches = open_searches(root, space)
-        places = _places(root, {key: value for key, value in given.items() if value is not None})
     else:
         if space is None:
             raise VwlError("say which SPACE to search (vwl tune spaces), or --resume FOLDER")
         searches = [_planned(space, recipe, data, override, seeds, threshold)]
         fixed = {"gpus": gpus_per_worker, "micro_batch": micro_batch, "precision": precision, "checkpoint_steps": checkpoint_steps}
-        places = _places(root, {**_DEFAULTS, **{key: value for key, value in given.items() if value is not None}, **fixed})
-    for search in searches:
-        with trials_view() as view:
-            run_search(search, root, places, view, say, lambda: _keep(root))
-    write_all(root)
+        given = _DEFAULTS | given | fixed
+    with alone(root, "search"):
+        places = _places(root, given)
+        for search in searches:
+            with trials_view() as view:
+                run_search(search, root, places, view, say, lambda: _keep(root))
+        write_all(root)
     for search in searches:
         (found,) = tables(root, search.space.name)
         show(found)

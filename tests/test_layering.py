@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("vwl", "cli", "tune_spaces")
 LAYERS = (
     ("vwl.errors",),
-    ("vwl.recipe", "vwl.recipe_files", "vwl.remote", "vwl.store", "vwl.score_maps", "vwl.mask_files", "vwl.cache"),
+    ("vwl.recipe", "vwl.recipe_files", "vwl.remote", "vwl.store", "vwl.lock", "vwl.score_maps", "vwl.mask_files", "vwl.cache"),
     ("vwl.data",),
     ("vwl.models", "vwl.maps", "vwl.losses", "vwl.pictures"),
     ("vwl.training", "vwl.inference", "vwl.evaluation"),

@@ -1,4 +1,4 @@
-"""Failure drills of searches: driver, trial and worker are killed, a search is interrupted, trials are stopped early.
+"""Failure drills of searches: driver, trial, worker and node are killed, a search is interrupted, trials are stopped early.
 
 `pytest -s` prints how long each took.
 """
@@ -8,17 +8,17 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.util.state import list_placement_groups
 
-from tests.cluster import processes_of
+from tests.cluster import VWL, NodeProcesses, processes_of
 from tests.conftest import TINY
 from tests.tuning.searches import do, space, tiny_index, tiny_recipe
 from vwl.data.index import read_index, write_index
@@ -64,12 +64,11 @@ class View:
 class Command:
     """`vwl tune` in a session of its own."""
 
-    def __init__(self, folder: Path, *words: object) -> None:
+    def __init__(self, folder: Path, *words: object, environment: dict[str, str] | None = None) -> None:
         self.log = folder / f"command-{time.monotonic_ns()}.log"
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", "tune", *map(str, words)], cwd=ROOT, stdout=log, stderr=log, start_new_session=True
-            )
+            command = [*VWL, "tune", *map(str, words)]
+            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
 
     def until(self, ready: Callable[[], object], seconds: float = 900) -> object:
         """Wait until `ready` returns something, while the command runs."""
@@ -99,13 +98,14 @@ def command_line(process: int) -> str:
         return ""
 
 
-def started(folder: Path, index_path: str, *more: object) -> Command:
-    """Start the drill's search: two settings, one seed, one trial at a time."""
+def started(folder: Path, index_path: str, concurrent: int = 1, address: str | None = None, **given: Any) -> Command:
+    """Start the drill's search: two settings, one seed."""
     (folder / "drill.yaml").write_text(SPACE)
     settings = [*TINY, "classifier.backbone.name=timm:test_resnet", f"classifier.epochs={EPOCHS}"]
     overrides = [word for setting in settings for word in ("-o", setting)]
     head = [folder / "drill.yaml", "--recipe", "demo", "--data", index_path, "--run", folder / "search", "--checkpoint-steps", 2]
-    return Command(folder, *head, "--concurrent", 1, *overrides, *more)
+    where = ["--concurrent", concurrent, *(["--address", address] if address else [])]
+    return Command(folder, *head, *where, *overrides, **given)
 
 
 def trials(folder: Path) -> list[Path]:
@@ -182,6 +182,20 @@ def test_a_search_outlives_the_death_of_a_worker_and_of_a_trials_own_process(ind
     os.kill(process, signal.SIGKILL)
     assert command.end() == 0, command.log.read_text()
     print(f"\n{victim} killed: the search of 2 trials ended {time.monotonic() - began:.0f} s later")
+    assert_all_done_once(tmp_path)
+
+
+def test_a_search_outlives_the_death_of_a_node(index_path, tmp_path, ray_folder):
+    with NodeProcesses() as cluster:
+        nodes = [cluster.add_node(cpus=1) for _ in range(2)]
+        command = started(tmp_path, index_path, 2, cluster.gcs, environment=cluster.driver_environment())
+        command.until(lambda: in_the_middle(tmp_path, 0) and in_the_middle(tmp_path, 1))
+        lost = len([process for process in processes_of(nodes[1].pid) if "ray::RayTrainWorker" in command_line(process)])
+        began = time.monotonic()
+        cluster.kill(nodes[1])
+        assert command.end() == 0, command.log.read_text()
+    assert lost == 1
+    print(f"\na node with a trial's worker killed: the search of 2 trials ended {time.monotonic() - began:.0f} s later")
     assert_all_done_once(tmp_path)
 
 
