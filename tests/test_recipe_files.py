@@ -128,6 +128,10 @@ class TestRefusal:
             ("classifier.gap_weight=.inf", "classifier.gap_weight should be a finite number (given: inf)"),
             ("classifier.resize=[640, 320]", "classifier.resize must have its smaller end first (given: [640, 320])"),
             ("irnet.rescale=[1.5, 0.5]", "irnet.rescale must have its smaller end first (given: [1.5, 0.5])"),
+            ("classifier.epochs=true", "classifier.epochs should not be true or false (given: True)"),
+            ("seed=off", "seed should not be true or false (given: False)"),
+            ("cam.scales=[1, true]", "cam.scales should not be true or false (given: [1, True])"),
+            ("classifier.backbone.weights=no", "classifier.backbone.weights should not be true or false (given: False)"),
             ("cam.scales=[]", "cam.scales needs at least one value (given: [])"),
             ("cam.scales=[1, -1]", "cam.scales.1 should be greater than 0 (given: -1)"),
             (

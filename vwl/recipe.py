@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 def _ordered(ends: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -35,6 +35,15 @@ class Section(BaseModel):
     """A group of knobs: immutable, unknown keys forbidden, each field documented by the string below it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true for 1, which Python takes it for."""
+        wanted = cls.model_fields[info.field_name or ""].annotation
+        if wanted is not bool and any(isinstance(part, bool) for part in (value if isinstance(value, list | tuple) else [value])):
+            raise ValueError("should not be true or false")
+        return value
 
 
 class Backbone(Section):
