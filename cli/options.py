@@ -170,6 +170,5 @@ def print_stage_table(run: "Run", as_json: bool) -> None:
             print_json([])
         return
     columns = list(lines[0])
-    names = run.recipe.evaluation.classes
-    over = "all classes in the ground truth" if names is None else f"background, {', '.join(names)}"
-    print_table(f"{run.folder} · recipe {run.recipe.name} · mIoU over {over}", columns, [list(line.values()) for line in lines], as_json)
+    title = f"{run.folder} · recipe {run.recipe.name} · mIoU over {run.recipe.evaluation.in_words}"
+    print_table(title, columns, [list(line.values()) for line in lines], as_json)

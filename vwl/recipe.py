@@ -247,6 +247,11 @@ class Evaluation(Section):
     classes: tuple[str, ...] | None = None
     """Object classes of the mean (background is always in); none: all classes present in the ground truth."""
 
+    @property
+    def in_words(self) -> str:
+        """What the mean is over."""
+        return "all classes in the ground truth" if self.classes is None else ", ".join(("background", *self.classes))
+
 
 class Recipe(Section):
     """All settings of a run."""

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from cli import console, tune
 from tests.tuning.searches import rows_of, search_of, space
+from vwl.recipe import Evaluation, Recipe
 from vwl.tuning.search import Sample
 from vwl.tuning.table import FORMATS, build_table, header, markdown, texts
 
@@ -98,6 +99,12 @@ def test_a_table_without_any_result_can_be_shown():
 def test_a_small_loss_is_not_minus_zero():
     table = example({("8", 0): (42.96, 1.0), ("16", 0): (43.0, 1.0)}, seeds=1)
     assert texts(table)[0][3] == "+0.0"
+
+
+def test_what_the_mean_is_over_has_the_background_in_it():
+    recipe = Recipe(name="tiny", evaluation=Evaluation(classes=("cat", "cow")))
+    search = search_of(space(), recipe=recipe)
+    assert "of the stage cam over background, cat, cow;" in build_table(search, rows_of(search, {})).notes[0]
 
 
 def test_every_line_has_a_cell_a_column():

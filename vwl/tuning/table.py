@@ -154,10 +154,10 @@ def _why(row: Row) -> str:
 
 
 def _notes(search: Search, lines: Sequence[Line], chosen: Sequence[str]) -> list[str]:
-    over = "all classes in the ground truth" if search.recipe.evaluation.classes is None else ", ".join(search.recipe.evaluation.classes)
     notes = [
-        f"mIoU in percent of the stage {search.space.stage} over {over}; mean and sample standard deviation over seeds; "
-        f"background threshold: {'; '.join(chosen) or 'none yet'}; gt: mean with the threshold that ground truth would choose."
+        f"mIoU in percent of the stage {search.space.stage} over {search.recipe.evaluation.in_words}; mean and sample standard "
+        f"deviation over seeds; background threshold: {'; '.join(chosen) or 'none yet'}; "
+        "gt: mean with the threshold that ground truth would choose."
     ]
     used = sorted({d.method for line in lines for d in (line.train.difference, line.val.difference) if d is not None})
     if used:
