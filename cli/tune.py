@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.options import DEFAULT_RECIPE, Address, Data, GpusPerWorker, Json, MicroBatch, Override, Precision, RecipeName, RunArgument
+from cli.options import DEFAULT_RECIPE, Address, Data, Json, MicroBatch, Override, RecipeName, RunArgument
 from vwl.errors import VwlError
 
 if TYPE_CHECKING:
@@ -44,18 +44,23 @@ def run(
     recipe: RecipeName = None,
     data: Data = None,
     run: Annotated[str | None, typer.Option("--run", help="Folder of the search, which may hold several: path or URI.")] = None,
-    resume: Annotated[str | None, typer.Option(help="Go on with the searches in this folder, as they were started.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with the searches in this folder, as they were started; --data where it has moved.")
+    ] = None,
     override: Override = None,
-    seeds: Annotated[int, typer.Option(help="Trainings of each setting, with seeds from the recipe's on.", min=1)] = 1,
+    seeds: Annotated[
+        int | None, typer.Option(help="Trainings of each setting (default: 1), with seeds from the recipe's on.", min=1)
+    ] = None,
     threshold: Annotated[
-        str, typer.Option(help="Background threshold of each trial: auto or auto-by-class (no ground truth), recipe, or a number.")
-    ] = "auto",
+        str | None,
+        typer.Option(help="Background threshold of each trial: auto (default) or auto-by-class (no ground truth), recipe, or a number."),
+    ] = None,
     workers_per_trial: Annotated[int | None, typer.Option(help="Data-parallel training workers of a trial (default: 1).", min=1)] = None,
     cpus_per_worker: Annotated[int | None, typer.Option(help="CPU threads of each (default: 1).", min=1)] = None,
-    gpus_per_worker: GpusPerWorker = 0,
+    gpus_per_worker: Annotated[int | None, typer.Option(help="GPUs of each, 0 (default) or 1.", min=0, max=1)] = None,
     micro_batch: MicroBatch = None,
-    precision: Precision = "float32",
-    checkpoint_steps: Annotated[int, typer.Option(help="Training steps between checkpoints.", min=1)] = 25,
+    precision: Annotated[str | None, typer.Option(help="float32 (default), or bf16 (autocast).")] = None,
+    checkpoint_steps: Annotated[int | None, typer.Option(help="Training steps between checkpoints (default: 25).", min=1)] = None,
     concurrent: Annotated[str | None, typer.Option(help="Trials at a time: a number, or auto (default): as many as fit.")] = None,
     address: Address = None,
 ) -> None:
@@ -72,25 +77,29 @@ def run(
     from vwl.store import Folder
     from vwl.tuning.report import tables, write_all
     from vwl.tuning.results import PARQUET, trial_rows
-    from vwl.tuning.runner import run_search
+    from vwl.tuning.runner import PLACES, run_search
     from vwl.tuning.search import open_searches
     from vwl.tuning.trials import FAILED
 
     if (resume is None) == (run is None):
         raise VwlError("say either --run FOLDER with a SPACE, or --resume FOLDER")
     root = Folder(resume or run or "")
-    asked = {"workers": workers_per_trial, "cpus": cpus_per_worker, "concurrent": concurrent, "address": address}
+    asked: dict[str, Any] = {"workers": workers_per_trial, "cpus": cpus_per_worker, "gpus": gpus_per_worker, "micro_batch": micro_batch}
+    asked |= {"precision": precision, "checkpoint_steps": checkpoint_steps, "concurrent": concurrent, "address": address}
     given = {key: value for key, value in asked.items() if value is not None}
     if resume is not None:
-        searches = open_searches(root, space)
+        what = {"--recipe": recipe, "--override": override, "--seeds": seeds, "--threshold": threshold}
+        others = [option for option, value in what.items() if value]
+        if others:
+            raise VwlError(f"--resume goes on as it was started; for other {', '.join(others)} say the whole command, with --run {resume}")
+        searches = open_searches(root, space, None if data is None else _place(data))
+        given = (root.read_json(PLACES) if root.exists(PLACES) else {}) | given
     else:
         if space is None:
             raise VwlError("say which SPACE to search (vwl tune spaces), or --resume FOLDER")
-        searches = [_planned(space, recipe, data, override, seeds, threshold)]
-        fixed = {"gpus": gpus_per_worker, "micro_batch": micro_batch, "precision": precision, "checkpoint_steps": checkpoint_steps}
-        given = _DEFAULTS | given | fixed
+        searches = [_planned(space, recipe, data, override, seeds or 1, threshold or "auto")]
+    places = _places(given)
     with alone(root, "search"):
-        places = _places(root, given)
         for search in searches:
             with trials_view() as view:
                 run_search(search, root, places, view, say, lambda: _keep(root))
@@ -104,42 +113,52 @@ def run(
 
 
 def _keep(root: "Folder") -> None:
+    """Write the table of trials while others run, which do not end for it."""
+    from cli.console import say
     from vwl.tuning.results import write_parquet
 
-    write_parquet(root)
+    try:
+        write_parquet(root)
+    except VwlError as error:
+        say(f"the table of trials is not up to date: {error}")
 
 
-_DEFAULTS: dict[str, Any] = {"workers": 1, "cpus": 1, "concurrent": "auto", "address": None}
+_WORKERS: dict[str, Any] = {"workers": 1, "cpus": 1, "gpus": 0, "micro_batch": None, "precision": "float32", "checkpoint_steps": 25}
+_DEFAULTS: dict[str, Any] = {**_WORKERS, "concurrent": "auto", "address": None}
 
 
-def _places(root: "Folder", given: dict[str, Any]) -> "Places":
-    """Return where trials run, and keep it for --resume; what is not given is as the folder was last used."""
+def _places(given: dict[str, Any]) -> "Places":
+    """Return where trials run."""
     from cli.options import layout
     from vwl.tuning.runner import Places
 
-    known = root.read_json("places.json") if root.exists("places.json") else {}
-    how = {**_DEFAULTS, **known, **given}
+    how = _DEFAULTS | given
     concurrent = None if how["concurrent"] == "auto" else str(how["concurrent"])
     if concurrent is not None and not (concurrent.isdecimal() and int(concurrent) > 0):
         raise VwlError(f"--concurrent {concurrent} is neither auto nor a number of trials")
     where = layout(
         str(how["workers"]), how["cpus"], how["gpus"], how["micro_batch"], how["precision"], checkpoint_steps=how["checkpoint_steps"]
     )
-    root.write_json("places.json", how)
-    return Places(where, int(concurrent) if concurrent else None, how["address"])
+    return Places(where, int(concurrent) if concurrent else None, how["address"], how)
+
+
+def _place(data: str) -> str:
+    """Return an index's path as it is stored."""
+    from vwl.store import Folder
+
+    return data if "://" in data else Folder(data).uri
 
 
 def _planned(space: str, recipe: str | None, data: str | None, override: list[str] | None, seeds: int, threshold: str) -> Any:
     from vwl.data.index import read_index
     from vwl.recipe_files import load_recipe
-    from vwl.store import Folder
     from vwl.tuning.search import Search
     from vwl.tuning.space import load_space
 
     loaded = load_space(space)
     if data is None:
         raise VwlError("say --data INDEX, a table made by vwl data prepare")
-    where = data if "://" in data else Folder(data).uri
+    where = _place(data)
     return Search.plan(
         loaded, load_recipe(recipe or loaded.recipe or DEFAULT_RECIPE, override or ()), read_index(where), where, seeds, threshold
     )
@@ -210,20 +229,18 @@ def best(
       vwl tune best runs/tables
       vwl tune best runs/tables --space table5a --split train --out k.yaml
     """
-    from pathlib import Path
-
     from cli.console import print_table
     from vwl.recipe_files import to_yaml
-    from vwl.store import Folder
+    from vwl.store import Folder, parted
     from vwl.tuning import report
 
     root = Folder(run)
     found = report.best(root, space, split)
-    place = (root, "best.yaml") if out is None else (Folder(Path(out).parent), Path(out).name)
-    place[0].write(place[1], to_yaml(found.recipe).encode())
+    folder, name = (root, "best.yaml") if out is None else parted(out)
+    folder.write(name, to_yaml(found.recipe).encode())
     columns = ["space", "setting", "trial", f"{split} mIoU", "mean over seeds", "seeds", "recipe"]
     print_table(
-        "best trial", columns, [[found.space, found.setting, found.trial, found.score, found.mean, found.seeds, "/".join(map(str, place))]]
+        "best trial", columns, [[found.space, found.setting, found.trial, found.score, found.mean, found.seeds, folder.place(name)]]
     )
 
 

@@ -84,22 +84,15 @@ class Run:
 
     def fingerprint(self, stage: str) -> str:
         """Return what identifies a stage's result: its settings, the seed, the data and the stages it reads."""
-        spec = STAGES[stage]
-        settings = spec.settings(self.recipe)
-        plain = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings
-        above = [self.fingerprint(name) for name in spec.reads]
-        threshold = self.recipe.cam.background_threshold if stage == "crf" and self.recipe.crf.background == "auto" else None
-        return fingerprint([stage, plain, self.recipe.seed, self.index.fingerprint(), above, threshold])
+        return stage_fingerprint(stage, self.recipe, self.index.fingerprint())
 
     def manifest(self, stage: str) -> dict[str, Any] | None:
         """Return a stage's manifest, or none if it was never begun."""
-        folder = self.stage_folder(stage)
-        return dict(folder.read_json("manifest.json")) if folder.exists("manifest.json") else None
+        return stage_manifest(self.folder, stage)
 
     def is_done(self, stage: str) -> bool:
         """Return whether a stage's result is whole and of these settings and inputs."""
-        manifest = self.manifest(stage)
-        return manifest is not None and manifest["state"] == "done" and manifest["fingerprint"] == self.fingerprint(stage)
+        return holds(self.folder, stage, self.fingerprint(stage))
 
     def begin(self, stage: str) -> dict[str, Any]:
         """Return the manifest of a stage that is to be worked on, keeping what an interrupted start of the same settings left."""
@@ -138,6 +131,28 @@ class Run:
             if not self.is_done(name):
                 verb = "train" if STAGES[name].kind == "train" else "infer"
                 raise VwlError(f"{stage} needs the {name} stage, which is not done in {self.folder}: vwl {verb} {name} --run {self.folder}")
+
+
+def stage_fingerprint(stage: str, recipe: Recipe, index_fingerprint: str) -> str:
+    """Return what identifies a stage's result: its settings, the seed, the data and the stages it reads."""
+    spec = STAGES[stage]
+    settings = spec.settings(recipe)
+    plain = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings
+    above = [stage_fingerprint(name, recipe, index_fingerprint) for name in spec.reads]
+    threshold = recipe.cam.background_threshold if stage == "crf" and recipe.crf.background == "auto" else None
+    return fingerprint([stage, plain, recipe.seed, index_fingerprint, above, threshold])
+
+
+def stage_manifest(folder: Folder, stage: str) -> dict[str, Any] | None:
+    """Return the manifest of a stage in a run folder, or none if it was never begun."""
+    place = folder / stage
+    return dict(place.read_json("manifest.json")) if place.exists("manifest.json") else None
+
+
+def holds(folder: Folder, stage: str, wanted: str) -> bool:
+    """Return whether a run folder holds a stage's whole result, of the fingerprint `wanted`."""
+    manifest = stage_manifest(folder, stage)
+    return manifest is not None and manifest["state"] == "done" and manifest["fingerprint"] == wanted
 
 
 def _stored_recipe(folder: Folder) -> dict[str, Any]:

@@ -215,6 +215,15 @@ class Folder:
             raise refusal(f"cannot {what}", error, advice) from None
 
 
+def parted(path: str | Path) -> tuple[Folder, str]:
+    """Return the folder of a file's path or URI, and the file's name."""
+    if "://" not in str(path):
+        return Folder(Path(path).parent), Path(path).name
+    base, question, query = str(path).partition("?")
+    parent, _, name = base.rpartition("/")
+    return Folder(f"{parent}{question}{query}"), name
+
+
 def refusal(what: str, error: Exception, advice: str = "") -> VwlError:
     """Return storage's error as one line: what failed, why, and `advice`; Unreachable where it may pass."""
     if passes(error):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from cli.main import app
 from cli.trials import LiveTrials, TrialLines
 from tests.tuning.searches import tiny_index
 from vwl.recipe_files import load_recipe
+from vwl.store import Folder
 from vwl.tuning.space import builtin_spaces
 
 
@@ -60,6 +62,38 @@ def test_a_batch_that_the_workers_cannot_share_is_refused_before_ray_is_started(
     assert not (tmp_path / "searches").exists()
 
 
+def test_what_a_resumed_search_cannot_change_is_refused(done_search):
+    root, _ = done_search
+    for words in (("--seeds", 3), ("--recipe", "demo"), ("-o", "seed=1"), ("--threshold", "0.3")):
+        line = refused("--resume", root, *words)
+        assert "--resume goes on as it was started; for other " in line
+        assert f"say the whole command, with --run {root}" in line
+
+
+def test_options_of_a_search_that_is_refused_are_not_kept_for_the_next(index_path, tmp_path):
+    given = ("--recipe", "demo", "--data", index_path, "--run", tmp_path)
+    assert "neither float32 nor bf16" in refused("table5a", *given, "--precision", "half")
+    assert "batch of 8 cannot be shared" in refused("table5a", *given, "--workers-per-trial", 3)
+    assert not (tmp_path / "places.json").exists()
+
+
+def test_a_finished_search_is_shown_and_gone_on_with_where_its_data_set_is_now(done_search, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    root, search = done_search
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(root.path, folder)
+    stored = Folder(folder / "searches")
+    stored.write_json("words.json", stored.read_json("words.json") | {"index": "/gone/index.parquet"})
+    shown = vwl("tune", "table", folder)
+    assert shown.exit_code == 0, shown.output
+    assert "INCOMPLETE" not in shown.stdout
+    assert "no index table at /gone/index.parquet" in refused("--resume", folder)
+    result = vwl("tune", "--resume", folder, "--data", search.index_path)
+    assert result.exit_code == 0, result.output
+    assert "words: 4 trials, 4 done before\n" in result.stderr
+    assert stored.read_json("words.json")["index"] == search.index_path
+
+
 def test_a_finished_search_is_shown_again_without_ray(done_search, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     root, _ = done_search
@@ -96,6 +130,8 @@ def test_the_best_recipe_can_be_used(done_search, tmp_path):
     recipe = load_recipe(str(tmp_path / "best.yaml"))
     assert recipe.classifier.num_words in {4, 8}
     assert f"{Path(tmp_path)}/best.yaml" in result.stdout
+    assert vwl("tune", "best", root, "--out", f"file://{tmp_path}/there/best.yaml").exit_code == 0
+    assert load_recipe(str(tmp_path / "there" / "best.yaml")) == recipe
 
 
 def test_lines_are_printed_when_a_stage_changes_and_now_and_then():

@@ -28,6 +28,14 @@ def test_suggestions_lie_in_their_domains():
     assert len({keys["rate"] for keys in drawn}) == 12
 
 
+def test_a_key_of_whole_numbers_is_drawn_whole_and_goes_on_so():
+    domains = {"words": Domain(low=4, high=8, whole=True)}
+    drawn = keys_of(suggester(domains, past=[Past({"words": 5}, 1.0)], pending=[{"words": 8}]), 12)
+    assert drawn[0] == {"words": 8}
+    assert {keys["words"] for keys in drawn} <= {4, 5, 6, 7, 8}
+    assert all(isinstance(keys["words"], int) for keys in drawn)
+
+
 def test_what_was_begun_is_suggested_first():
     begun = [{"rate": 0.0123}, {"rate": 0.0456}]
     assert keys_of(suggester(RATE, pending=begun), 2) == begun

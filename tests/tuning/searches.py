@@ -72,10 +72,10 @@ class Counted:
     split = staticmethod(local.split)
 
 
-def do(search: Search, root: Folder) -> tuple[Counted, list[dict[str, Any]]]:
+def do(search: Search, root: Folder, may_stop: bool = False) -> tuple[Counted, list[dict[str, Any]]]:
     """Do a search's trials in this process; return what was computed and told."""
     place, told = Counted(), []
     search.write(root)
     trials = tuple({entry.trial.id: entry.trial for entry in search.entries()}.values())
-    work(Work(trials, root, search.index_path, Layout()), place, place, told.append)
+    work(Work(trials, root, search.index_path, Layout(), may_stop), place, place, told.append)
     return place, told

@@ -10,7 +10,7 @@ from vwl.errors import VwlError
 from vwl.recipe import Recipe
 from vwl.recipe_files import load_recipe
 from vwl.store import Folder
-from vwl.tuning.search import Sample, Search, groups, open_searches
+from vwl.tuning.search import Search, groups, open_searches
 from vwl.tuning.space import load_space
 from vwl.tuning.trials import Trial
 
@@ -95,6 +95,29 @@ def test_thresholds_are_chosen_without_ground_truth_unless_told_otherwise(index_
         threshold(threshold="often")
 
 
+def test_the_crf_takes_the_threshold_that_the_maps_have(index_path):
+    assert planned(space(stage="crf"), index_path).recipe.crf.background == "auto"
+    assert planned(space(stage="crf"), index_path, threshold="recipe").recipe.crf.background == tiny_recipe().crf.background
+    assert planned(space(), index_path).recipe.crf.background == tiny_recipe().crf.background
+
+
+def test_each_sample_has_each_seed():
+    found = space(parameter=None, values=[], strategy="search", search={"classifier.num_words": {"choices": [4, 8]}})
+    search = replace(search_of(found), samples=({"classifier.num_words": 8}, {"classifier.num_words": 4}))
+    assert [(entry.setting.label, entry.seed) for entry in search.entries()] == [
+        ("sample 1", 0),
+        ("sample 2", 0),
+        ("sample 1", 1),
+        ("sample 2", 1),
+    ]
+    assert [(entry.trial.recipe.classifier.num_words, entry.trial.recipe.seed) for entry in search.entries()] == [
+        (8, 0),
+        (4, 0),
+        (8, 1),
+        (4, 1),
+    ]
+
+
 def test_a_space_of_thresholds_has_its_own(index_path):
     after = space(parameter=None, values=[], **ROWS)
     found = planned(after, index_path).entries()
@@ -109,7 +132,7 @@ def test_without_ground_truth_nothing_can_be_compared(tmp_path, index_path):
 
 
 def test_a_search_survives_being_stored(tmp_path, index_path):
-    search = replace(planned(space(), index_path), samples=(Sample({"classifier.num_words": 4}, 1),))
+    search = replace(planned(space(), index_path), samples=({"classifier.num_words": 4},))
     search.write(Folder(tmp_path))
     assert Search.read(Folder(tmp_path), "words") == search
     assert open_searches(Folder(tmp_path)) == [search]
@@ -134,6 +157,33 @@ def test_another_recipe_or_data_set_or_domain_is_refused_in_the_same_folder(tmp_
     other = space(name="drawn", **sampled, search={"classifier.num_words": {"choices": [4, 16]}})
     with pytest.raises(VwlError, match="drawn with other domains"):
         replace(search, space=other).joined_with_stored(root)
+
+
+def test_a_space_that_lost_settings_is_refused_and_one_that_gained_some_is_not(tmp_path, index_path):
+    root, search = Folder(tmp_path), planned(space(values=[8, 16]), index_path)
+    search.write(root)
+    replace(search, space=space(values=[16, 32, 8])).joined_with_stored(root)
+    for changed, field in (
+        ({"values": [8, 32]}, "settings"),
+        ({"base": {"classifier.pooling": "gap"}}, "settings"),
+        ({"stage": "walk"}, "stage"),
+    ):
+        with pytest.raises(VwlError, match=f"holds words with other {field}; give the file another name"):
+            replace(search, space=space(**{"values": [8, 16], **changed})).joined_with_stored(root)
+    sampled = {"name": "drawn", "parameter": None, "values": [], "strategy": "search"}
+    drawn = space(**sampled, search={"classifier.num_words": {"choices": [4, 8]}})
+    replace(search, space=drawn).write(root)
+    more = space(**sampled, search={"classifier.num_words": {"choices": [4, 8]}}, samples=40, early_stopping={"grace_epochs": 2})
+    replace(search, space=more).joined_with_stored(root)
+    other = space(**sampled, search={"classifier.num_words": {"choices": [4, 8]}}, base={"classifier.pooling": "gap"})
+    with pytest.raises(VwlError, match="holds drawn with other base"):
+        replace(search, space=other).joined_with_stored(root)
+
+
+def test_the_data_set_of_stored_searches_may_be_elsewhere(tmp_path, index_path):
+    search = planned(space(), index_path)
+    search.write(Folder(tmp_path))
+    assert open_searches(Folder(tmp_path), None, "/new/index.parquet") == [replace(search, index_path="/new/index.parquet")]
 
 
 def test_a_folder_without_the_search_is_answered_with_those_it_has(tmp_path, index_path):

@@ -94,6 +94,13 @@ def test_a_space_survives_being_stored():
         assert space_from(space.model_dump(mode="json"), "stored") == space
 
 
+@pytest.mark.parametrize(("key", "whole"), [("classifier.num_words", True), ("classifier.gap_weight", False)])
+def test_a_range_has_whole_numbers_where_the_key_takes_no_others(key, whole):
+    found = space_from({"name": "n", "title": "T", "strategy": "search", "search": {key: {"low": 2, "high": 8}}}, "test")
+    assert found.search[key].whole is whole
+    assert space_from(found.model_dump(mode="json"), "test") == found
+
+
 def test_a_space_that_is_not_there_is_answered_with_the_nearest():
     with pytest.raises(VwlError, match="no space named 'table5e'; did you mean 'table5"):
         load_space("table5e")
@@ -123,6 +130,8 @@ def test_a_space_that_is_not_there_is_answered_with_the_nearest():
         ("title: T\nsource: S\nstrategy: search\nsearch: {cam.background_threshold: {low: 1}}\n", "needs choices, or low below high"),
         ("title: T\nsource: S\nstrategy: search\nsearch: {cam.treshold: {low: 0, high: 1}}\n", "search: unknown key 'cam.treshold'"),
         ("title: T\nsource: S\nstrategy: search\nsearch: {cam.background_threshold: {low: 0, high: 2}}\n", "cam.background_threshold"),
+        ("title: T\nstrategy: search\nsearch: {cam.tile: {low: 128, high: 512}}\n", "cam.tile should be a multiple of 32"),
+        ("title: T\nstrategy: search\nsearch: {classifier.epochs: {low: 1.5, high: 4}}\n", "classifier.epochs should be a valid integer"),
         ("- a\n", "holds no mapping"),
         ("title: [\n", "is not valid YAML"),
         (GOOD + "title: U\n", "the key 'title' is given twice"),

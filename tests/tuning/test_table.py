@@ -16,7 +16,6 @@ from rich.console import Console
 from cli import console, tune
 from tests.tuning.searches import rows_of, search_of, space
 from vwl.recipe import Evaluation, Recipe
-from vwl.tuning.search import Sample
 from vwl.tuning.table import FORMATS, build_table, header, markdown, texts
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -114,15 +113,25 @@ def test_every_line_has_a_cell_a_column():
 
 def test_a_joint_search_is_read_from_its_best_downwards():
     fields = {"parameter": None, "values": [], "paper": {}, "compare_with": None, "remark": "", "strategy": "search"}
-    found = space(**fields, search={"classifier.num_words": {"choices": [4, 8, 16]}})
-    search = search_of(found)
-    search = replace(search, samples=tuple(Sample({"classifier.num_words": k}, seed) for k, seed in ((4, 0), (8, 1), (16, 0))))
-    rows = rows_of(search, {("sample 1", 0): (1.0, 20.0), ("sample 3", 0): (2.0, 30.0)})
-    rows[1] |= {"state": "stopped", "reason": "stopped early after epoch 1"}
+    found = space(**fields, search={"classifier.num_words": {"choices": [4, 8, 16]}}, early_stopping={"grace_epochs": 1})
+    search = replace(search_of(found), samples=tuple({"classifier.num_words": k} for k in (4, 8, 16)))
+    scores = {("sample 1", 0): (1.0, 20.0), ("sample 1", 1): (3.0, 22.0), ("sample 3", 0): (2.0, 30.0), ("sample 3", 1): (4.0, 33.0)}
+    rows = rows_of(search, scores)
+    for row in rows:
+        if row["state"] == "unfinished":
+            row |= {"state": "stopped", "reason": "stopped early after epoch 1"}
     table = build_table(search, rows)
+    assert [(line.train.mean, line.val.mean) for line in table.lines] == [(3.0, 31.5), (2.0, 21.0), (None, None)]
     assert [line.label for line in table.lines] == ["sample 3: num_words 16", "sample 1: num_words 4", "sample 2: num_words 8"]
     assert table.notes[-1] == "sample 2: num_words 8, seed 1: stopped early after epoch 1"
     assert not any("INCOMPLETE" in note for note in table.notes)
+
+
+def test_a_trial_that_another_search_has_stopped_is_open_in_a_table():
+    search = search_of(space())
+    rows = rows_of(search, {("8", 0): (1.0, 20.0), ("8", 1): (1.0, 20.0), ("16", 0): (1.0, 20.0)})
+    rows[-1] |= {"state": "stopped", "reason": "stopped early after epoch 1"}
+    assert "INCOMPLETE: 1 of 4 trials have no score." in build_table(search, rows).notes
 
 
 def test_the_csv_has_a_line_a_setting_and_split_with_all_digits():

@@ -81,11 +81,21 @@ def test_a_finished_trial_is_not_done_again(thresholds):
     assert [record(entry.trial, root) for entry in search.entries()] == before
 
 
-def test_a_trial_that_was_stopped_early_is_not_gone_on_with(index_path, tmp_path):
+def test_a_trial_that_was_stopped_early_is_gone_on_with_where_none_may_stop(index_path, tmp_path):
     search, root = planned(space(values=[4]), index_path), Folder(tmp_path)
-    note(search.entries()[0].trial, root, state="stopped", reason="stopped early after epoch 1")
-    place, _ = do(search, root)
-    assert place.trained == []
+    trial = search.entries()[0].trial
+    note(trial, root, state="stopped", reason="stopped early after epoch 1")
+    assert do(search, root, may_stop=True)[0].trained == []
+    assert do(search, root)[0].trained == [trial.id]
+    assert trial_rows(root, [search])[0]["state"] == "done"
+
+
+def test_the_objective_of_a_setting_is_the_mean_over_its_seeds(index_path, tmp_path):
+    search, root = planned(space(values=[4]), index_path, seeds=2), Folder(tmp_path)
+    for _ in range(2):  # trained, and found done
+        _, told = do(search, root)
+        scores = [row["val_miou"] for row in trial_rows(root, [search])]
+        assert [news["objective"] for news in told if "state" in news] == [scores[0], pytest.approx(sum(scores) / 2)]
 
 
 def test_a_failure_is_recorded_with_its_reason_the_others_go_on_and_it_is_tried_again(index_path, tmp_path):

@@ -21,7 +21,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from vwl.cache import read_cached
 from vwl.errors import VwlError, did_you_mean
 from vwl.mask_files import decode_mask, voc_palette
-from vwl.store import Folder
+from vwl.store import Folder, parted
 
 _SCHEMA = pa.schema(
     [
@@ -170,7 +170,7 @@ def write_index(index: Index, path: str | Path) -> None:
     schema = _SCHEMA.with_metadata({b"vwl": json.dumps(about).encode()})
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
-    folder, name = _parted(path)
+    folder, name = parted(path)
     folder.write(name, sink.getvalue())
 
 
@@ -180,7 +180,7 @@ def read_index(path: str | Path) -> Index:
     Raises:
         VwlError: not there, or no index of this program.
     """
-    folder, name = _parted(path)
+    folder, name = parted(path)
     if not folder.exists(name):
         raise VwlError(f"there is no index table at {path}; make one with: vwl data prepare voc|coco|folder|scenes --out {path}")
     try:
@@ -192,11 +192,3 @@ def read_index(path: str | Path) -> Index:
         raise VwlError(f"{path} is not an index table made by vwl data prepare ({error})") from None
     rows = (Row(i, image, tuple(labels), mask, split) for i, image, labels, mask, split in zip(*columns, strict=True))
     return make_index(rows, classes, root, source, palette)
-
-
-def _parted(path: str | Path) -> tuple[Folder, str]:
-    if "://" not in str(path):
-        return Folder(Path(path).parent), Path(path).name
-    base, question, query = str(path).partition("?")
-    parent, _, name = base.rpartition("/")
-    return Folder(f"{parent}{question}{query}"), name

@@ -53,10 +53,14 @@ class Suggester(OptunaSearch):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("ray.tune.search.optuna").setLevel(logging.ERROR)
         kinds = optuna.distributions
-        space = {
-            key: kinds.CategoricalDistribution(d.choices) if d.choices else kinds.FloatDistribution(d.low, d.high, log=d.log)
-            for key, d in domains.items()
-        }
+        space: dict[str, Any] = {}
+        for key, d in domains.items():
+            if d.choices:
+                space[key] = kinds.CategoricalDistribution(d.choices)
+            elif d.whole:
+                space[key] = kinds.IntDistribution(int(d.low), int(d.high), log=d.log)
+            else:
+                space[key] = kinds.FloatDistribution(d.low, d.high, log=d.log)
         # A search that goes on must not draw again what it drew at its first start.
         sampler = optuna.samplers.TPESampler(seed=seed + len(past) + len(pending), multivariate=True, constant_liar=True)
         super().__init__(space=space, metric=OBJECTIVE, mode="max", sampler=sampler)

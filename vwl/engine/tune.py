@@ -53,7 +53,7 @@ class Halving:
 
     Attributes:
         metric: larger is better.
-        max_epochs: of a trial.
+        max_epochs: no trial is stopped after.
         grace_epochs: no trial is stopped before.
         keep: share that goes on at a rung.
     """
@@ -158,9 +158,8 @@ def run_suggested(
         time_attr="epoch",
         metric=halving.metric,
         mode="max",
-        # Its own end of a trial would come before the maps are made and scored.
-        max_t=halving.max_epochs + 1,
-        stop_last_trials=False,
+        max_t=halving.max_epochs,
+        stop_last_trials=False,  # their maps are still to be made and scored
         grace_period=halving.grace_epochs,
         reduction_factor=1 / halving.keep,
     )

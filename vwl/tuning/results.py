@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vwl.data.index import Index, read_index
 from vwl.store import Folder
 from vwl.tuning.search import Entry, Search, open_searches
 from vwl.tuning.trials import DONE, Trial, epoch_metrics, is_finished, record
@@ -55,13 +54,11 @@ training, within the folder; `recipe`: all settings as JSON."""
 def trial_rows(root: Folder, searches: Sequence[Search]) -> list[Row]:
     """Return a row of `SCHEMA` for each trial of the searches, also of those that failed or were not begun; each trial once."""
     rows: dict[str, Row] = {}
-    indices: dict[str, Index] = {}
     for search in searches:
-        index = indices.setdefault(search.index_path, read_index(search.index_path))
         for entry in search.entries():
             trial = entry.trial
             if trial.id not in rows:
-                rows[trial.id] = _row(trial, root, index, search)
+                rows[trial.id] = _row(trial, root, search)
             rows[trial.id]["in"].append(_place(search, entry))
     return list(rows.values())
 
@@ -70,10 +67,10 @@ def _place(search: Search, entry: Entry) -> Row:
     return {"space": search.space.name, "setting": entry.setting.label, "keys": json.dumps(entry.setting.overrides, sort_keys=True)}
 
 
-def _row(trial: Trial, root: Folder, index: Index, search: Search) -> Row:
+def _row(trial: Trial, root: Folder, search: Search) -> Row:
     known = record(trial, root)
     state = known["state"]
-    if state == DONE and not is_finished(trial, root, index, search.index_path):
+    if state == DONE and not is_finished(trial, root, search.index_fingerprint, may_stop=False):
         state = "unfinished"  # its data or a stage has changed since
     place = trial.folder(root)
     manifests = {s: (place / s).read_json("manifest.json") for s in trial.stages if (place / s).exists("manifest.json")}

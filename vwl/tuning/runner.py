@@ -2,32 +2,45 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any, Protocol
 
-from vwl.data.index import Index, read_index
+import numpy as np
+
+from vwl.data.index import read_index
+from vwl.errors import VwlError
 from vwl.plan import BASE_MEMORY, worker_memory
 from vwl.recipe import Recipe
 from vwl.stages import STAGES
 from vwl.store import Folder
 from vwl.training.distributed import Layout
-from vwl.tuning.search import Sample, Search, groups
-from vwl.tuning.trials import DONE, FAILED, STOPPED, UNFINISHED, News, Trial, Work, is_finished, note, objective, record, work
+from vwl.tuning.search import Search, groups
+from vwl.tuning.space import Domain, EarlyStopping
+from vwl.tuning.trials import DONE, FAILED, STOPPED, News, Trial, Work, is_finished, note, objective, record, work
 
+PLACES = "places.json"
 _DIGITS = 3
 """Significant digits of a drawn number: a recipe that people read."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where trials run: the layout of each, how many at a time (none: as many as fit), and the cluster's address."""
+    """Where trials run.
+
+    Attributes:
+        layout: of each trial's trainings.
+        concurrent: trials at a time; none: as many as fit.
+        address: the cluster's.
+        asked: the options that say so, which a resumed search takes over.
+    """
 
     layout: Layout
     concurrent: int | None = None
     address: str | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
 
 class View(Protocol):
@@ -51,16 +64,20 @@ def run_search(
         after_trial: called when a trial has ended.
 
     Raises:
-        VwlError: a trial can never fit into the cluster, or its batch cannot be shared by its workers.
+        VwlError: a trial can never fit into the cluster, or its batch cannot be shared by its workers; or the data set has changed.
         Interrupted: Ctrl-C; what was done is kept.
     """
     search = search.joined_with_stored(root)
-    index = read_index(search.index_path)
-    for entry in search.entries() or [search.entry_of(Sample({}, search.seeds[0]), 0)]:
+    if read_index(search.index_path).fingerprint() != search.index_fingerprint:
+        raise VwlError(
+            f"{search.index_path} is not the data set that {root} was searched on; put that one back, or say where it is "
+            "(--resume RUN --data INDEX), or use another --run folder"
+        )
+    for entry in search.entries() or search.entries_of({}, 0, search.seeds[:1]):
         for stage in entry.trial.stages:
             if STAGES[stage].kind == "train":
                 places.layout.pieces(getattr(entry.trial.recipe, stage).batch_size)
-    follow = _Follower(root, index, search, view, after_trial)
+    follow = _Follower(root, search, view, after_trial)
     for trial in {entry.trial.id: entry.trial for entry in search.entries()}.values():
         follow.show(trial)
     (_run_samples if search.space.strategy == "search" else _run_grid)(search, root, places, follow, say)
@@ -71,7 +88,7 @@ def _run_grid(search: Search, root: Folder, places: Places, follow: "_Follower",
     for group in found:
         left = tuple(trial for trial in group if not follow.is_finished(trial))
         if left:
-            follow.tasks[left[0].id] = Work(left, root, search.index_path, places.layout)
+            follow.add(Work(left, root, search.index_path, places.layout))
     total, left_over = sum(map(len, found)), sum(len(task.trials) for task in follow.tasks.values())
     with _opened(search, root, places, total, left_over, say) as concurrent:
         if concurrent:
@@ -95,6 +112,7 @@ def _opened(search: Search, root: Folder, places: Places, total: int, left: int,
     with tune.tune_session(places.address):
         concurrent = tune.concurrency(places.layout, places.concurrent, _memory(search, places.layout))
         search.write(root)
+        root.write_json(PLACES, dict(places.asked))
         say(f"{before}; {min(concurrent, left)} at a time")
         yield concurrent
 
@@ -106,88 +124,117 @@ def _memory(search: Search, layout: Layout) -> float:
 
 
 def _run_samples(search: Search, root: Folder, places: Places, follow: "_Follower", say: Callable[[str], None]) -> None:
-    past, pending = [], []
-    for entry in search.entries():
-        state = record(entry.trial, root)["state"]
-        if state == FAILED or follow.is_finished(entry.trial):
-            past.append((entry.setting.overrides, objective(entry.trial, root) if state == DONE else None))
-        else:
-            pending.append(entry.setting.overrides)
+    past, pending = _so_far(search, root, follow)
     left = max(search.space.samples - len(past), 0)
-    with _opened(search, root, places, search.space.samples, left, say) as concurrent:
+    seeds = len(search.seeds)
+    with _opened(search, root, places, search.space.samples * seeds, left * seeds, say) as concurrent:
         if concurrent:
             from vwl.engine import tune
             from vwl.engine.suggest import Past, Suggester
 
             early = search.space.early_stopping
-            halving = (
-                None if early is None else tune.Halving("epoch_score", search.recipe.classifier.epochs, early.grace_epochs, early.keep)
-            )
-            drawn = _Drawn(search, root, follow, pending)
+            rungs = None if early is None else _rungs(early, search.recipe.classifier.epochs)
+            halving = rungs and tune.Halving("epoch_score", *rungs)
+            build = _Build(root, search.index_path, places.layout, search.space.stage, early is not None)
+            drawn = _Drawn(search, root, build, follow, pending)
             suggester = Suggester(search.space.search, search.seeds[0], [Past(*one) for one in past], pending, drawn.admit)
-            build = _Build(root, search.index_path, places.layout, search.space.stage)
             tune.run_suggested(suggester, build, left, halving, work, places.layout, concurrent, str(root / "ray"), follow)
+
+
+def _so_far(search: Search, root: Folder, follow: "_Follower") -> tuple[list[tuple[News, float | None]], list[News]]:
+    """Return the settings that were tried, with their objective (none: stopped early), and those that were begun or failed."""
+    past: list[tuple[News, float | None]] = []
+    pending: list[News] = []
+    for number, keys in enumerate(search.samples, 1):
+        trials = [entry.trial for entry in search.entries_of(keys, number, search.seeds)]
+        if all(map(follow.is_finished, trials)):
+            stopped = any(record(trial, root)["state"] != DONE for trial in trials)
+            past.append((keys, None if stopped else float(np.mean([objective(trial, root) for trial in trials]))))
+        else:
+            pending.append(keys)
+    return past, pending
+
+
+def _rungs(early: EarlyStopping, epochs: int) -> tuple[int, int, float] | None:
+    """Return the last epoch and the first at which a trial may be stopped, and the share that goes on; none: at no epoch.
+
+    A training at its end is paid for, and is scored.
+    """
+    return (epochs - 1, early.grace_epochs, early.keep) if early.grace_epochs < epochs else None
 
 
 @dataclass(frozen=True)
 class _Build:
-    """Makes a trial's work of a suggestion, in the trial's process."""
+    """Makes the work of a suggestion, its trials of all seeds, in the trial's process."""
 
     root: Folder
     index_path: str
     layout: Layout
     stage: Any
+    may_stop: bool
 
     def __call__(self, config: News) -> Work:
-        return Work((Trial(Recipe.model_validate(config["recipe"]), self.stage),), self.root, self.index_path, self.layout)
+        trials = tuple(Trial(Recipe.model_validate(recipe), self.stage) for recipe in config["recipes"])
+        return Work(trials, self.root, self.index_path, self.layout, self.may_stop)
 
 
 class _Drawn:
     """Writes down each setting before it is tried."""
 
-    def __init__(self, search: Search, root: Folder, follow: "_Follower", pending: list[dict[str, Any]]) -> None:
-        self._search, self._root, self._follow = search, root, follow
-        self._pending = {entry.trial.id for entry in search.entries() if entry.setting.overrides in pending}
+    def __init__(self, search: Search, root: Folder, build: _Build, follow: "_Follower", pending: Sequence[dict[str, Any]]) -> None:
+        self._search, self._root, self._build, self._follow = search, root, build, follow
+        self._pending = list(pending)
 
     def admit(self, keys: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the configuration of a setting's trial; none if it is known."""
-        keys = {key: float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value for key, value in keys.items()}
-        samples = self._search.samples
-        known = next((number for number, sample in enumerate(samples, 1) if sample.keys == keys), None)
-        seeds = self._search.seeds
-        sample = Sample(keys, seeds[len(samples) % len(seeds)]) if known is None else samples[known - 1]
-        entry = self._search.entry_of(sample, known or len(samples) + 1)
-        if known is None:
-            self._search = replace(self._search, samples=(*samples, sample))
-            self._search.write(self._root)
-        elif entry.trial.id not in self._pending:
+        """Return the configuration of a setting's trials; none if it is known."""
+        keys = {key: _rounded(value, self._search.space.search[key]) for key, value in keys.items()}
+        if keys in self._pending:
+            self._pending.remove(keys)
+        elif keys in self._search.samples:
             return None
-        self._pending.discard(entry.trial.id)
-        self._follow.tasks[entry.trial.id] = Work((entry.trial,), self._root, self._search.index_path, Layout())
-        return {"name": entry.trial.id, "recipe": entry.trial.recipe.model_dump(mode="json")}
+        else:
+            self._search = replace(self._search, samples=(*self._search.samples, keys))
+            self._search.write(self._root)
+        number = self._search.samples.index(keys) + 1
+        trials = [entry.trial for entry in self._search.entries_of(keys, number, self._search.seeds)]
+        config = {"name": trials[0].id, "recipes": [trial.recipe.model_dump(mode="json") for trial in trials]}
+        self._follow.add(self._build(config))
+        return config
+
+
+def _rounded(value: Any, domain: Domain) -> Any:
+    """Return a drawn number of a range as people would write it."""
+    if domain.low is None or domain.high is None or not isinstance(value, float):
+        return value
+    return min(max(float(f"{value:.{_DIGITS}g}"), domain.low), domain.high)
 
 
 class _Follower:
     """Turns what Ray says of the trials into their record and the view."""
 
-    def __init__(self, root: Folder, index: Index, search: Search, view: View, after_trial: Callable[[], None]) -> None:
-        self._root, self._index, self._search, self._view, self._after_trial = root, index, search, view, after_trial
+    def __init__(self, root: Folder, search: Search, view: View, after_trial: Callable[[], None]) -> None:
+        self._root, self._search, self._view, self._after_trial = root, search, view, after_trial
         self.tasks: dict[str, Work] = {}
         self._epochs: dict[str, News] = {}
         self._lock = Lock()
 
+    def add(self, work: Work) -> None:
+        """Take on a task, which is called as its first trial."""
+        self.tasks[work.trials[0].id] = work
+
     def is_finished(self, trial: Trial) -> bool:
-        return is_finished(trial, self._root, self._index, self._search.index_path)
+        return is_finished(trial, self._root, self._search.index_fingerprint, self._search.space.early_stopping is not None)
 
     def show(self, trial: Trial) -> None:
         """Show a trial as it is in its folder."""
         found = record(trial, self._root)
         state = found["state"]
-        if state == DONE:
-            text = f"mIoU {objective(trial, self._root):.2f}" if self.is_finished(trial) else ""
-            self._view.trial(trial.id, state if text else "waiting", text)
+        if state == FAILED:
+            self._view.trial(trial.id, state, found["reason"])
+        elif not self.is_finished(trial):
+            self._view.trial(trial.id, "waiting")
         else:
-            self._view.trial(trial.id, "waiting" if state == UNFINISHED else state, found["reason"])
+            self._view.trial(trial.id, state, f"mIoU {objective(trial, self._root):.2f}" if state == DONE else found["reason"])
 
     def __call__(self, event: str, name: str, news: News) -> None:
         """Take news of the task that is called as its first trial."""
@@ -227,7 +274,8 @@ class _Follower:
             if event == "crash":
                 note(trial, self._root, state=FAILED, reason=news["reason"], finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
             else:
-                epoch = self._epochs.get(trial.id, {}).get("epoch", 0)
-                note(trial, self._root, state=STOPPED, reason=f"stopped early after epoch {epoch}")
+                epoch = self._epochs.get(trial.id, {}).get("epoch")
+                when = f"after epoch {epoch}" if epoch else "with another seed"
+                note(trial, self._root, state=STOPPED, reason=f"stopped early {when}")
             self.show(trial)
         self._after_trial()

@@ -32,14 +32,6 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A setting that a search has drawn."""
-
-    keys: dict[str, Any]
-    seed: int
-
-
-@dataclass(frozen=True)
 class Search:
     """What is searched.
 
@@ -47,8 +39,8 @@ class Search:
         space: the settings.
         recipe: what they are applied to.
         index_path: the data set; its fingerprint.
-        seeds: of each setting; in a sampled search they are taken in turn.
-        samples: what a sampled search has drawn so far.
+        seeds: of each setting.
+        samples: keys of the settings that a sampled search has drawn so far.
     """
 
     space: Space
@@ -56,7 +48,7 @@ class Search:
     index_path: str
     index_fingerprint: str
     seeds: tuple[int, ...]
-    samples: tuple[Sample, ...] = field(default=())
+    samples: tuple[dict[str, Any], ...] = field(default=())
 
     @classmethod
     def plan(cls, space: Space, recipe: Recipe, index: Index, index_path: str, num_seeds: int, threshold: str = "auto") -> "Search":
@@ -70,7 +62,10 @@ class Search:
                 wanted: str | float = threshold if threshold in {"auto", "auto-by-class"} else float(threshold)
             except ValueError:
                 raise VwlError(f"the threshold {threshold} is neither auto, auto-by-class, recipe nor a number") from None
-            recipe = with_keys(recipe, {f"{stage}.background_threshold": wanted for stage in _THRESHOLDS}, "threshold")
+            keys: dict[str, Any] = {f"{stage}.background_threshold": wanted for stage in _THRESHOLDS}
+            if space.stage == "crf":
+                keys["crf.background"] = "auto"  # which is cam's
+            recipe = with_keys(recipe, keys, "threshold")
         index.class_ids(recipe.evaluation.classes or ())
         if not any(row.mask is not None and row.labels and row.split in {"train", "val"} for row in index.rows):
             raise VwlError(f"{index_path} has no ground truth in train or val: trials could not be compared")
@@ -88,7 +83,7 @@ class Search:
             found["index"],
             found["index_fingerprint"],
             tuple(found["seeds"]),
-            tuple(Sample(**sample) for sample in found["samples"]),
+            tuple(found["samples"]),
         )
 
     def write(self, root: Folder) -> None:
@@ -101,7 +96,7 @@ class Search:
                 "index": self.index_path,
                 "index_fingerprint": self.index_fingerprint,
                 "seeds": list(self.seeds),
-                "samples": [{"keys": sample.keys, "seed": sample.seed} for sample in self.samples],
+                "samples": list(self.samples),
             },
         )
 
@@ -109,7 +104,8 @@ class Search:
         """Return this search with what the folder holds of it: all seeds and the samples that were drawn.
 
         Raises:
-            VwlError: the folder holds searches on another data set, or this space with another recipe or other fields.
+            VwlError: the folder holds searches on another data set, or this space with another recipe or without settings that it
+                had: their trials would be in no table.
         """
         for name in stored_searches(root):
             other = Search.read(root, name)
@@ -121,19 +117,21 @@ class Search:
         changed = differences(other.recipe, self.recipe)
         if changed:
             raise VwlError(f"{root} holds {self.space.name} of another recipe ({', '.join(changed[:3])}); use another --run folder")
-        if other.space.search != self.space.search:
-            raise VwlError(f"{root} holds {self.space.name} with other domains; give the file another name or use another --run folder")
+        field = other.space.field_lost_in(self.space)
+        if field is not None:
+            raise VwlError(f"{root} holds {self.space.name} with other {field}; give the file another name or use another --run folder")
         return replace(self, seeds=tuple(sorted({*self.seeds, *other.seeds})), samples=other.samples)
 
     def entries(self) -> list[Entry]:
         """Return every setting with every seed, the first seed of all settings first; of a sampled search the samples so far."""
         if self.space.strategy == "search":
-            return [self.entry_of(sample, number) for number, sample in enumerate(self.samples, 1)]
+            return [entry for seed in self.seeds for n, keys in enumerate(self.samples, 1) for entry in self.entries_of(keys, n, (seed,))]
         return [Entry(setting, seed, self.trial(setting.overrides, seed)) for seed in self.seeds for setting in self.space.settings()]
 
-    def entry_of(self, sample: Sample, number: int) -> Entry:
-        """Return a sample as a setting, labelled by its place in the search."""
-        return Entry(Setting(f"sample {number}", sample.keys), sample.seed, self.trial({**self.space.base, **sample.keys}, sample.seed))
+    def entries_of(self, keys: dict[str, Any], number: int, seeds: Sequence[int]) -> list[Entry]:
+        """Return a sample as a setting, labelled by its place in the search, with some seeds."""
+        setting = Setting(f"sample {number}", keys)
+        return [Entry(setting, seed, self.trial({**self.space.base, **keys}, seed)) for seed in seeds]
 
     def trial(self, keys: dict[str, Any], seed: int) -> Trial:
         """Return the trial of some keys and a seed."""
@@ -146,8 +144,8 @@ def stored_searches(root: Folder) -> list[str]:
     return [name.removesuffix(".json") for name in (root / "searches").names(".json")]
 
 
-def open_searches(root: Folder, space: str | None = None) -> list[Search]:
-    """Return a folder's searches, or the one of a space.
+def open_searches(root: Folder, space: str | None = None, index_path: str | None = None) -> list[Search]:
+    """Return a folder's searches, or the one of a space; `index_path`: where their data set is now.
 
     Raises:
         VwlError: there is none.
@@ -157,7 +155,8 @@ def open_searches(root: Folder, space: str | None = None) -> list[Search]:
         raise VwlError(f"{root} holds no search; start one with: vwl tune SPACE --data INDEX --run {root}")
     if space is not None and space not in names:
         raise VwlError(f"{root} holds no search of the space {space}; it holds {', '.join(names)}")
-    return [Search.read(root, name) for name in names if space in {None, name}]
+    found = [Search.read(root, name) for name in names if space in {None, name}]
+    return found if index_path is None else [replace(search, index_path=index_path) for search in found]
 
 
 def groups(entries: Sequence[Entry], index_fingerprint: str) -> Iterator[tuple[Trial, ...]]:

@@ -6,6 +6,7 @@ applied to whatever recipe the search is started with, so that a table can be ma
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -55,6 +56,8 @@ class Domain(_Part):
     high: float | None = None
     log: bool = False
     """Draw the logarithm uniformly."""
+    whole: bool = False
+    """Draw whole numbers; found from the key."""
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> "Domain":
@@ -165,6 +168,19 @@ class Space(_Part):
         settings = self.settings()
         return settings[0].label if settings else None
 
+    def field_lost_in(self, other: "Space") -> str | None:
+        """Return the field that makes trials of this space none of the other's; more settings and more samples lose nothing."""
+        theirs = {(setting.label, json.dumps(setting.overrides, sort_keys=True)) for setting in other.settings()}
+        ours = {(setting.label, json.dumps(setting.overrides, sort_keys=True)) for setting in self.settings()}
+        lost = {
+            "strategy": self.strategy != other.strategy,
+            "stage": self.stage != other.stage,
+            "domains": self.search != other.search,
+            "base": bool(self.search) and self.base != other.base,
+            "settings": not ours <= theirs,
+        }
+        return next((name for name, is_lost in lost.items() if is_lost), None)
+
     @property
     def parameter_name(self) -> str:
         """What the first column is called."""
@@ -221,10 +237,22 @@ def space_from(values: Mapping[str, Any], source: str) -> Space:
     for setting in space.settings():
         with_keys(Recipe(), setting.overrides, f"{source}, setting {setting.label}")
     with_keys(Recipe(), space.base, f"{source}, base")
-    for key, domain in space.search.items():
-        for value in domain.choices or (domain.low, domain.high):
-            with_keys(Recipe(), {key: value}, f"{source}, search")
-    return space
+    return space.model_copy(update={"search": {key: _tried(key, domain, f"{source}, search") for key, domain in space.search.items()}})
+
+
+def _tried(key: str, domain: Domain, source: str) -> Domain:
+    """Return a domain whose values the recipe takes: whole numbers where it takes no others."""
+    for value in domain.choices or (domain.low, domain.high):
+        with_keys(Recipe(), {key: value}, source)
+    if domain.low is None or domain.high is None:
+        return domain
+    between = domain.low + (domain.high - domain.low) / math.pi
+    try:
+        with_keys(Recipe(), {key: between}, source)
+    except VwlError:
+        with_keys(Recipe(), {key: int(between)}, source)
+        return domain.model_copy(update={"whole": True})
+    return domain
 
 
 _PARTS: dict[str, type[BaseModel]] = {"rows": RowOfFile, "search": Domain, "paper": PaperColumns, "early_stopping": EarlyStopping}

@@ -119,7 +119,7 @@ def build_table(search: Search, rows: Sequence[Row]) -> Table:
 def _described(search: Search, label: str) -> str:
     if search.space.strategy != "search":
         return label
-    keys = search.samples[int(label.rpartition(" ")[2]) - 1].keys
+    keys = search.samples[int(label.rpartition(" ")[2]) - 1]
     return f"{label}: " + ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in keys.items())
 
 
@@ -170,7 +170,7 @@ def _notes(search: Search, lines: Sequence[Line], chosen: Sequence[str]) -> list
     if search.space.remark:
         notes.append(search.space.remark)
     lacking = [(line.label, seed, why) for line in lines for seed, why in line.missing.items()]
-    stopped = [one for one in lacking if one[2].startswith("stopped")]
+    stopped = [one for one in lacking if search.space.early_stopping and one[2].startswith("stopped")]
     open_ones = [one for one in lacking if one not in stopped]
     if open_ones:
         total = sum(len(line.seeds) for line in lines)

@@ -13,11 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from vwl.data.index import Index, read_index
 from vwl.errors import Interrupted, VwlError
 from vwl.pipeline import Engine, Maps, Trains, run_stages
 from vwl.recipe import Recipe, fingerprint
-from vwl.run import Run
+from vwl.run import Run, holds, stage_fingerprint
 from vwl.stages import STAGES
 from vwl.store import Folder
 from vwl.training.distributed import Layout
@@ -88,16 +90,20 @@ class Work:
         root: the search's folder.
         index_path: the data set.
         layout: of the trainings.
+        may_stop: trials that were stopped early are finished.
     """
 
     trials: tuple[Trial, ...]
     root: Folder
     index_path: str
     layout: Layout
+    may_stop: bool = False
 
 
 def work(task: Work, train: Trains, map: Maps, tell: Tell) -> None:
     """Do the trials that are not finished; a failure is recorded in its trial's folder and the others go on.
+
+    The `objective` that is told is the mean over the trials that are done so far.
 
     Args:
         task: what to do.
@@ -108,11 +114,18 @@ def work(task: Work, train: Trains, map: Maps, tell: Tell) -> None:
         Interrupted, KeyboardInterrupt: stopped on request; what is done is kept.
     """
     index = read_index(task.index_path)
+    objectives: list[float] = []
+
+    def end(trial: Trial, state: News) -> None:
+        if state["state"] == DONE:
+            objectives.append(objective(trial, task.root))
+            state = {**state, "objective": float(np.mean(objectives))}
+        tell({"trial": trial.id, **state})
+
     for trial in task.trials:
         before = record(trial, task.root)
-        if is_finished(trial, task.root, index, task.index_path):
-            score = {"objective": objective(trial, task.root)} if before["state"] == DONE else {}
-            tell({"trial": trial.id, "state": before["state"], **score})
+        if is_finished(trial, task.root, index.fingerprint(), task.may_stop):
+            end(trial, {"state": before["state"]})
             continue
         began = time.monotonic()
         note(trial, task.root, state=UNFINISHED, reason="")
@@ -128,8 +141,7 @@ def work(task: Work, train: Trains, map: Maps, tell: Tell) -> None:
         finally:
             note(trial, task.root, seconds=round(before["seconds"] + time.monotonic() - began, 1))
         note(trial, task.root, **ended, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
-        score = {} if ended["state"] == FAILED else {"objective": objective(trial, task.root)}
-        tell({"trial": trial.id, **ended, **score})
+        end(trial, ended)
 
 
 def _do(trial: Trial, task: Work, index: Index, train: Trains, map: Maps, tell: Tell) -> None:
@@ -207,13 +219,12 @@ def note(trial: Trial, root: Folder, **changes: Any) -> None:
     trial.folder(root).write_json("trial.json", known | record(trial, root) | changes)
 
 
-def is_finished(trial: Trial, root: Folder, index: Index, index_path: str) -> bool:
-    """Return whether nothing is left to do: stopped early, or all stages done with these settings and data."""
-    state = record(trial, root)["state"]
+def is_finished(trial: Trial, root: Folder, index_fingerprint: str, may_stop: bool) -> bool:
+    """Return whether nothing is left to do: all stages done with these settings and data, or, if it may stop, stopped early."""
+    state, place = record(trial, root)["state"], trial.folder(root)
     if state == STOPPED:
-        return True
-    run = Run(trial.folder(root), trial.recipe, index, index_path)
-    return state == DONE and all(run.is_done(stage) for stage in trial.stages)
+        return may_stop
+    return state == DONE and all(holds(place, stage, stage_fingerprint(stage, trial.recipe, index_fingerprint)) for stage in trial.stages)
 
 
 def objective(trial: Trial, root: Folder) -> float:

@@ -1,0 +1,133 @@
+"""What a search decides before and between its trials, without Ray."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.tuning.searches import do, space, tiny_index, tiny_recipe
+from vwl.data.index import read_index, write_index
+from vwl.errors import VwlError
+from vwl.store import Folder
+from vwl.training.distributed import Layout
+from vwl.tuning import runner
+from vwl.tuning.runner import Places, run_search
+from vwl.tuning.search import Search, open_searches
+from vwl.tuning.space import Domain, EarlyStopping
+from vwl.tuning.trials import note, objective
+
+DRAWN = {"name": "drawn", "parameter": None, "values": [], "strategy": "search", "early_stopping": {"grace_epochs": 1}}
+KEYS = [{"classifier.num_words": number} for number in (4, 8, 16)]
+
+
+class View:
+    def __init__(self) -> None:
+        self.shown: dict[str, str] = {}
+
+    def trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
+        self.shown[name] = state
+
+
+@pytest.fixture
+def index_path(tmp_path) -> str:
+    return tiny_index(tmp_path)
+
+
+def planned(found, index_path: str, seeds: int = 1) -> Search:
+    return Search.plan(found, tiny_recipe(), read_index(index_path), index_path, seeds)
+
+
+def drawn(index_path: str, seeds: int = 1) -> Search:
+    found = space(**DRAWN, search={"classifier.num_words": {"choices": [4, 8, 16]}})
+    return replace(planned(found, index_path, seeds), samples=tuple(KEYS))
+
+
+def follower(search: Search, root: Folder, view: View | None = None) -> runner._Follower:
+    return runner._Follower(root, search, view or View(), lambda: None)
+
+
+def test_a_data_set_that_has_changed_since_is_refused_and_what_was_done_stays(index_path, tmp_path):
+    root = Folder(tmp_path / "search")
+    do(planned(space(values=[4]), index_path), root)
+    before = {path: path.read_bytes() for path in (tmp_path / "search").rglob("*") if path.is_file()}
+    index = read_index(index_path)
+    write_index(replace(index, rows=index.rows[1:]), index_path)
+    (search,) = open_searches(root)
+    with pytest.raises(VwlError, match=r"is not the data set that .* was searched on; put that one back"):
+        run_search(search, root, Places(Layout()), View(), print, lambda: None)
+    assert {path: path.read_bytes() for path in (tmp_path / "search").rglob("*") if path.is_file()} == before
+
+
+def test_a_sample_whose_trials_failed_is_tried_again_and_one_that_was_stopped_is_not(index_path, tmp_path):
+    search, root = drawn(index_path), Folder(tmp_path)
+    failed, stopped, _ = (entry.trial for entry in search.entries())
+    note(failed, root, state="failed", reason="no space left")
+    note(stopped, root, state="stopped", reason="stopped early after epoch 1")
+    assert runner._so_far(search, root, follower(search, root)) == ([(KEYS[1], None)], [KEYS[0], KEYS[2]])
+
+
+def test_a_sample_is_worth_the_mean_over_its_seeds_and_is_open_while_one_is(index_path, tmp_path):
+    search, root = replace(drawn(index_path, seeds=2), samples=tuple(KEYS[:2])), Folder(tmp_path)
+    first, second, third, _ = (entry.trial for entry in search.entries())  # seed 0 of both, then seed 1
+    do(replace(search, samples=(KEYS[0],)), root)
+    do(replace(search, samples=(KEYS[1],), seeds=(0,)), root)
+    past, pending = runner._so_far(search, root, follower(search, root))
+    assert past == [(KEYS[0], pytest.approx((objective(first, root) + objective(third, root)) / 2))]
+    assert pending == [KEYS[1]]
+    assert objective(second, root) > 0
+
+
+def test_a_setting_is_admitted_once_begun_ones_again_and_each_is_written_down_with_all_seeds(index_path, tmp_path):
+    search, root = replace(drawn(index_path, seeds=2), samples=tuple(KEYS[:2])), Folder(tmp_path)
+    follow = follower(search, root)
+    build = runner._Build(root, index_path, Layout(), "cam", may_stop=True)
+    admit = runner._Drawn(search, root, build, follow, KEYS[1:2]).admit
+    assert admit(KEYS[0]) is None
+    begun, new = admit(KEYS[1]), admit(KEYS[2])
+    assert begun is not None
+    assert new is not None
+    assert admit(KEYS[1]) is None
+    assert open_searches(root)[0].samples == tuple(KEYS)
+    work = build(new)
+    assert [(trial.recipe.classifier.num_words, trial.recipe.seed) for trial in work.trials] == [(16, 0), (16, 1)]
+    assert follow.tasks[new["name"]] == work
+    assert work.may_stop
+
+
+@pytest.mark.parametrize(
+    ("value", "domain", "expected"),
+    [
+        (0.123456, {"low": 0.0, "high": 1.0}, 0.123),
+        (0.99987, {"low": 0.9, "high": 0.9999}, 0.9999),
+        (0.90001, {"low": 0.9000099, "high": 1.0}, 0.9000099),
+        (0.9999, {"choices": [0.9, 0.9999]}, 0.9999),
+        (1234, {"low": 1, "high": 5000, "whole": True}, 1234),
+    ],
+)
+def test_a_drawn_number_is_rounded_within_its_range_and_a_choice_is_as_it_was_given(value, domain, expected):
+    assert runner._rounded(value, Domain(**domain)) == expected
+
+
+@pytest.mark.parametrize(("epochs", "grace", "expected"), [(4, 1, (3, 1, 0.5)), (2, 1, (1, 1, 0.5)), (1, 1, None), (3, 5, None)])
+def test_no_training_is_stopped_at_its_end(epochs, grace, expected):
+    assert runner._rungs(EarlyStopping(grace_epochs=grace, keep=0.5), epochs) == expected
+
+
+def test_a_trial_that_another_search_has_stopped_waits_here(index_path, tmp_path):
+    search, root, view = planned(space(values=[4]), index_path), Folder(tmp_path), View()
+    trial = search.entries()[0].trial
+    note(trial, root, state="stopped", reason="stopped early after epoch 1")
+    follower(search, root, view).show(trial)
+    assert view.shown == {trial.id: "waiting"}
+
+
+def test_the_other_seeds_of_a_setting_that_is_stopped_early_are_not_begun(index_path, tmp_path):
+    search, root = replace(drawn(index_path, seeds=2), samples=(KEYS[0],)), Folder(tmp_path)
+    follow = follower(search, root)
+    trials = tuple(entry.trial for entry in search.entries())
+    config = {"name": trials[0].id, "recipes": [trial.recipe.model_dump(mode="json") for trial in trials]}
+    follow.add(runner._Build(root, index_path, Layout(), "cam", may_stop=True)(config))
+    follow("news", trials[0].id, {"trial": trials[0].id, "epoch": 1, "val_map": 0.1})
+    follow("stopped", trials[0].id, {})
+    reasons = [runner.record(trial, root)["reason"] for trial in trials]
+    assert reasons == ["stopped early after epoch 1", "stopped early with another seed"]
+    assert all(map(follow.is_finished, trials))
