@@ -1,6 +1,7 @@
 """A search through Ray Tune: the scores of this process, nothing left behind, and one line where it could never end."""
 
 import time
+from dataclasses import replace
 
 import pytest
 from ray.util.state import list_placement_groups
@@ -13,7 +14,7 @@ from vwl.store import Folder
 from vwl.training.distributed import Layout
 from vwl.tuning.results import trial_rows
 from vwl.tuning.runner import Places, run_search
-from vwl.tuning.search import Search
+from vwl.tuning.search import Search, open_searches
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -66,6 +67,20 @@ def test_two_trials_at_a_time_give_the_scores_of_this_process_and_leave_nothing_
     assert all(states[:2] == ["waiting", "starting"] and states[-1] == "done" for states in view.states.values())
     assert placement_groups() == []
     assert {name: states[-1:] for name, states in run(search, there).states.items()} == {name: ["done"] for name in view.states}
+
+
+def test_a_sampled_search_trains_each_setting_with_each_seed_and_goes_on_with_more(search, tmp_path):
+    domains = {"classifier.num_words": {"low": 4, "high": 6}}
+    drawn = space(name="drawn", parameter=None, values=[], strategy="search", search=domains, samples=2)
+    root = Folder(tmp_path)
+    sampled = Search.plan(drawn, search.recipe, read_index(search.index_path), search.index_path, num_seeds=2)
+    run(sampled, root)
+    run(replace(sampled, space=drawn.model_copy(update={"samples": 3})), root)
+    (found,) = open_searches(root)
+    rows = trial_rows(root, [found])
+    assert [(row["state"], row["seed"]) for row in rows] == [("done", 0)] * 3 + [("done", 1)] * 3
+    assert sorted(keys["classifier.num_words"] for keys in found.samples) == [4, 5, 6]
+    assert placement_groups() == []
 
 
 @pytest.mark.parametrize(
