@@ -213,7 +213,7 @@ def _sbd_mask(sbd: Folder, name: str) -> np.ndarray:
     try:
         content = loadmat(io.BytesIO(sbd.read(name)), squeeze_me=True, struct_as_record=False)
         return np.ascontiguousarray(content["GTcls"].Segmentation, dtype=np.uint8)
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, EOFError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError) as error:
         raise VwlError(f"{sbd}/{name} is not a mask of SBD ({error})") from None
 
 

@@ -242,7 +242,7 @@ def _timm(settings: recipe.Backbone, output_stride: int) -> BackboneNet:
         raise VwlError(f"backbone.name: timm has no network '{name}'{did_you_mean(name, timm.list_models())}")
     try:
         net = timm.create_model(name, features_only=True, output_stride=output_stride)
-    except (AssertionError, NotImplementedError, RuntimeError, TypeError, AttributeError) as error:
+    except (AssertionError, RuntimeError, TypeError, AttributeError) as error:
         raise VwlError(f"timm's {name} gives no features at stride {output_stride} ({error}); choose another backbone.name") from None
     backbone = _cut(net, name, net.pretrained_cfg["mean"], net.pretrained_cfg["std"])
     if settings.weights == "imagenet":
