@@ -43,18 +43,28 @@ DEFAULT_RECIPE = "paper-voc"
 
 
 def open_run(run: str, data: str | None, recipe: str | None, override: Sequence[str] | None, overwrite: bool = False) -> "Run":
-    """Open a run folder: an existing one by itself, or a new or checked one from data and recipe."""
+    """Open a run folder: an existing one by itself, or a new or checked one from data and recipe.
+
+    Another recipe takes the place of the run's only while nobody works in the folder.
+    """
+    from vwl.lock import alone
     from vwl.recipe_files import load_recipe, overridden
     from vwl.run import Run
+    from vwl.stages import STAGES
+    from vwl.store import Folder
 
+    wanted = None if data is None and recipe is None else load_recipe(recipe or DEFAULT_RECIPE, override or ())
     if data is None:
         existing = Run.open(run)
-        if recipe is None and not override:
+        if wanted is None and not override:
             return existing
         data = existing.index_path
-        if recipe is None:
-            return Run.start(run, overridden(existing.recipe, override or ()), data, overwrite)
-    return Run.start(run, load_recipe(recipe or DEFAULT_RECIPE, override or ()), data, overwrite)
+        wanted = wanted or overridden(existing.recipe, override or ())
+    assert wanted is not None
+    with ExitStack() as held:
+        for stage in STAGES if overwrite and Folder(run).exists("run.json") else ():
+            held.enter_context(alone(Folder(run), stage))
+        return Run.start(run, wanted, data, overwrite)
 
 
 def with_crf(sections: Sequence[str], crf: str | None, override: Sequence[str] | None) -> Sequence[str] | None:

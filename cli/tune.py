@@ -93,22 +93,24 @@ def run(
         if others:
             raise VwlError(f"--resume goes on as it was started; for other {', '.join(others)} say the whole command, with --run {resume}")
         searches = open_searches(root, space, None if data is None else _place(data))
-        given = (root.read_json(PLACES) if root.exists(PLACES) else {}) | given
+        known = root.read_json(PLACES) if root.exists(PLACES) else {}
     else:
         if space is None:
             raise VwlError("say which SPACE to search (vwl tune spaces), or --resume FOLDER")
         searches = [_planned(space, recipe, data, override, seeds or 1, threshold or "auto")]
-    places = _places(given)
+        known = {}
+    places = [_places(known.get(search.space.name, {}) | given) for search in searches]
     with alone(root, "search"):
-        for search in searches:
+        for search, where in zip(searches, places, strict=True):
             with trials_view() as view:
-                run_search(search, root, places, view, say, lambda: _keep(root))
+                run_search(search, root, where, view, say, lambda: _keep(root))
         write_all(root)
     for search in searches:
         (found,) = tables(root, search.space.name)
         show(found)
     say(f"tables and plots: {root / 'tables'}, all trials: {root}/{PARQUET}")
-    if any(row["state"] == FAILED for row in trial_rows(root, searches)):
+    done = [found for search in searches for found in open_searches(root, search.space.name)]  # with what they have drawn
+    if any(row["state"] == FAILED for row in trial_rows(root, done)):
         raise typer.Exit(1)
 
 

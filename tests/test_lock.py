@@ -15,6 +15,8 @@ from tests.conftest import TINY
 from tests.tuning.searches import tiny_index
 from vwl.errors import VwlError
 from vwl.lock import alone
+from vwl.recipe_files import load_recipe
+from vwl.run import Run
 from vwl.store import Folder
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +79,24 @@ def test_a_file_system_without_locks_holds_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", flock)
     with alone(Folder(tmp_path), "cam"), alone(Folder(tmp_path), "cam"):
         pass
+
+
+def test_another_recipe_does_not_take_the_runs_place_while_somebody_works_there(tmp_path):
+    index, folder = tiny_index(tmp_path), tmp_path / "run"
+    Run.start(str(folder), load_recipe("demo", TINY), index)
+    before = (folder / "recipe.yaml").read_bytes()
+    with another(folder, "segment"):
+        for words in (["train", "classifier"], ["infer", "cam"]):
+            done = subprocess.run(
+                [*VWL, *words, "--run", str(folder), "-o", "classifier.epochs=9", "--overwrite", "--backend", "local"],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert f"another vwl works on segment in {folder}" in done.stderr
+            assert done.returncode == 1
+    assert (folder / "recipe.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize("work", ["search", "cam"])

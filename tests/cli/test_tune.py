@@ -5,6 +5,7 @@ import io
 import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from cli.trials import LiveTrials, TrialLines
-from tests.tuning.searches import tiny_index
+from tests.tuning.searches import space, tiny_index, tiny_recipe
+from vwl.data.index import read_index
 from vwl.recipe_files import load_recipe
 from vwl.store import Folder
+from vwl.tuning.search import Search
 from vwl.tuning.space import builtin_spaces
+from vwl.tuning.trials import note
 
 
 def vwl(*words: object) -> Result:
@@ -77,6 +81,30 @@ def test_options_of_a_search_that_is_refused_are_not_kept_for_the_next(index_pat
     assert not (tmp_path / "places.json").exists()
 
 
+def test_each_search_of_a_folder_goes_on_where_it_was_run_and_failed_samples_end_with_1(index_path, tmp_path, monkeypatch):
+    root = Folder(tmp_path / "search")
+    drawn = space(name="drawn", parameter=None, values=[], strategy="search", search={"classifier.num_words": {"choices": [4]}})
+    for found in (space(), drawn):
+        Search.plan(found, tiny_recipe(), read_index(index_path), index_path, num_seeds=1).write(root)
+    root.write_json("places.json", {"drawn": {"precision": "bf16", "workers": 2}, "words": {"concurrent": 1}})
+    seen = {}
+
+    def run_search(search, root, places, *_):
+        seen[search.space.name] = (places.layout.precision, places.layout.workers, places.layout.gpus_per_worker, places.concurrent)
+        if search.space.name == "drawn":
+            search = replace(search, samples=({"classifier.num_words": 4},))
+            search.write(root)
+            note(search.entries()[0].trial, root, state="failed", reason="no weights")
+
+    monkeypatch.setattr("vwl.tuning.runner.run_search", run_search)
+    assert vwl("tune", "--resume", root, "--gpus-per-worker", 1, "--space", "drawn").exit_code == 2
+    result = vwl("tune", "drawn", "--resume", root, "--gpus-per-worker", 1)
+    assert result.exit_code == 1, result.output
+    assert "failed: no weights" in result.stdout
+    assert vwl("tune", "words", "--resume", root).exit_code == 0
+    assert seen == {"drawn": ("bf16", 2, 1, None), "words": ("float32", 1, 0, 1)}
+
+
 def test_a_finished_search_is_shown_and_gone_on_with_where_its_data_set_is_now(done_search, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     root, search = done_search
@@ -97,7 +125,6 @@ def test_a_finished_search_is_shown_and_gone_on_with_where_its_data_set_is_now(d
 def test_a_finished_search_is_shown_again_without_ray(done_search, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     root, _ = done_search
-    root.write_json("places.json", {"gpus": 0, "micro_batch": None, "precision": "float32", "checkpoint_steps": 25})
     result = vwl("tune", "--resume", root)
     assert result.exit_code == 0, result.output
     assert "words: 4 trials, 4 done before\n" in result.stderr

@@ -79,6 +79,7 @@ def test_a_sampled_search_trains_each_setting_with_each_seed_and_goes_on_with_mo
     (found,) = open_searches(root)
     rows = trial_rows(root, [found])
     assert [(row["state"], row["seed"]) for row in rows] == [("done", 0)] * 3 + [("done", 1)] * 3
+    assert root.read_json("places.json") == {"drawn": {}}
     assert sorted(keys["classifier.num_words"] for keys in found.samples) == [4, 5, 6]
     assert placement_groups() == []
 

@@ -76,6 +76,28 @@ def test_a_sample_is_worth_the_mean_over_its_seeds_and_is_open_while_one_is(inde
     assert objective(second, root) > 0
 
 
+def test_a_setting_that_was_stopped_with_one_seed_is_not_begun_with_new_ones(index_path, tmp_path):
+    search, root = replace(drawn(index_path, seeds=3), samples=(KEYS[0],)), Folder(tmp_path)
+    first, *others = (entry.trial for entry in search.entries())
+    note(first, root, state="stopped", reason="stopped early after epoch 1")
+    assert runner._so_far(search, root, follower(search, root)) == ([(KEYS[0], None)], [])
+    assert {runner.record(trial, root)["reason"] for trial in others} == {"stopped early with another seed"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, 1),
+        ({"base": {"classifier.epochs": 4}}, 4),
+        ({"search": {"classifier.epochs": {"low": 3, "high": 9}}}, 3),
+        ({"search": {"classifier.epochs": {"choices": [9, 5]}}}, 5),
+    ],
+)
+def test_the_last_rung_is_before_the_end_of_the_shortest_training_of_the_space(index_path, fields, expected):
+    found = space(**DRAWN, **{"search": {"classifier.num_words": {"choices": [4]}}, **fields})
+    assert runner._fewest_epochs(planned(found, index_path)) == expected
+
+
 def test_a_setting_is_admitted_once_begun_ones_again_and_each_is_written_down_with_all_seeds(index_path, tmp_path):
     search, root = replace(drawn(index_path, seeds=2), samples=tuple(KEYS[:2])), Folder(tmp_path)
     follow = follower(search, root)

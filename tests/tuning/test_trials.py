@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tuning.searches import do, space, tiny_index, tiny_recipe
+from tests.tuning.searches import Counted, do, space, tiny_index, tiny_recipe
 from vwl.data.index import read_index
+from vwl.errors import VwlError
 from vwl.models.backbones import build_backbone
 from vwl.pipeline import progress_of
 from vwl.recipe import Backbone
@@ -69,7 +70,8 @@ def test_a_trial_tells_how_far_it_is_its_epochs_and_its_score(thresholds):
     (epoch,) = [news for news in first if "epoch" in news]
     assert epoch["epoch"] == 1
     assert epoch["epoch_score"] == epoch["val_map"]
-    assert first[-1] == {"trial": first[-1]["trial"], "state": "done", "reason": "", "objective": trial_rows(root, [search])[0]["val_miou"]}
+    assert first[-1] == {"trial": first[-1]["trial"], "state": "done", "reason": ""}
+    assert told[-1]["objective"] == pytest.approx(sum(row["val_miou"] for row in trial_rows(root, [search])) / 2)
 
 
 def test_a_finished_trial_is_not_done_again(thresholds):
@@ -95,7 +97,24 @@ def test_the_objective_of_a_setting_is_the_mean_over_its_seeds(index_path, tmp_p
     for _ in range(2):  # trained, and found done
         _, told = do(search, root)
         scores = [row["val_miou"] for row in trial_rows(root, [search])]
-        assert [news["objective"] for news in told if "state" in news] == [scores[0], pytest.approx(sum(scores) / 2)]
+        ends = [news for news in told if "state" in news]
+        assert "objective" not in ends[0]
+        assert ends[1]["objective"] == pytest.approx(sum(scores) / 2)
+
+
+def test_a_setting_with_a_failed_seed_has_no_objective(index_path, tmp_path, monkeypatch):
+    search, root = planned(space(values=[4]), index_path, seeds=2), Folder(tmp_path)
+    fit = Counted.fit
+
+    def fails_with_the_first_seed(self, spec, layout, report):
+        if spec.recipe.seed == 0:
+            raise VwlError("the loss is not finite")
+        return fit(self, spec, layout, report)
+
+    monkeypatch.setattr(Counted, "fit", fails_with_the_first_seed)
+    _, told = do(search, root)
+    assert [news["state"] for news in told if "state" in news] == ["failed", "done"]
+    assert not any("objective" in news for news in told)
 
 
 def test_a_failure_is_recorded_with_its_reason_the_others_go_on_and_it_is_tried_again(index_path, tmp_path):

@@ -85,7 +85,8 @@ def _row(trial: Trial, root: Folder, search: Search) -> Row:
         "epochs": [{"epoch": line.pop("epoch"), "metrics": list(line.items())} for line in epoch_metrics(place / trial.stages[0])],
         "started": known.get("started"),
         "finished": known.get("finished"),
-        "seconds": known["seconds"],
+        # what a killed process had not noted yet, its stages may have
+        "seconds": max(known["seconds"], sum(manifest["seconds"] for manifest in manifests.values() if "copied_from" not in manifest)),
         "stage_seconds": [(stage, manifest["seconds"]) for stage, manifest in manifests.items()],
         "copied_from": [(stage, manifest["copied_from"]) for stage, manifest in manifests.items() if "copied_from" in manifest],
         "checkpoint": f"trials/{trial.id}/{trial.stages[0]}/weights.pt" if (place / trial.stages[0]).exists("weights.pt") else None,

@@ -19,9 +19,11 @@ from vwl.store import Folder
 from vwl.training.distributed import Layout
 from vwl.tuning.search import Search, groups
 from vwl.tuning.space import Domain, EarlyStopping
-from vwl.tuning.trials import DONE, FAILED, STOPPED, News, Trial, Work, is_finished, note, objective, record, work
+from vwl.tuning.trials import DONE, FAILED, STOPPED, UNFINISHED, News, Trial, Work, is_finished, note, objective, record, work
 
 PLACES = "places.json"
+"""Where each search was last run."""
+_OTHER_SEED = "stopped early with another seed"
 _DIGITS = 3
 """Significant digits of a drawn number: a recipe that people read."""
 
@@ -90,7 +92,7 @@ def _run_grid(search: Search, root: Folder, places: Places, follow: "_Follower",
         if left:
             follow.add(Work(left, root, search.index_path, places.layout))
     total, left_over = sum(map(len, found)), sum(len(task.trials) for task in follow.tasks.values())
-    with _opened(search, root, places, total, left_over, say) as concurrent:
+    with _opened(search, root, places, total, left_over, len(follow.tasks), say) as concurrent:
         if concurrent:
             from vwl.engine import tune
 
@@ -98,8 +100,8 @@ def _run_grid(search: Search, root: Folder, places: Places, follow: "_Follower",
 
 
 @contextmanager
-def _opened(search: Search, root: Folder, places: Places, total: int, left: int, say: Callable[[str], None]) -> Iterator[int]:
-    """Yield how many trials to run at a time, Ray being there; 0, and no Ray, where none is left."""
+def _opened(search: Search, root: Folder, places: Places, total: int, left: int, tasks: int, say: Callable[[str], None]) -> Iterator[int]:
+    """Yield how many tasks to run at a time, Ray being there; 0, and no Ray, where no trial is left."""
     before = f"{search.space.name}: {total} trials, {total - left} done before"
     if not left:
         search.write(root)
@@ -112,8 +114,9 @@ def _opened(search: Search, root: Folder, places: Places, total: int, left: int,
     with tune.tune_session(places.address):
         concurrent = tune.concurrency(places.layout, places.concurrent, _memory(search, places.layout))
         search.write(root)
-        root.write_json(PLACES, dict(places.asked))
-        say(f"{before}; {min(concurrent, left)} at a time")
+        known = root.read_json(PLACES) if root.exists(PLACES) else {}
+        root.write_json(PLACES, {**known, search.space.name: dict(places.asked)})
+        say(f"{before}; {min(concurrent, tasks)} at a time")
         yield concurrent
 
 
@@ -126,14 +129,15 @@ def _memory(search: Search, layout: Layout) -> float:
 def _run_samples(search: Search, root: Folder, places: Places, follow: "_Follower", say: Callable[[str], None]) -> None:
     past, pending = _so_far(search, root, follow)
     left = max(search.space.samples - len(past), 0)
-    seeds = len(search.seeds)
-    with _opened(search, root, places, search.space.samples * seeds, left * seeds, say) as concurrent:
+    total = search.space.samples * len(search.seeds)
+    done = sum(follow.is_finished(entry.trial) for entry in search.entries())
+    with _opened(search, root, places, total, total - done if left else 0, left, say) as concurrent:
         if concurrent:
             from vwl.engine import tune
             from vwl.engine.suggest import Past, Suggester
 
             early = search.space.early_stopping
-            rungs = None if early is None else _rungs(early, search.recipe.classifier.epochs)
+            rungs = None if early is None else _rungs(early, _fewest_epochs(search))
             halving = rungs and tune.Halving("epoch_score", *rungs)
             build = _Build(root, search.index_path, places.layout, search.space.stage, early is not None)
             drawn = _Drawn(search, root, build, follow, pending)
@@ -142,17 +146,34 @@ def _run_samples(search: Search, root: Folder, places: Places, follow: "_Followe
 
 
 def _so_far(search: Search, root: Folder, follow: "_Follower") -> tuple[list[tuple[News, float | None]], list[News]]:
-    """Return the settings that were tried, with their objective (none: stopped early), and those that were begun or failed."""
+    """Return the settings that were tried, with their objective (none: stopped early), and those that were begun or failed.
+
+    One that was stopped early with some seed is not begun with others, also not with seeds that are new.
+    """
     past: list[tuple[News, float | None]] = []
     pending: list[News] = []
     for number, keys in enumerate(search.samples, 1):
         trials = [entry.trial for entry in search.entries_of(keys, number, search.seeds)]
-        if all(map(follow.is_finished, trials)):
-            stopped = any(record(trial, root)["state"] != DONE for trial in trials)
-            past.append((keys, None if stopped else float(np.mean([objective(trial, root) for trial in trials]))))
+        states = [record(trial, root)["state"] if follow.is_finished(trial) else UNFINISHED for trial in trials]
+        if STOPPED in states:
+            past.append((keys, None))
+            for trial, state in zip(trials, states, strict=True):
+                if state == UNFINISHED:
+                    note(trial, root, state=STOPPED, reason=_OTHER_SEED)
+        elif all(state == DONE for state in states):
+            past.append((keys, float(np.mean([objective(trial, root) for trial in trials]))))
         else:
             pending.append(keys)
     return past, pending
+
+
+def _fewest_epochs(search: Search) -> int:
+    """Return the epochs of the shortest training that a sampled search can draw."""
+    key = "classifier.epochs"
+    domain = search.space.search.get(key)
+    drawn: list[News] = [{}] if domain is None else [{key: value} for value in domain.choices or [domain.low]]
+    entries = [entry for keys in drawn for entry in search.entries_of(keys, 0, search.seeds[:1])]
+    return min(entry.trial.recipe.classifier.epochs for entry in entries)
 
 
 def _rungs(early: EarlyStopping, epochs: int) -> tuple[int, int, float] | None:
@@ -275,7 +296,6 @@ class _Follower:
                 note(trial, self._root, state=FAILED, reason=news["reason"], finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
             else:
                 epoch = self._epochs.get(trial.id, {}).get("epoch")
-                when = f"after epoch {epoch}" if epoch else "with another seed"
-                note(trial, self._root, state=STOPPED, reason=f"stopped early {when}")
+                note(trial, self._root, state=STOPPED, reason=f"stopped early after epoch {epoch}" if epoch else _OTHER_SEED)
             self.show(trial)
         self._after_trial()

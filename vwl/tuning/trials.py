@@ -103,7 +103,7 @@ class Work:
 def work(task: Work, train: Trains, map: Maps, tell: Tell) -> None:
     """Do the trials that are not finished; a failure is recorded in its trial's folder and the others go on.
 
-    The `objective` that is told is the mean over the trials that are done so far.
+    The `objective` is told with the last of them, if all are done: their mean.
 
     Args:
         task: what to do.
@@ -119,6 +119,7 @@ def work(task: Work, train: Trains, map: Maps, tell: Tell) -> None:
     def end(trial: Trial, state: News) -> None:
         if state["state"] == DONE:
             objectives.append(objective(trial, task.root))
+        if len(objectives) == len(task.trials):
             state = {**state, "objective": float(np.mean(objectives))}
         tell({"trial": trial.id, **state})
 
