@@ -1,5 +1,6 @@
 """`vwl tune`: searches over recipes, as the paper's tables, on Ray Tune."""
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -177,6 +178,7 @@ def table(
     out: Annotated[
         str | None, typer.Option(help="Write every format, the plots (PNG, SVG) and the trials (Parquet) into this folder.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Show each search as a table like the paper's: ours over seeds, the paper's, differences and whether they are beyond noise.
 
@@ -184,8 +186,9 @@ def table(
     Examples:
       vwl tune table runs/tables
       vwl tune table runs/tables --space table4 --format latex
+      vwl tune table runs/tables --json
     """
-    from cli.console import say, tables
+    from cli.console import print_json, say, tables
     from vwl.store import Folder
     from vwl.tuning import report
     from vwl.tuning.results import PARQUET, write_parquet
@@ -195,15 +198,18 @@ def table(
         raise VwlError(f"--format {form} is none of terminal, {', '.join(FORMATS)}")
     root = Folder(run)
     found = report.tables(root, space)
-    for one in found:
-        if form == "terminal":
-            show(one)
-        else:
-            tables.print(FORMATS[form][1](one), markup=False, soft_wrap=True, end="")
     write_parquet(root)
     if out is not None:
         report.write_tables(found, Folder(out))
         Folder(out).write(PARQUET, root.read(PARQUET))
+    if as_json:
+        print_json([json.loads(FORMATS["json"][1](one)) for one in found])
+    for one in [] if as_json else found:
+        if form == "terminal":
+            show(one)
+        else:
+            tables.print(FORMATS[form][1](one), markup=False, soft_wrap=True, end="")
+    if out is not None:
         say(f"tables, plots and {PARQUET} are in {out}")
 
 
@@ -223,6 +229,7 @@ def best(
     space: SpaceName = None,
     split: Annotated[str, typer.Option(help="Whose mIoU decides: train or val.")] = "val",
     out: Annotated[str | None, typer.Option(help="Recipe file to write (default: best.yaml in the folder).")] = None,
+    as_json: Json = False,
 ) -> None:
     """Write the recipe of the best trial: of the setting with the best mean over seeds, the best seed.
 
@@ -241,9 +248,8 @@ def best(
     folder, name = (root, "best.yaml") if out is None else parted(out)
     folder.write(name, to_yaml(found.recipe).encode())
     columns = ["space", "setting", "trial", f"{split} mIoU", "mean over seeds", "seeds", "recipe"]
-    print_table(
-        "best trial", columns, [[found.space, found.setting, found.trial, found.score, found.mean, found.seeds, folder.place(name)]]
-    )
+    row = (found.space, found.setting, found.trial, found.score, found.mean, found.seeds, folder.place(name))
+    print_table("best trial", columns, [row], as_json)
 
 
 @app.command()

@@ -150,6 +150,16 @@ def test_a_table_is_written_with_plots_and_trials(done_search, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["trials.parquet", *(f"words.{suffix}" for suffix in suffixes)]
 
 
+def test_tables_and_the_best_trial_are_there_as_json(done_search, tmp_path):
+    root, search = done_search
+    (found,) = json.loads(vwl("tune", "table", root, "--json").stdout)
+    assert [line["setting"] for line in found["lines"]] == ["4", "8"]
+    (best,) = json.loads(vwl("tune", "best", root, "--out", tmp_path / "best.yaml", "--json").stdout)
+    assert best["setting"] in {"4", "8"}
+    assert best["val mIoU"] in found["lines"][["4", "8"].index(best["setting"])]["val"]["scores"].values()
+    assert search.space.name == best["space"]
+
+
 def test_the_best_recipe_can_be_used(done_search, tmp_path):
     root, _ = done_search
     result = vwl("tune", "best", root, "--out", tmp_path / "best.yaml")
