@@ -57,7 +57,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A whole table, and what has to be said with it; `is_scale`: its rows are values of one parameter."""
+    """A whole table, and what has to be said with it.
+
+    Attributes:
+        is_scale: its rows are values of one parameter.
+        is_complete: every setting has a score for every seed, or was stopped early.
+    """
 
     name: str
     title: str
@@ -69,11 +74,7 @@ class Table:
     thresholds: str
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every setting has a score for every seed."""
-        return not any(line.missing for line in self.lines)
+    is_complete: bool
 
 
 def build_table(search: Search, rows: Sequence[Row]) -> Table:
@@ -113,6 +114,7 @@ def build_table(search: Search, rows: Sequence[Row]) -> Table:
         "; ".join(chosen),
         tuple(lines),
         tuple(_notes(search, lines, chosen)),
+        not _open(search, lines),
     )
 
 
@@ -169,14 +171,18 @@ def _notes(search: Search, lines: Sequence[Line], chosen: Sequence[str]) -> list
         notes.append(f"Paper's figures: {search.space.source}.")
     if search.space.remark:
         notes.append(search.space.remark)
-    lacking = [(line.label, seed, why) for line in lines for seed, why in line.missing.items()]
-    stopped = [one for one in lacking if search.space.early_stopping and one[2].startswith("stopped")]
-    open_ones = [one for one in lacking if one not in stopped]
-    if open_ones:
+    left = _open(search, lines)
+    if left:
         total = sum(len(line.seeds) for line in lines)
-        notes.append(f"INCOMPLETE: {len(open_ones)} of {total} trials have no score.")
-    notes += [f"{label}, seed {seed}: {why}" for label, seed, why in lacking]
+        notes.append(f"INCOMPLETE: {left} of {total} trials have no score.")
+    notes += [f"{line.label}, seed {seed}: {why}" for line in lines for seed, why in line.missing.items()]
     return notes
+
+
+def _open(search: Search, lines: Sequence[Line]) -> int:
+    """Return how many trials have no score and were not stopped early by this search."""
+    reasons = [why for line in lines for why in line.missing.values()]
+    return sum(not (search.space.early_stopping and why.startswith("stopped")) for why in reasons)
 
 
 COLUMNS = ("train", "paper", "difference", "beyond noise", "gt")
