@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -58,6 +59,15 @@ def test_a_trial_of_two_searches_is_one_row(done_search):
     shared = next(row for row in rows if len(row["in"]) == 2)
     assert [place["space"] for place in shared["in"]] == ["words", "again"]
     assert rows[-1]["state"] == "unfinished"
+
+
+def test_what_a_killed_process_had_not_noted_is_counted_from_its_stages(done_search, tmp_path):
+    root, search = done_search
+    shutil.copytree(root.path, tmp_path / "search")
+    trial = search.entries()[0].trial
+    note(trial, Folder(tmp_path / "search"), seconds=0.0)
+    row = trial_rows(Folder(tmp_path / "search"), [search])[0]
+    assert row["seconds"] == sum(seconds for _, seconds in row["stage_seconds"]) > 0
 
 
 def test_a_trial_whose_result_is_gone_is_not_called_done(done_search, tmp_path):
