@@ -46,7 +46,8 @@ def run(
     data: Data = None,
     run: Annotated[str | None, typer.Option("--run", help="Folder of the search, which may hold several: path or URI.")] = None,
     resume: Annotated[
-        str | None, typer.Option(help="Go on with the searches in this folder, as they were started; --data where it has moved.")
+        str | None,
+        typer.Option(help="Go on with the searches in this folder, as they were started; --data says where their data set is now."),
     ] = None,
     override: Override = None,
     seeds: Annotated[

@@ -9,19 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.equations import (
-    eq2_similarity,
-    eq3_probability,
-    eq4_words,
-    eq5_frequency,
-    eq6_new_words,
-    eq7_moved,
-    eq9_average,
-    eq10_hybrid,
-    eq11_classification,
-    eq13_decov,
-    word_label,
-)
+from tests import equations as paper
 from tests.trainings import BATCH, STEPS_PER_EPOCH, make_data, metrics, weights
 from vwl.data.index import read_index
 from vwl.data.sampler import generator, global_batch
@@ -69,13 +57,13 @@ def algorithm1_loss(params: Params, words: np.ndarray, batch: list[tuple[np.ndar
     total = 0.0
     for (patches, inside, target), code in zip(batch, codes, strict=True):
         features = patch_features(params["theta"], patches)
-        probability = eq3_probability(eq2_similarity(code[inside], words), 1.0)
-        total += eq11_classification(params["image_head"] @ eq10_hybrid(features, 2.0), target)
-        label = word_label(eq4_words(probability), len(words))
-        total += eq11_classification(params["word_head"] @ eq9_average(features), label)
+        probability = paper.eq3_probability(paper.eq2_similarity(code[inside], words), 1.0)
+        total += paper.eq11_classification(params["image_head"] @ paper.eq10_hybrid(features, 2.0), target)
+        label = paper.word_label(paper.eq4_words(probability), len(words))
+        total += paper.eq11_classification(params["word_head"] @ paper.eq9_average(features), label)
         if learning:
-            total += eq11_classification(params["word_to_image_head"] @ eq5_frequency(probability), target)
-    return total / len(batch) + (eq13_decov(words) if learning else 0)
+            total += paper.eq11_classification(params["word_to_image_head"] @ paper.eq5_frequency(probability), target)
+    return total / len(batch) + (paper.eq13_decov(words) if learning else 0)
 
 
 def central_differences(params: Params, loss) -> Params:
@@ -112,7 +100,7 @@ def algorithm1(task: ClassifierTask, num_steps: int) -> Iterator[tuple[float, Pa
         seen = np.concatenate([code[inside] for code, (_, inside, _) in zip(codes, batch, strict=True)])
         if step == 0 and settings.words == "memory":
             words = seen[generator(task.seed, "first words").integers(0, len(seen), len(words))]
-        taken = eq4_words(eq2_similarity(seen, words))
+        taken = paper.eq4_words(paper.eq2_similarity(seen, words))
 
         def loss(values: Params, words=words, batch=batch, codes=codes) -> float:
             return algorithm1_loss(values, words, batch, codes)
@@ -124,8 +112,8 @@ def algorithm1(task: ClassifierTask, num_steps: int) -> Iterator[tuple[float, Pa
             velocity[name] = momentum * velocity[name] + gradients[name] + settings.optimiser.weight_decay * values
             values -= rate * factor * decay * velocity[name]
         if settings.words == "memory":
-            new_words, counts = eq6_new_words(seen, taken, len(words))
-            words = np.where(counts[:, None] > 0, eq7_moved(words, new_words, settings.bank_momentum), words)
+            new_words, counts = paper.eq6_new_words(seen, taken, len(words))
+            words = np.where(counts[:, None] > 0, paper.eq7_moved(words, new_words, settings.bank_momentum), words)
         yield value, params, words
 
 

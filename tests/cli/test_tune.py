@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from cli import tune
 from cli.main import app
 from cli.trials import LiveTrials, TrialLines
 from tests.tuning.searches import space, tiny_index, tiny_recipe
@@ -103,6 +104,14 @@ def test_each_search_of_a_folder_goes_on_where_it_was_run_and_failed_samples_end
     assert "failed: no weights" in result.stdout
     assert vwl("tune", "words", "--resume", root).exit_code == 0
     assert seen == {"drawn": ("bf16", 2, 1, None), "words": ("float32", 1, 0, 1)}
+
+
+def test_a_table_of_trials_that_cannot_be_written_meanwhile_is_said_and_the_search_goes_on(done_search, tmp_path, capsys):
+    root, _ = done_search
+    shutil.copytree(root.path, tmp_path / "search")
+    (tmp_path / "search" / "trials.parquet").mkdir()
+    tune._keep(Folder(tmp_path / "search"))
+    assert "the table of trials is not up to date: cannot write" in capsys.readouterr().err
 
 
 def test_a_finished_search_is_shown_and_gone_on_with_where_its_data_set_is_now(done_search, tmp_path, monkeypatch):
