@@ -96,9 +96,12 @@ def test_thresholds_are_chosen_without_ground_truth_unless_told_otherwise(index_
 
 
 def test_the_crf_takes_the_threshold_that_the_maps_have(index_path):
-    assert planned(space(stage="crf"), index_path).recipe.crf.background == "auto"
-    assert planned(space(stage="crf"), index_path, threshold="recipe").recipe.crf.background == tiny_recipe().crf.background
-    assert planned(space(), index_path).recipe.crf.background == tiny_recipe().crf.background
+    def background(stage, threshold):
+        recipe = tiny_recipe("crf.background=0.2")
+        return Search.plan(space(stage=stage), recipe, read_index(index_path), index_path, 1, threshold).recipe.crf.background
+
+    assert background("crf", "auto") == background("crf", "0.3") == "auto"
+    assert background("crf", "recipe") == background("cam", "auto") == 0.2
 
 
 def test_each_sample_has_each_seed():
