@@ -8,11 +8,11 @@ import torch
 from _paired import photographs
 from PIL import Image
 
+from vwl.config.recipe import Recipe
 from vwl.data.index import Row, make_index, write_index
 from vwl.models.classifier import Classifier
-from vwl.recipe import Recipe
-from vwl.run import Run
 from vwl.training.checkpoint import save
+from vwl.workflow.run_folder import Run
 
 NUM_PHOTOGRAPHS, NUM_OBJECTS = 20, 20
 

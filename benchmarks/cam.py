@@ -16,14 +16,14 @@ import torch
 from _paired import Line, Paired, paired, photographs, show
 from PIL import Image
 
+from vwl.config.files import load_recipe
+from vwl.config.recipe import Recipe
+from vwl.constants import map_size
 from vwl.data.index import Index, Row, make_index
 from vwl.data.transforms import long_side_scale, normalise, resize, scaled_size
 from vwl.inference.cam import CamStage
 from vwl.maps import cam
 from vwl.models.classifier import Classifier
-from vwl.recipe import Recipe
-from vwl.recipe_files import load_recipe
-from vwl.score_maps import map_size
 
 NUM_OBJECTS, CORES = 20, 2
 

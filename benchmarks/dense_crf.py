@@ -11,9 +11,9 @@ import itertools
 import numpy as np
 from _paired import Line, Paired, paired, photographs, show
 
-from vwl.maps.dense_crf import crf_probabilities, irnet_labels
-from vwl.maps.mean_field import lattice_of_places
-from vwl.recipe import CrfKernels, IrnetLabels
+from vwl.config.recipe import CrfKernels, IrnetLabels
+from vwl.crf.dense_crf import crf_probabilities, irnet_labels
+from vwl.crf.mean_field import lattice_of_places
 
 SETS = {"cam": CrfKernels(), "irnet_labels": IrnetLabels().kernels}
 

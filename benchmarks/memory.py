@@ -16,8 +16,8 @@ import numpy as np
 from _paired import Line, show
 from _runs import NUM_PHOTOGRAPHS, cam_run
 
-from vwl.recipe_files import load_recipe
-from vwl.score_maps import MapReader
+from vwl.config.files import load_recipe
+from vwl.storage.score_maps import MapReader
 
 KEYS = [
     "cam.scales=[1.0, 0.5]",

@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from _paired import DATA, Line, paired, show
 
+from vwl.config.recipe import Segment
+from vwl.constants import IGNORE
+from vwl.crf.dense_crf import crf_probabilities
 from vwl.data.index import decode_image
 from vwl.inference.build import load_segmenter
 from vwl.inference.segment import SegmentStage, classes_with_mass
 from vwl.maps.confusion import confusion_matrix, scores
-from vwl.maps.dense_crf import crf_probabilities
-from vwl.mask_files import IGNORE, decode_mask
-from vwl.recipe import Segment
-from vwl.run import Run
+from vwl.storage.masks import decode_mask
+from vwl.workflow.run_folder import Run
 
 KERNELS = Segment().kernels
 NUM_CLASSES, STRIDE = 21, 16

@@ -15,17 +15,17 @@ import torch
 from _paired import Line, paired, seconds_of, show
 from _runs import cam_run
 
+from vwl.config.files import load_recipe
 from vwl.engine import local, session
 from vwl.engine import map as ray_map
 from vwl.inference.build import MapSpec, build_stage
 from vwl.inference.runner import Shard, shards
 from vwl.inference.stage import Stage
-from vwl.recipe_files import load_recipe
-from vwl.run import Run
-from vwl.score_maps import write_maps
-from vwl.store import Folder
+from vwl.storage.folder import Folder
+from vwl.storage.score_maps import write_maps
+from vwl.workflow.run_folder import Run
 
-KEYS = ["cam.scales=[1.0]", "cam.mirror=false", "cam.long_side=320", "classifier.backbone.weights=none"]
+KEYS = ["cam.scales=[1.0]", "cam.hflip=false", "cam.long_side=320", "classifier.backbone.weights=none"]
 CORES = 2
 
 

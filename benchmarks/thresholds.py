@@ -9,10 +9,10 @@ import argparse
 import numpy as np
 from _paired import Line, paired, seconds_of, show
 
-from vwl.maps.cam import best_class, decide, upsample
+from vwl.constants import map_size
+from vwl.maps.cam import argmax_with_background, best_class, upsample
 from vwl.maps.confusion import confusion_matrix
 from vwl.maps.thresholds import ThresholdHistogram, grid
-from vwl.score_maps import map_size
 
 NUM_CLASSES, SIZE, IDS = 21, (375, 500), (3, 15)
 
@@ -58,12 +58,12 @@ def scored(scenes: list[tuple[np.ndarray, np.ndarray]], threshold: float) -> np.
     """The confusion matrix of the masks at one threshold."""
     total = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
     for truth, values in scenes:
-        total += confusion_matrix(truth, decide(upsample(values, *SIZE), IDS, threshold), NUM_CLASSES)
+        total += confusion_matrix(truth, argmax_with_background(upsample(values, *SIZE), IDS, threshold), NUM_CLASSES)
     return total
 
 
 def histogram(scenes: list[tuple[np.ndarray, np.ndarray]]) -> ThresholdHistogram:
-    """All thresholds at once, as `vwl.evaluation.score_maps` does it."""
+    """All thresholds at once, as `vwl.evaluation.scoring.score_maps` does it."""
     found = ThresholdHistogram(NUM_CLASSES)
     for truth, values in scenes:
         found.add(truth, *best_class(upsample(values, *SIZE), IDS))

@@ -18,17 +18,17 @@ from _paired import Line, show
 from rich.console import Console
 from rich.table import Table
 
+from vwl.config.files import load_recipe
+from vwl.config.layout import Layout
 from vwl.data.index import write_index
 from vwl.data.scenes import prepare_scenes
 from vwl.engine import local, train
 from vwl.engine.session import session
-from vwl.recipe_files import load_recipe
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.training.build import TrainSpec
-from vwl.training.distributed import Layout
 
 BATCH, LOG_EVERY, PARITY_STEPS = 8, 10, 6
-KEYS = ["classifier.crop=160", "classifier.resize=[160,224]", f"classifier.batch_size={BATCH}", "classifier.num_words=256"]
+KEYS = ["classifier.crop=160", "classifier.resize=[160,224]", f"classifier.batch_size={BATCH}", "classifier.codebook.num_codewords=256"]
 LAYOUTS = {
     "plain loop, 1 thread": (local, Layout(cpus_per_worker=1, micro_batch=4, checkpoint_steps=10**6)),
     "Ray Train, 1 worker x 1 thread": (train, Layout(cpus_per_worker=1, micro_batch=4, checkpoint_steps=10**6)),

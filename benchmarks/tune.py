@@ -15,12 +15,12 @@ from _paired import Line, show
 from rich.console import Console
 from rich.table import Table
 
+from vwl.config.files import load_recipe
+from vwl.config.layout import Layout
 from vwl.data.index import Index, write_index
 from vwl.data.scenes import prepare_scenes
 from vwl.engine import tune
-from vwl.recipe_files import load_recipe
-from vwl.store import Folder
-from vwl.training.distributed import Layout
+from vwl.storage.folder import Folder
 from vwl.tuning.results import Row, trial_rows
 from vwl.tuning.runner import Places, run_search
 from vwl.tuning.search import Search
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     options = parser.parse_args()
     values = [16 * (number + 1) for number in range(options.trials)]
-    space = space_from({"name": "words", "title": "Words", "parameter": "classifier.num_words", "values": values}, "benchmark")
+    space = space_from({"name": "words", "title": "Words", "parameter": "classifier.codebook.num_codewords", "values": values}, "benchmark")
     recipe = load_recipe("demo", [*KEYS, "classifier.epochs=1"])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -29,7 +29,7 @@ def doctor(
     from dataclasses import asdict
 
     from cli.console import print_json, say
-    from vwl.doctor import Finding, local_findings
+    from vwl.cluster.machine_checks import Finding, local_findings
 
     found: list[Finding] = []
 
@@ -42,7 +42,7 @@ def doctor(
     for finding in local_findings(storage):
         show(finding)
     if address or os.environ.get("RAY_ADDRESS"):
-        from vwl.engine.doctor import cluster_findings
+        from vwl.cluster.cluster_checks import cluster_findings
 
         for finding in cluster_findings(address, storage, nodes):
             show(finding)

@@ -22,9 +22,9 @@ def export(
       vwl export runs/voc --split val --out val.zip
     """
     from cli.console import say
-    from vwl.run import Run
-    from vwl.store import Folder
-    from vwl.submission import write_submission
+    from vwl.evaluation.voc_submission import write_submission
+    from vwl.storage.folder import Folder
+    from vwl.workflow.run_folder import Run
 
     number = write_submission(Run.open(run), split, Folder(Path(out).parent), Path(out).name, competition)
     say(f"{number} masks are in {out}")

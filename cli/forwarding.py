@@ -41,7 +41,7 @@ def forwarded(words: Sequence[str]) -> Forwarded:
         VwlError: it is none that can run elsewhere, or its recipe is wrong.
         typer exceptions: the words are not a command line of `vwl`.
     """
-    from vwl.recipe_files import load_recipe, to_yaml
+    from vwl.config.files import load_recipe, to_yaml
 
     words = list(words[1:] if words[:1] == ["vwl"] else words)
     if not words or words[0] in NOT_ELSEWHERE:

@@ -49,7 +49,7 @@ def _infer(
     strict: bool,
     crf: str | None = None,
 ) -> None:
-    from vwl.streaming import STREAMED
+    from vwl.workflow.streaming import STREAMED
 
     stages = STREAMED if name == "stream" else (name,)
     refined = [stage.replace("-", "_") for stage in stages if stage in _REFINED]

@@ -22,7 +22,7 @@ def list_jobs(address: JobsAddress = None, as_json: Json = False) -> None:
       vwl jobs list --address http://head:8265 --json
     """
     from cli.console import print_table, say
-    from vwl.engine.jobs import Jobs
+    from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)
     found = jobs.all()
@@ -45,7 +45,7 @@ def status(job: JobName, address: JobsAddress = None, as_json: Json = False) -> 
     from dataclasses import asdict
 
     from cli.console import print_json, print_table
-    from vwl.engine.jobs import Jobs
+    from vwl.cluster.jobs import Jobs
 
     found = asdict(Jobs(address).job(job))
     if as_json:
@@ -68,7 +68,7 @@ def logs(
       vwl jobs logs cams --follow --address http://head:8265
     """
     from cli.console import tables
-    from vwl.engine.jobs import Jobs
+    from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)
     if follow_it:
@@ -87,7 +87,7 @@ def stop(job: JobName, address: JobsAddress = None) -> None:
       vwl jobs stop cams --address http://head:8265
     """
     from cli.console import say
-    from vwl.engine.jobs import Jobs
+    from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)
     say(f"{job} {jobs.stop(job).state}; go on with: vwl jobs resume {job} --address {jobs.url}")
@@ -103,7 +103,7 @@ def resume(job: JobName, address: JobsAddress = None, wait: Wait = True) -> None
       vwl jobs resume cams --detach --address http://head:8265
     """
     from cli.submit import begun
-    from vwl.engine.jobs import Jobs
+    from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)
     begun(jobs, jobs.resume(job), wait)

@@ -13,8 +13,8 @@ import typer
 from vwl.errors import VwlError
 
 if TYPE_CHECKING:
-    from vwl.run import Run
-    from vwl.training.distributed import Layout
+    from vwl.config.layout import Layout
+    from vwl.workflow.run_folder import Run
 
 RunFolder = Annotated[str, typer.Option("--run", help="Run folder: path or URI (s3://...).")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run folder: path or URI (s3://...).")]
@@ -47,11 +47,11 @@ def open_run(run: str, data: str | None, recipe: str | None, override: Sequence[
 
     Another recipe takes the place of the run's only while nobody works in the folder.
     """
-    from vwl.lock import alone
-    from vwl.recipe_files import load_recipe, overridden
-    from vwl.run import Run
-    from vwl.stages import STAGES
-    from vwl.store import Folder
+    from vwl.config.files import load_recipe, overridden
+    from vwl.storage.folder import Folder
+    from vwl.storage.lock import exclusive_lock
+    from vwl.workflow.run_folder import Run
+    from vwl.workflow.stages import STAGES
 
     wanted = None if data is None and recipe is None else load_recipe(recipe or DEFAULT_RECIPE, override or ())
     if data is None:
@@ -63,7 +63,7 @@ def open_run(run: str, data: str | None, recipe: str | None, override: Sequence[
     assert wanted is not None
     with ExitStack() as held:
         for stage in STAGES if overwrite and Folder(run).exists("run.json") else ():
-            held.enter_context(alone(Folder(run), stage))
+            held.enter_context(exclusive_lock(Folder(run), stage))
         return Run.start(run, wanted, data, overwrite)
 
 
@@ -86,7 +86,7 @@ def layout(
     checkpoint_steps: CheckpointSteps = 50,
 ) -> "Layout":
     """Return the layout of trainings; its parameters are the options of every command that trains (`with_layout`)."""
-    from vwl.training.distributed import Layout
+    from vwl.config.layout import Layout
 
     fewest, most = _worker_counts(workers)
     if precision not in {"float32", "bf16"}:
@@ -138,9 +138,9 @@ def do_stages(
 ) -> None:
     """Do stages with progress on the terminal; `streamed` does those behind the maps while these are made."""
     from cli.console import progress_view, say
-    from vwl.lock import alone
-    from vwl.pipeline import Engine, open_engine, run_stages
-    from vwl.streaming import Streaming
+    from vwl.storage.lock import exclusive_lock
+    from vwl.workflow.pipeline import Engine, open_engine, run_stages
+    from vwl.workflow.streaming import Streaming
 
     if backend not in {"ray", "local"}:
         raise VwlError(f"--backend {backend} is neither ray nor local")
@@ -148,7 +148,7 @@ def do_stages(
         raise VwlError("--backend local is one process; leave --workers out, or use --backend ray")
     with ExitStack() as held:
         for name in names:
-            held.enter_context(alone(run.folder, name))
+            held.enter_context(exclusive_lock(run.folder, name))
         engine, view = held.enter_context(open_engine(backend, address)), held.enter_context(progress_view())
         if streamed:
             engine = Engine(engine.train, Streaming(run, engine.map, strict))
@@ -158,7 +158,7 @@ def do_stages(
 def end_with_failures(run: "Run", names: Sequence[str]) -> None:
     """Say how many images failed in the named stages and end with exit code 1, or do nothing if none did."""
     from cli.console import say
-    from vwl.pipeline import failed_images
+    from vwl.workflow.pipeline import failed_images
 
     failed = failed_images(run, names)
     if failed:
@@ -171,7 +171,7 @@ def end_with_failures(run: "Run", names: Sequence[str]) -> None:
 def print_stage_table(run: "Run", as_json: bool) -> None:
     """Print the table of scored stages."""
     from cli.console import print_json, print_table, say
-    from vwl.pipeline import stage_table
+    from vwl.workflow.pipeline import stage_table
 
     lines = stage_table(run)
     if not lines:

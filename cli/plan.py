@@ -7,7 +7,7 @@ import typer
 from cli.options import DEFAULT_RECIPE, Address, Json, Override, with_layout
 
 if TYPE_CHECKING:
-    from vwl.plan import Resources
+    from vwl.cluster.plan import Resources
 
 
 @with_layout
@@ -35,11 +35,11 @@ def plan(
     from dataclasses import asdict
 
     from cli.console import print_json, print_table, say
+    from vwl.cluster.plan import calibrate, checks
+    from vwl.cluster.plan import plan as planned
+    from vwl.config.files import load_recipe
     from vwl.data.index import read_index
-    from vwl.plan import calibrate, checks
-    from vwl.plan import plan as planned
-    from vwl.recipe_files import load_recipe
-    from vwl.run import Run
+    from vwl.workflow.run_folder import Run
 
     there = _resources(address, run)
     wanted, index = load_recipe(recipe, override or ()), read_index(data)
@@ -75,8 +75,8 @@ def _resources(address: str | None, run: str) -> "Resources":
     import os
     from dataclasses import replace
 
-    from vwl.plan import this_machine
-    from vwl.store import Folder
+    from vwl.cluster.plan import this_machine
+    from vwl.storage.folder import Folder
 
     here = this_machine(Folder(run))
     address = address or os.environ.get("RAY_ADDRESS")

@@ -23,8 +23,8 @@ def predict(
       vwl predict photos/*.jpg --run demo/run --out masks --no-crf
     """
     from cli.console import print_table
-    from vwl.predict import predict_files
-    from vwl.run import Run
+    from vwl.workflow.predict import predict_files
+    from vwl.workflow.run_folder import Run
 
     lines = predict_files(Run.open(run), images, out, crf)
     print_table(f"masks in {out}", ["image", "classes", "mask", "overlay"], lines, as_json)

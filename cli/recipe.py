@@ -22,7 +22,7 @@ def list_recipes(as_json: Json = False) -> None:
       vwl recipe list --json
     """
     from cli.console import print_table
-    from vwl.recipe_files import builtin_recipes, recipe_summary
+    from vwl.config.files import builtin_recipes, recipe_summary
 
     print_table("recipes", ["name", "about"], [[name, recipe_summary(name)] for name in builtin_recipes()], as_json)
 
@@ -38,11 +38,11 @@ def show(
 
     \b
     Examples:
-      vwl recipe show paper-voc -o classifier.num_words=128 -o seed=1
+      vwl recipe show paper-voc -o classifier.codebook.num_codewords=128 -o seed=1
       vwl recipe show reference-voc --against paper-voc
     """
     from cli.console import print_json
-    from vwl.recipe_files import differences, load_recipe, to_yaml
+    from vwl.config.files import differences, load_recipe, to_yaml
 
     recipe = load_recipe(name, override or ())
     if against is not None:
@@ -70,8 +70,8 @@ def keys(
       vwl recipe keys irnet.optimiser --json
     """
     from cli.console import print_table
+    from vwl.config.recipe import Recipe
     from vwl.errors import VwlError, did_you_mean
-    from vwl.recipe import Recipe
 
     rows = list(_keys(Recipe()))
     if section is not None:
@@ -86,7 +86,7 @@ def _keys(section: Any, prefix: str = "") -> Iterator[tuple[str, str, str, str]]
     """Return key, type, default and description of all knobs of a section and those below it."""
     import json
 
-    from vwl.recipe import Section
+    from vwl.config.recipe import Section
 
     properties = type(section).model_json_schema()["properties"]
     for name, value in section:

@@ -47,8 +47,8 @@ def run(
       vwl run --data photos.parquet --recipe small --run runs/photos
     """
     from cli.console import say
-    from vwl.report import write_report
-    from vwl.stages import STAGES
+    from vwl.report.summary import write_report
+    from vwl.workflow.stages import STAGES
 
     opened = open_run(run, data, recipe, with_crf(("crf", "irnet_labels", "segment"), crf, override), overwrite)
     do_stages(opened, list(STAGES), where, backend, address, fit_workers=True, strict=strict)

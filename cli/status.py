@@ -12,9 +12,9 @@ def status(run: RunArgument, as_json: Json = False) -> None:
       vwl status runs/voc --json
     """
     from cli.console import print_table
-    from vwl.pipeline import progress_of
-    from vwl.run import Run
-    from vwl.stages import STAGES
+    from vwl.workflow.pipeline import progress_of
+    from vwl.workflow.run_folder import Run
+    from vwl.workflow.stages import STAGES
 
     opened = Run.open(run)
     lines = [progress_of(opened, name) for name in STAGES]

@@ -9,7 +9,7 @@ import typer
 from vwl.errors import VwlError
 
 if TYPE_CHECKING:
-    from vwl.engine.jobs import Jobs
+    from vwl.cluster.jobs import Jobs
 
 JobsAddress = Annotated[
     str | None, typer.Option("--address", help="The cluster: http://HEAD:8265 (default: RAY_ADDRESS, else this machine's).")
@@ -38,7 +38,7 @@ def submit(
     """
     from cli.console import print_json, say
     from cli.forwarding import forwarded
-    from vwl.engine.jobs import Jobs, Request
+    from vwl.cluster.jobs import Jobs, Request
 
     found = forwarded(command)
     request = Request(tuple(found.words), found.files, python, packages, _environment(env or []))
@@ -69,7 +69,7 @@ def begun(jobs: "Jobs", job: str, wait: bool) -> None:
 def follow(jobs: "Jobs", job: str) -> None:
     """Show a job's output to its end and end with its exit code; Ctrl-C asks whether to stop it or leave it alone."""
     from cli.console import duration, say, tables
-    from vwl.engine.jobs import advice
+    from vwl.cluster.jobs import advice
 
     tail, seen = "", 0
 

@@ -30,7 +30,7 @@ def classifier(
     \b
     Examples:
       vwl train classifier --data voc.parquet --recipe paper-voc --run runs/voc --workers 4 --gpus-per-worker 1
-      vwl train classifier --data voc.parquet --recipe small --run runs/k128 -o classifier.num_words=128
+      vwl train classifier --data voc.parquet --recipe small --run runs/k128 -o classifier.codebook.num_codewords=128
     """
     opened = open_run(run, data, recipe, _starting_from("classifier", start_from, override), overwrite)
     do_stages(opened, ["classifier"], where, backend, address)

@@ -10,7 +10,7 @@ from cli.options import DEFAULT_RECIPE, Address, Data, Json, MicroBatch, Overrid
 from vwl.errors import VwlError
 
 if TYPE_CHECKING:
-    from vwl.store import Folder
+    from vwl.storage.folder import Folder
     from vwl.tuning.runner import Places
     from vwl.tuning.table import Table
 
@@ -75,8 +75,8 @@ def run(
     """
     from cli.console import say
     from cli.trials import trials_view
-    from vwl.lock import alone
-    from vwl.store import Folder
+    from vwl.storage.folder import Folder
+    from vwl.storage.lock import exclusive_lock
     from vwl.tuning.report import tables, write_all
     from vwl.tuning.results import PARQUET, trial_rows
     from vwl.tuning.runner import PLACES, run_search
@@ -102,7 +102,7 @@ def run(
         searches = [_planned(space, recipe, data, override, seeds or 1, threshold or "auto")]
         known = {}
     places = [_places(known.get(search.space.name, {}) | given) for search in searches]
-    with alone(root, "search"):
+    with exclusive_lock(root, "search"):
         for search, where in zip(searches, places, strict=True):
             with trials_view() as view:
                 run_search(search, root, where, view, say, lambda: _keep(root))
@@ -148,14 +148,14 @@ def _places(given: dict[str, Any]) -> "Places":
 
 def _place(data: str) -> str:
     """Return an index's path as it is stored."""
-    from vwl.store import Folder
+    from vwl.storage.folder import Folder
 
     return data if "://" in data else Folder(data).uri
 
 
 def _planned(space: str, recipe: str | None, data: str | None, override: list[str] | None, seeds: int, threshold: str) -> Any:
+    from vwl.config.files import load_recipe
     from vwl.data.index import read_index
-    from vwl.recipe_files import load_recipe
     from vwl.tuning.search import Search
     from vwl.tuning.space import load_space
 
@@ -190,7 +190,7 @@ def table(
       vwl tune table runs/tables --json
     """
     from cli.console import print_json, say, tables
-    from vwl.store import Folder
+    from vwl.storage.folder import Folder
     from vwl.tuning import report
     from vwl.tuning.results import PARQUET, write_parquet
     from vwl.tuning.table import FORMATS
@@ -240,16 +240,16 @@ def best(
       vwl tune best runs/tables --space table5a --split train --out k.yaml
     """
     from cli.console import print_table
-    from vwl.recipe_files import to_yaml
-    from vwl.store import Folder, parted
+    from vwl.config.files import to_yaml
+    from vwl.storage.folder import Folder, split_path
     from vwl.tuning import report
 
     root = Folder(run)
     found = report.best(root, space, split)
-    folder, name = (root, "best.yaml") if out is None else parted(out)
+    folder, name = (root, "best.yaml") if out is None else split_path(out)
     folder.write(name, to_yaml(found.recipe).encode())
     columns = ["space", "setting", "trial", f"{split} mIoU", "mean over seeds", "seeds", "recipe"]
-    row = (found.space, found.setting, found.trial, found.score, found.mean, found.seeds, folder.place(name))
+    row = (found.space, found.setting, found.trial, found.score, found.mean, found.seeds, folder.uri_of(name))
     print_table("best trial", columns, [row], as_json)
 
 

@@ -10,13 +10,13 @@ hypothesis.settings.register_profile("vwl", deadline=None)
 hypothesis.settings.load_profile("vwl")
 
 if TYPE_CHECKING:
-    from vwl.run import Run
-    from vwl.store import Folder
+    from vwl.storage.folder import Folder
     from vwl.tuning.search import Search
+    from vwl.workflow.run_folder import Run
 
 TINY = (
     "classifier.backbone.weights=none",
-    "classifier.num_words=8",
+    "classifier.codebook.num_codewords=8",
     "classifier.epochs=1",
     "classifier.batch_size=4",
     "classifier.crop=64",
@@ -45,13 +45,13 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     """A finished run of all stages, without Ray, on 8 training and 4 held-out scenes; tests only read it."""
     # Imported here: every test loads this file, and few need torch.
     from tests.helpers import tiny_scenes
+    from vwl.config.files import load_recipe
+    from vwl.config.layout import Layout
     from vwl.data.index import write_index
     from vwl.engine import local
-    from vwl.pipeline import Engine, run_stages
-    from vwl.recipe_files import load_recipe
-    from vwl.run import Run
-    from vwl.stages import STAGES
-    from vwl.training.distributed import Layout
+    from vwl.workflow.pipeline import Engine, run_stages
+    from vwl.workflow.run_folder import Run
+    from vwl.workflow.stages import STAGES
 
     folder = tmp_path_factory.mktemp("tiny")
     index_path = str(folder / "index.parquet")
@@ -68,7 +68,7 @@ def done_search(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Folder, Sear
     """A folder with a finished search of two settings with two seeds, without Ray; tests only read it."""
     from tests.tuning.searches import do, space, tiny_index, tiny_recipe
     from vwl.data.index import read_index
-    from vwl.store import Folder
+    from vwl.storage.folder import Folder
     from vwl.tuning.search import Search
 
     folder = tmp_path_factory.mktemp("search")

@@ -11,7 +11,7 @@ from vwl.data.index import Index, make_index, write_index
 from vwl.data.scenes import prepare_scenes
 
 if TYPE_CHECKING:
-    from vwl.run import Run
+    from vwl.workflow.run_folder import Run
 
 
 def real_data(name: str) -> Path:
@@ -29,7 +29,7 @@ def tiny_scenes(folder: Path, num_train: int = 6, num_val: int = 3) -> Index:
 
 def copy_run(run: "Run", folder: Path) -> "Run":
     """Copy a run and its scenes into a folder (`run`, `scenes`, `index.parquet`), to be changed; what is done stays done."""
-    from vwl.run import Run  # needs torch, which most users of this file do not
+    from vwl.workflow.run_folder import Run  # needs torch, which most users of this file do not
 
     source = Path(run.folder.path)
     shutil.copytree(source, folder / "run")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.cluster import free_port
-from vwl.store import Folder
+from tests.ray_cluster import free_port
+from vwl.storage.folder import Folder
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
 """What drivers and nodes need in their environment; the server takes any."""

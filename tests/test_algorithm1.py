@@ -11,15 +11,15 @@ from torch.nn import functional as F
 
 from tests import equations as paper
 from tests.trainings import BATCH, STEPS_PER_EPOCH, make_data, metrics, weights
+from vwl.config.layout import Layout
+from vwl.config.recipe import Classifier as Settings
+from vwl.config.recipe import Recipe
 from vwl.data.index import read_index
 from vwl.data.sampler import generator, global_batch
 from vwl.models import classifier as classifier_model
-from vwl.recipe import Classifier as Settings
-from vwl.recipe import Recipe
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.training import loop
 from vwl.training.classifier import ClassifierTask
-from vwl.training.distributed import Layout
 
 DIM, WORDS = 5, 4
 
@@ -85,7 +85,7 @@ def algorithm1(task: ClassifierTask, num_steps: int) -> Iterator[tuple[float, Pa
     rate, momentum = settings.optimiser.learning_rate, settings.optimiser.momentum
     state = {name: value.double().numpy().copy() for name, value in model.state_dict().items()}
     params = {"theta": state["backbone.theta"], "image_head": state["image_head.weight"], "word_head": state["word_head.weight"]}
-    words = state["codebook.words"]
+    words = state["codebook.codewords"]
     if settings.words == "learning":
         params |= {"words": words, "word_to_image_head": state["word_to_image_head.weight"]}
     velocity = {name: np.zeros_like(values) for name, values in params.items()}
@@ -113,7 +113,7 @@ def algorithm1(task: ClassifierTask, num_steps: int) -> Iterator[tuple[float, Pa
             values -= rate * factor * decay * velocity[name]
         if settings.words == "memory":
             new_words, counts = paper.eq6_new_words(seen, taken, len(words))
-            words = np.where(counts[:, None] > 0, paper.eq7_moved(words, new_words, settings.bank_momentum), words)
+            words = np.where(counts[:, None] > 0, paper.eq7_moved(words, new_words, settings.momentum), words)
         yield value, params, words
 
 
@@ -123,7 +123,7 @@ def test_algorithm_1(index_path, tmp_path, monkeypatch, words):
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
     optimiser = Settings().optimiser.model_copy(update={"learning_rate": 0.05, "weight_decay": 0.01})
     settings = Settings(
-        words=words, num_words=WORDS, batch_size=BATCH, crop=64, resize=(48, 96), epochs=2, bank_momentum=0.2, optimiser=optimiser
+        words=words, num_codewords=WORDS, batch_size=BATCH, crop=64, resize=(48, 96), epochs=2, momentum=0.2, optimiser=optimiser
     )
     index = read_index(index_path)
     task = ClassifierTask(Recipe(classifier=settings), index, list(index.rows), [])
@@ -132,6 +132,6 @@ def test_algorithm_1(index_path, tmp_path, monkeypatch, words):
     assert [line["loss"] for line in metrics(tmp_path)] == pytest.approx([value for value, _, _ in expected], rel=1e-8)
     trained, (_, params, last_words) = weights(tmp_path), expected[-1]
     for name, values in params.items():
-        name = {"theta": "backbone.theta", "words": "codebook.words"}.get(name, f"{name}.weight")
+        name = {"theta": "backbone.theta", "words": "codebook.codewords"}.get(name, f"{name}.weight")
         np.testing.assert_allclose(trained[name], values, rtol=1e-6, atol=1e-8, err_msg=name)
-    np.testing.assert_allclose(trained["codebook.words"], last_words, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(trained["codebook.codewords"], last_words, rtol=1e-6, atol=1e-8)

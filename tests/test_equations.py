@@ -25,12 +25,12 @@ from tests.equations import (
     word_label,
 )
 from tests.trainings import RECIPE, make_data
+from vwl.config.recipe import Classifier as Settings
 from vwl.data.index import read_index
-from vwl.losses import decov, soft_margin
 from vwl.maps.cam import class_activation
 from vwl.models.codebook import Codebook
 from vwl.models.hybrid_pooling import LEVELS, global_average, grid_maximum, hybrid_pooling
-from vwl.recipe import Classifier as Settings
+from vwl.models.losses import decov, soft_margin
 from vwl.training.classifier import ClassifierTask
 
 PIXELS, DIM, WORDS, CLASSES = 12, 5, 4, 3
@@ -47,9 +47,9 @@ def grid(features: np.ndarray) -> torch.Tensor:
 
 
 def codebook(values: np.ndarray, **settings) -> Codebook:
-    book = Codebook(Settings(num_words=len(values), **settings), values.shape[1]).double()
+    book = Codebook(Settings(num_codewords=len(values), **settings), values.shape[1]).double()
     with torch.no_grad():
-        book.words.copy_(torch.from_numpy(values))
+        book.codewords.copy_(torch.from_numpy(values))
     return book
 
 
@@ -87,18 +87,18 @@ def test_equation_5_frequency(rng, histogram, factor):
         np.testing.assert_allclose(found.detach(), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("absent_words", ["keep", "decay"])
-def test_equations_6_and_7_memory_bank(rng, absent_words):
+@pytest.mark.parametrize("unused_codewords", ["keep", "decay"])
+def test_equations_6_and_7_memory_bank(rng, unused_codewords):
     features, words = rng.normal(size=(2, 3, 4, DIM)), rng.normal(size=(2 * WORDS, DIM))
-    book = codebook(words, words="memory", bank_momentum=0.3, absent_words=absent_words)
+    book = codebook(words, words="memory", momentum=0.3, unused_codewords=unused_codewords)
     taken = [3, 0, 3, 5] * 6  # words 1, 2, 4, 6 and 7 are taken by no pixel
     book.update(book.sums(grid(features), torch.tensor(taken).view(2, 3, 4)))
     new_words, counts = eq6_new_words(features.reshape(-1, DIM), taken, len(words))
     expected = eq7_moved(words, new_words, 0.3)
-    if absent_words == "keep":
+    if unused_codewords == "keep":
         expected[counts == 0] = words[counts == 0]
-    np.testing.assert_allclose(book.words, expected, atol=1e-12)
-    directions = F.cosine_similarity(book.words, torch.from_numpy(words)).numpy()
+    np.testing.assert_allclose(book.codewords, expected, atol=1e-12)
+    directions = F.cosine_similarity(book.codewords, torch.from_numpy(words)).numpy()
     np.testing.assert_allclose(directions[counts == 0], 1, atol=1e-12)
 
 
@@ -127,7 +127,7 @@ def test_equation_13_decov(rng):
 
 def test_a_fresh_codebook_has_the_spread_and_the_decov_of_the_published_one():
     torch.manual_seed(0)
-    words = Codebook(Settings(num_words=256), 2048).words.detach().double()
+    words = Codebook(Settings(num_codewords=256), 2048).words.detach().double()
     assert words.std().item() == pytest.approx(0.012758, rel=0.005)
     assert decov(words, squared=False).item() == pytest.approx(0.1607, rel=0.01)
     assert decov(words, squared=True).item() == pytest.approx(1.767, rel=0.02)
@@ -144,7 +144,7 @@ def index_path(tmp_path_factory) -> Path:
 
 
 def tiny_task(index_path: Path, **settings) -> ClassifierTask:
-    recipe = RECIPE.model_copy(update={"classifier": RECIPE.classifier.model_copy(update={"num_words": WORDS, **settings})})
+    recipe = RECIPE.model_copy(update={"classifier": RECIPE.classifier.model_copy(update={"num_codewords": WORDS, **settings})})
     index = read_index(index_path)
     return ClassifierTask(recipe, index, list(index.rows), [])
 
@@ -167,7 +167,7 @@ def transcribed_losses(task: ClassifierTask, batch: dict[str, torch.Tensor], cel
     model = task.model.double()
     with torch.no_grad():
         features = model.features(batch["images"]).permute(0, 2, 3, 1).numpy()
-    words, temperature = model.codebook.words.detach().numpy(), task.settings.temperature
+    words, temperature = model.codebook.codewords.detach().numpy(), task.settings.temperature
     learning = task.settings.words == "learning"
     terms = {"image": 0.0, "word": 0.0, **({"word_to_image": 0.0} if learning else {})}
     for image, target, inside in zip(features, batch["targets"].numpy(), cells, strict=True):
@@ -202,7 +202,7 @@ def test_equations_14_and_15_the_loss_of_the_learning_based_strategy(index_path,
 
 
 def test_padding_takes_words_where_the_recipe_says_so(index_path, rng):
-    task, batch = tiny_task(index_path, padding_takes_words=True), batch_of(rng)
+    task, batch = tiny_task(index_path, assign_padding=True), batch_of(rng)
     losses = losses_of(task, batch)
     assert losses == pytest.approx(transcribed_losses(task, batch, [EVERYWHERE] * 3), rel=1e-12)
     assert losses["word_to_image"] != pytest.approx(losses_of(tiny_task(index_path), batch)["word_to_image"], rel=1e-9)

@@ -9,7 +9,7 @@ import torch
 from tests.drills import results, run_with_signals
 from tests.helpers import tiny_scenes
 from vwl.data.index import write_index
-from vwl.stages import STAGES
+from vwl.workflow.stages import STAGES
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,21 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("vwl", "cli", "tune_spaces")
 LAYERS = (
     ("vwl.errors",),
-    ("vwl.recipe", "vwl.recipe_files", "vwl.remote", "vwl.store", "vwl.lock", "vwl.score_maps", "vwl.mask_files", "vwl.cache"),
+    (
+        "vwl.config.recipe",
+        "vwl.config.files",
+        "vwl.storage.retry",
+        "vwl.storage.folder",
+        "vwl.storage.lock",
+        "vwl.storage.score_maps",
+        "vwl.storage.masks",
+        "vwl.storage.cache",
+    ),
     ("vwl.data",),
-    ("vwl.models", "vwl.maps", "vwl.losses", "vwl.pictures"),
-    ("vwl.training", "vwl.inference", "vwl.evaluation"),
-    ("vwl.engine", "vwl.stages", "vwl.run"),
-    ("vwl.pipeline", "vwl.predict", "vwl.report", "vwl.submission"),
+    ("vwl.models", "vwl.maps", "vwl.models.losses", "vwl.report.overlays"),
+    ("vwl.training", "vwl.inference", "vwl.evaluation.scoring"),
+    ("vwl.engine", "vwl.workflow.stages", "vwl.workflow.run_folder"),
+    ("vwl.workflow.pipeline", "vwl.workflow.predict", "vwl.report.summary", "vwl.evaluation.voc_submission"),
     ("vwl.tuning",),
     ("cli",),
 )
@@ -44,7 +53,7 @@ def imports_of(name: str, path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
             module = ".".join(filter(None, (base, node.module)))
-            # `from vwl import store` imports vwl.store
+            # `from vwl import store` imports vwl.storage.folder
             yield from (f"{module}.{alias.name}" if f"{module}.{alias.name}" in sources() else module for alias in node.names)
 
 
@@ -101,12 +110,12 @@ def test_imports_are_found_in_every_form(tmp_path):
         "import os.path as p\nfrom vwl import store\nfrom . import errors\nfrom .data import index\nfrom .maps.cam import x\n"
         "def f():\n    import ray\n"
     )
-    assert list(imports_of("vwl", path)) == ["os.path", "vwl.store", "vwl.errors", "vwl.data.index", "vwl.maps.cam", "ray"]
+    assert list(imports_of("vwl", path)) == ["os.path", "vwl.storage.folder", "vwl.errors", "vwl.data.index", "vwl.maps.cam", "ray"]
 
 
 def test_all_but_the_engine_and_what_needs_it_imports_without_ray():
     names = [name for name in sources() if name.startswith("vwl") and "vwl.engine" not in reachable(unit(name)) and unit(name) != "vwl"]
-    assert {"vwl.errors", "vwl.recipe", "vwl.store", "vwl.data.index"} <= set(names)
+    assert {"vwl.errors", "vwl.config.recipe", "vwl.storage.folder", "vwl.data.index"} <= set(names)
     # None in sys.modules makes `import ray` fail
     code = "import importlib, sys; sys.modules['ray'] = None\nfor name in sys.argv[1:]: importlib.import_module(name)"
     done = subprocess.run([sys.executable, "-c", code, *names], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -11,8 +11,8 @@ from typer.exceptions import TyperException
 
 from cli.main import app
 from cli.options import layout
-from vwl.recipe_files import builtin_recipes, load_recipe
-from vwl.stages import STAGES
+from vwl.config.files import builtin_recipes, load_recipe
+from vwl.workflow.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,12 +8,12 @@ from unittest import mock
 import torch
 
 from tests.helpers import tiny_scenes
+from vwl.config.layout import Layout
+from vwl.config.recipe import Backbone, Classifier, Codebook, Irnet, Optimiser, Recipe, Segmenter
 from vwl.data.index import write_index
-from vwl.recipe import Backbone, Classifier, Irnet, Optimiser, Recipe, Segmenter
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.training import loop
 from vwl.training.build import TrainSpec, build_task
-from vwl.training.distributed import Layout
 from vwl.training.task import Task
 
 NUM_TRAIN, BATCH = 8, 4
@@ -27,17 +27,16 @@ RECIPE = Recipe(
     classifier=Classifier(
         backbone=PLAIN,
         frozen_stages=3,
-        num_words=16,
-        bank_momentum=0.1,
+        codebook=Codebook(num_codewords=16, momentum=0.1),
         optimiser=Optimiser(learning_rate=0.02),
         batch_size=BATCH,
         crop=64,
         resize=(48, 96),
     ),
-    irnet=Irnet(backbone=PLAIN, optimiser=Optimiser(learning_rate=0.1, head_factor=1), batch_size=BATCH, crop=64, radius=5),
+    irnet=Irnet(backbone=PLAIN, optimiser=Optimiser(learning_rate=0.1, head_lr_mult=1), batch_size=BATCH, crop=64, radius=5),
     segmenter=Segmenter(
         backbone=PLAIN,
-        rates=(2, 4),
+        atrous_rates=(2, 4),
         input_scales=(0.5,),
         optimiser=Optimiser(learning_rate=0.01, weight_decay=5e-4),
         batch_size=BATCH,
@@ -61,10 +60,10 @@ def make_data(folder: Path, num_val: int = 3) -> Path:
 def tiny_spec(kind: str, index_path: Path, folder: Path, num_steps: int = 6) -> TrainSpec:
     """Return one of the `KINDS` of training; the scenes' own masks stand for the labels of earlier stages."""
     epochs = -(-num_steps // STEPS_PER_EPOCH)
-    words = "memory" if kind == "classifier-M" else "learning"
+    codebook = RECIPE.classifier.codebook.model_copy(update={"strategy": "memory" if kind == "classifier-M" else "learning"})
     recipe = RECIPE.model_copy(
         update={
-            "classifier": RECIPE.classifier.model_copy(update={"words": words, "epochs": epochs}),
+            "classifier": RECIPE.classifier.model_copy(update={"codebook": codebook, "epochs": epochs}),
             "irnet": RECIPE.irnet.model_copy(update={"epochs": epochs}),
             "segmenter": RECIPE.segmenter.model_copy(update={"iterations": num_steps}),
         }

@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 from cli import evaluate, infer, predict, status
 from cli.main import app
 from tests.helpers import copy_run, truncate
-from vwl.pipeline import SCORED, stage_table
-from vwl.run import Run
-from vwl.stages import STAGES
+from vwl.workflow.pipeline import SCORED, stage_table
+from vwl.workflow.run_folder import Run
+from vwl.workflow.stages import STAGES
 
 INFERENCE = [name for name, spec in STAGES.items() if spec.kind != "train"]
 

@@ -119,9 +119,9 @@ def test_on_a_terminal_the_figures_of_the_running_training_stand_below_the_bars(
     terminal = Console(file=StringIO(), force_terminal=True, width=160, _environ={})
     monkeypatch.setattr(console, "messages", terminal)
     with progress_view() as view:
-        view.update("classifier", 10, 20, {"step": 10, "loss": 0.75, "loss_image": 0.5, "learning_rate": 0.01, "words_in_use": 142})
+        view.update("classifier", 10, 20, {"step": 10, "loss": 0.75, "loss_image": 0.5, "learning_rate": 0.01, "codewords_used": 142})
         while_training = drawn(view)
-        view.update("classifier", 20, 20, {"step": 20, "loss": 0.25, "loss_image": 0.125, "learning_rate": 0.001, "words_in_use": 140})
+        view.update("classifier", 20, 20, {"step": 20, "loss": 0.25, "loss_image": 0.125, "learning_rate": 0.001, "codewords_used": 140})
         view.update("cam", 1, 8, "")
         afterwards = drawn(view)
     assert "classifier" in while_training[0]

@@ -6,8 +6,8 @@ import pytest
 from typer.exceptions import TyperException
 
 from cli.forwarding import forwarded
+from vwl.config.files import load_recipe
 from vwl.errors import VwlError
-from vwl.recipe_files import load_recipe
 
 
 @pytest.fixture

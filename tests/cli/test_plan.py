@@ -5,7 +5,7 @@ import json
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from vwl.stages import STAGES
+from vwl.workflow.stages import STAGES
 
 
 def vwl(*words: object) -> Result:

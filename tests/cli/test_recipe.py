@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from cli import recipe as command
 from cli.main import app
-from vwl.recipe import Recipe
-from vwl.recipe_files import builtin_recipes, load_recipe
+from vwl.config.files import builtin_recipes, load_recipe
+from vwl.config.recipe import Recipe
 
 
 def run(line: str, code: int = 0) -> str:
@@ -27,8 +27,8 @@ def test_list_names_every_built_in_recipe_and_says_what_it_is():
 
 
 def test_show_prints_yaml_that_loads_as_the_same_recipe(tmp_path):
-    (tmp_path / "again.yaml").write_text(run("recipe show reference-voc-m -o seed=3 -o classifier.num_words=12"))
-    assert load_recipe(str(tmp_path / "again.yaml")) == load_recipe("reference-voc-m", ["seed=3", "classifier.num_words=12"])
+    (tmp_path / "again.yaml").write_text(run("recipe show reference-voc-m -o seed=3 -o classifier.codebook.num_codewords=12"))
+    assert load_recipe(str(tmp_path / "again.yaml")) == load_recipe("reference-voc-m", ["seed=3", "classifier.codebook.num_codewords=12"])
 
 
 def test_show_prints_json():
@@ -36,7 +36,9 @@ def test_show_prints_json():
 
 
 def test_show_against_prints_the_differences_alone():
-    assert run("recipe show table4-hp --against paper-voc") == "classifier.words: learning -> none\nname: paper-voc -> table4-hp\n"
+    assert (
+        run("recipe show table4-hp --against paper-voc") == "classifier.codebook.strategy: learning -> none\nname: paper-voc -> table4-hp\n"
+    )
     assert json.loads(run("recipe show paper-voc --against paper-voc --json")) == []
 
 
@@ -54,8 +56,8 @@ def test_keys_are_those_of_the_recipe_with_its_defaults():
     assert load_recipe("paper-voc", [f"{key}={row['default']}" for key, row in rows.items()]) == Recipe()
     assert rows["irnet.optimiser.learning_rate"]["default"] == "0.1"
     assert rows["classifier.optimiser.learning_rate"]["default"] == "0.01"
-    assert rows["classifier.num_words"] == {
-        "key": "classifier.num_words",
+    assert rows["classifier.codebook.num_codewords"] == {
+        "key": "classifier.codebook.num_codewords",
         "type": "integer > 0",
         "default": "256",
         "about": "k, the number of visual words.",
@@ -68,7 +70,7 @@ def test_keys_are_those_of_the_recipe_with_its_defaults():
         ("classifier.pooling", "gap | hybrid"),
         ("cam.background_threshold", "number 0..1 | auto | auto-by-class"),
         ("cam.long_side", "integer > 0 | null"),
-        ("cam.mirror", "boolean"),
+        ("cam.hflip", "boolean"),
         ("cam.scales", "list of number > 0"),
         ("classifier.resize", "[integer > 0, integer > 0]"),
         ("irnet_labels.confidence", "number > 0 < 1"),

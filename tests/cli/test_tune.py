@@ -15,9 +15,9 @@ from cli import tune
 from cli.main import app
 from cli.trials import LiveTrials, TrialLines
 from tests.tuning.searches import space, tiny_index, tiny_recipe
+from vwl.config.files import load_recipe
 from vwl.data.index import read_index
-from vwl.recipe_files import load_recipe
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.tuning.search import Search
 from vwl.tuning.space import builtin_spaces
 from vwl.tuning.trials import note
@@ -84,7 +84,9 @@ def test_options_of_a_search_that_is_refused_are_not_kept_for_the_next(index_pat
 
 def test_each_search_of_a_folder_goes_on_where_it_was_run_and_failed_samples_end_with_1(index_path, tmp_path, monkeypatch):
     root = Folder(tmp_path / "search")
-    drawn = space(name="drawn", parameter=None, values=[], strategy="search", search={"classifier.num_words": {"choices": [4]}})
+    drawn = space(
+        name="drawn", parameter=None, values=[], strategy="search", search={"classifier.codebook.num_codewords": {"choices": [4]}}
+    )
     for found in (space(), drawn):
         Search.plan(found, tiny_recipe(), read_index(index_path), index_path, num_seeds=1).write(root)
     root.write_json("places.json", {"drawn": {"precision": "bf16", "workers": 2}, "words": {"concurrent": 1}})
@@ -93,7 +95,7 @@ def test_each_search_of_a_folder_goes_on_where_it_was_run_and_failed_samples_end
     def run_search(search, root, places, *_):
         seen[search.space.name] = (places.layout.precision, places.layout.workers, places.layout.gpus_per_worker, places.concurrent)
         if search.space.name == "drawn":
-            search = replace(search, samples=({"classifier.num_words": 4},))
+            search = replace(search, samples=({"classifier.codebook.num_codewords": 4},))
             search.write(root)
             note(search.entries()[0].trial, root, state="failed", reason="no weights")
 
@@ -174,7 +176,7 @@ def test_the_best_recipe_can_be_used(done_search, tmp_path):
     result = vwl("tune", "best", root, "--out", tmp_path / "best.yaml")
     assert result.exit_code == 0, result.output
     recipe = load_recipe(str(tmp_path / "best.yaml"))
-    assert recipe.classifier.num_words in {4, 8}
+    assert recipe.classifier.codebook.num_codewords in {4, 8}
     assert f"{Path(tmp_path)}/best.yaml" in result.stdout
     assert vwl("tune", "best", root, "--out", f"file://{tmp_path}/there/best.yaml").exit_code == 0
     assert load_recipe(str(tmp_path / "there" / "best.yaml")) == recipe

@@ -7,7 +7,7 @@ from vwl.data.check import check_index
 from vwl.data.index import Row, make_index
 from vwl.data.summary import summarise
 from vwl.data.voc import prepare_voc
-from vwl.mask_files import encode_mask, voc_palette
+from vwl.storage.masks import encode_mask, voc_palette
 
 CLASSES = ("background", "cat", "dog")
 

@@ -4,8 +4,8 @@ from PIL import Image
 
 from vwl.data.folder import common_root, prepare_folder
 from vwl.errors import VwlError
-from vwl.mask_files import encode_mask, voc_palette
-from vwl.store import Folder
+from vwl.storage.folder import Folder
+from vwl.storage.masks import encode_mask, voc_palette
 
 
 @pytest.fixture

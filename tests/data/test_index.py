@@ -12,8 +12,8 @@ from PIL import Image
 from tests.helpers import tiny_scenes
 from vwl.data.index import Row, decode_image, make_index, read_index, write_index
 from vwl.errors import VwlError
-from vwl.mask_files import voc_palette
-from vwl.store import Folder
+from vwl.storage.folder import Folder
+from vwl.storage.masks import voc_palette
 
 CLASSES = ("background", "cat", "dog")
 ROWS = (Row("a", "p/a.jpg", (1, 2), "m/a.png", "train"), Row("b", "p/b.jpg", (), None, "test"), Row("c", "p/c.jpg", (2,), None, "aug"))

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vwl.data.transforms import long_side_scale, normalise, random_crop, random_mirror, resize, resize_mask, scaled_size
+from vwl.data.transforms import long_side_scale, normalise, random_crop, random_hflip, resize, resize_mask, scaled_size
 
 sides = st.integers(1, 40)
 
@@ -45,7 +45,7 @@ def test_a_mirror_turns_all_arrays_or_none():
     photo, mask = numbered(4, 6), np.arange(24).reshape(4, 6).astype(np.uint8)
     seen = set()
     for seed in range(20):
-        turned, turned_mask = random_mirror([photo, mask], np.random.default_rng(seed))
+        turned, turned_mask = random_hflip([photo, mask], np.random.default_rng(seed))
         mirrored = turned[0, 0, 1] == 5
         np.testing.assert_array_equal(turned, photo[:, ::-1] if mirrored else photo)
         np.testing.assert_array_equal(turned_mask, mask[:, ::-1] if mirrored else mask)

@@ -9,7 +9,7 @@ from scipy.io import savemat
 from tests.helpers import real_data
 from vwl.data.voc import VOC_CLASSES, prepare_voc
 from vwl.errors import VwlError
-from vwl.mask_files import decode_mask, encode_mask, voc_palette
+from vwl.storage.masks import decode_mask, encode_mask, voc_palette
 
 LISTS = "ImageSets/Segmentation"
 CAT, DOG, PERSON = (VOC_CLASSES.index(name) for name in ("cat", "dog", "person"))

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from tests.trainings import tiny_spec
+from vwl.config.layout import Layout
 from vwl.engine import train
 from vwl.engine.session import session
-from vwl.training.distributed import Layout
 
 
 def main() -> None:

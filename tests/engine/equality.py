@@ -15,10 +15,11 @@ from ray.train.torch import TorchTrainer
 
 from tests.training.worker import LocalSum
 from tests.trainings import BATCH, KINDS, tiny_spec, train_to_end
+from vwl.config.layout import Layout
 from vwl.engine.session import session
 from vwl.training import checkpoint
 from vwl.training import classifier as classifier_training
-from vwl.training.distributed import Layout, rank
+from vwl.training.distributed import rank
 
 LAYOUTS = {
     1: [(1, "float64"), (2, "float64"), (BATCH, "float64"), (BATCH, "float32")],

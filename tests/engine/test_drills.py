@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cluster import NodeProcesses, processes_of
+from tests.ray_cluster import NodeProcesses, processes_of
 from tests.trainings import make_data, metrics, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(1800)]

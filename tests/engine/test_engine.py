@@ -9,15 +9,15 @@ import torch
 
 from tests.drills import SETTINGS, results
 from tests.helpers import tiny_scenes
+from vwl.config.files import load_recipe
+from vwl.config.layout import Layout
 from vwl.data.index import write_index
 from vwl.engine import local, map, train
 from vwl.engine.session import session
 from vwl.errors import VwlError
-from vwl.pipeline import Engine, run_stages
-from vwl.recipe_files import load_recipe
-from vwl.run import Run
-from vwl.stages import STAGES
-from vwl.training.distributed import Layout
+from vwl.workflow.pipeline import Engine, run_stages
+from vwl.workflow.run_folder import Run
+from vwl.workflow.stages import STAGES
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -69,7 +69,7 @@ def test_all_stages_on_ray_give_the_bytes_of_this_process(index, ray_engine):
 
 
 def test_two_workers_give_the_weights_of_one(index, ray_engine):
-    one, two = (new_run(index, name, "classifier.words=learning") for name in ("one", "two"))
+    one, two = (new_run(index, name, "classifier.codebook.strategy=learning") for name in ("one", "two"))
     quietly(one, ["classifier"], Engine(local, local), Layout(precision="float64"))
     quietly(two, ["classifier"], ray_engine, Layout(workers=2, precision="float64"))
     for name, tensor in weights(one, "classifier").items():

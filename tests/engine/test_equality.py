@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cluster import NodeProcesses
 from tests.engine.equality import LAYOUTS, folder_of
+from tests.ray_cluster import NodeProcesses
 from tests.trainings import BATCH, KINDS, make_data, metrics, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1600)]
@@ -79,4 +79,6 @@ def test_a_bank_that_is_not_summed_over_workers_is_found_out(trained):
     together = folder_of(trained, "classifier-M", 1, BATCH, "float64")
     with pytest.raises(AssertionError):
         assert_same_training(trained / "bank-not-summed", together, RELATIVE["float32"])
-    assert not torch.allclose(weights(trained / "bank-not-summed")["codebook.words"], weights(together)["codebook.words"], rtol=1e-3)
+    assert not torch.allclose(
+        weights(trained / "bank-not-summed")["codebook.codewords"], weights(together)["codebook.codewords"], rtol=1e-3
+    )

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from tests.trainings import RECIPE, make_data, tiny_spec, weights
+from vwl.config.layout import Layout
 from vwl.data.index import read_index
 from vwl.engine import local
 from vwl.errors import Interrupted, VwlError
 from vwl.inference.build import MapSpec
 from vwl.inference.runner import Shard, unfinished
-from vwl.score_maps import ScoreMap, write_maps
-from vwl.store import Folder
-from vwl.training.distributed import Layout
+from vwl.storage.folder import Folder
+from vwl.storage.score_maps import ScoreMap, write_maps
 
 NUM_STEPS = 4
 

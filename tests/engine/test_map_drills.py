@@ -13,20 +13,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import NodeProcesses, processes_of
 from tests.helpers import real_data
+from tests.ray_cluster import NodeProcesses, processes_of
+from vwl.config.files import load_recipe
+from vwl.config.layout import Layout
 from vwl.data.index import make_index, write_index
 from vwl.data.voc import prepare_voc
 from vwl.engine import local
-from vwl.pipeline import Engine, run_stages
-from vwl.recipe_files import load_recipe
-from vwl.run import Run
-from vwl.training.distributed import Layout
+from vwl.workflow.pipeline import Engine, run_stages
+from vwl.workflow.run_folder import Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parents[2]
 NUM_IMAGES = 160
-KEYS = ["classifier.crop=64", "classifier.resize=[64,96]", "classifier.epochs=1", "classifier.num_words=16", "cam.long_side=224"]
+KEYS = [
+    "classifier.crop=64",
+    "classifier.resize=[64,96]",
+    "classifier.epochs=1",
+    "classifier.codebook.num_codewords=16",
+    "cam.long_side=224",
+]
 
 
 @pytest.fixture(scope="module")

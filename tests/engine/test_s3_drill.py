@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cluster import NodeProcesses
 from tests.drills import results
 from tests.helpers import tiny_scenes
+from tests.ray_cluster import NodeProcesses
 from tests.s3 import S3Server, copy_tree, serving
+from vwl.config.files import load_recipe, to_yaml
+from vwl.config.layout import Layout
 from vwl.data.index import make_index, write_index
 from vwl.engine import local
-from vwl.pipeline import Engine, run_stages
-from vwl.recipe_files import load_recipe, to_yaml
-from vwl.run import Run
-from vwl.stages import STAGES
-from vwl.store import Folder
-from vwl.training.distributed import Layout
+from vwl.storage.folder import Folder
+from vwl.workflow.pipeline import Engine, run_stages
+from vwl.workflow.run_folder import Run
+from vwl.workflow.stages import STAGES
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(2400)]
 AWAY = 20

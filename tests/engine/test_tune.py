@@ -7,11 +7,11 @@ import pytest
 from ray.util.state import list_placement_groups
 
 from tests.tuning.searches import do, space, tiny_index, tiny_recipe
+from vwl.config.layout import Layout
 from vwl.data.index import read_index
 from vwl.engine import tune
 from vwl.errors import VwlError
-from vwl.store import Folder
-from vwl.training.distributed import Layout
+from vwl.storage.folder import Folder
 from vwl.tuning.results import trial_rows
 from vwl.tuning.runner import Places, run_search
 from vwl.tuning.search import Search, open_searches
@@ -70,7 +70,7 @@ def test_two_trials_at_a_time_give_the_scores_of_this_process_and_leave_nothing_
 
 
 def test_a_sampled_search_trains_each_setting_with_each_seed_and_goes_on_with_more(search, tmp_path):
-    domains = {"classifier.num_words": {"low": 4, "high": 6}}
+    domains = {"classifier.codebook.num_codewords": {"low": 4, "high": 6}}
     drawn = space(name="drawn", parameter=None, values=[], strategy="search", search=domains, samples=2)
     root = Folder(tmp_path)
     sampled = Search.plan(drawn, search.recipe, read_index(search.index_path), search.index_path, num_seeds=2)
@@ -80,7 +80,7 @@ def test_a_sampled_search_trains_each_setting_with_each_seed_and_goes_on_with_mo
     rows = trial_rows(root, [found])
     assert [(row["state"], row["seed"]) for row in rows] == [("done", 0)] * 3 + [("done", 1)] * 3
     assert root.read_json("places.json") == {"drawn": {}}
-    assert sorted(keys["classifier.num_words"] for keys in found.samples) == [4, 5, 6]
+    assert sorted(keys["classifier.codebook.num_codewords"] for keys in found.samples) == [4, 5, 6]
     assert placement_groups() == []
 
 

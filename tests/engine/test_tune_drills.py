@@ -18,21 +18,21 @@ from typing import Any
 import pytest
 from ray.util.state import list_placement_groups
 
-from tests.cluster import VWL, NodeProcesses, processes_of
 from tests.conftest import TINY
+from tests.ray_cluster import VWL, NodeProcesses, processes_of
 from tests.tuning.searches import do, space, tiny_index, tiny_recipe
+from vwl.config.layout import Layout
 from vwl.data.index import read_index, write_index
 from vwl.data.scenes import prepare_scenes
 from vwl.engine import tune
-from vwl.store import Folder
-from vwl.training.distributed import Layout
+from vwl.storage.folder import Folder
 from vwl.tuning.results import trial_rows
 from vwl.tuning.runner import Places, run_search
 from vwl.tuning.search import Search, open_searches
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(3600)]
 ROOT = Path(__file__).parents[2]
-SPACE = "title: Drill\nparameter: classifier.num_words\nvalues: [4, 8]\n"
+SPACE = "title: Drill\nparameter: classifier.codebook.num_codewords\nvalues: [4, 8]\n"
 EPOCHS = 30
 """Enough for a training to be met in its middle."""
 

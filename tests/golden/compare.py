@@ -71,7 +71,7 @@ def work(folder: Path, workers: int, micro: int, rank: int, steps: int) -> None:
     from torch import distributed
 
     from tests.trainings import KINDS, tiny_spec, train_to_end
-    from vwl.training.distributed import Layout
+    from vwl.config.layout import Layout
 
     torch.set_num_threads(1)
     if workers > 1:

@@ -19,8 +19,8 @@ from vwl.inference.walk import WalkStage
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
-from vwl.score_maps import MapReader, ScoreMap, write_maps
-from vwl.store import Folder
+from vwl.storage.folder import Folder
+from vwl.storage.score_maps import MapReader, ScoreMap, write_maps
 
 LABELS = (1, 7, 20)
 NUM_OBJECTS = 20

@@ -9,14 +9,15 @@ import torch
 from PIL import Image
 
 from tests.conftest import TINY
+from vwl.config.files import load_recipe
+from vwl.config.recipe import Recipe
+from vwl.constants import map_size
 from vwl.data.index import Index, Row, make_index
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
-from vwl.recipe import Recipe
-from vwl.recipe_files import load_recipe
-from vwl.score_maps import MapReader, ScoreMap, map_size, write_maps
-from vwl.store import Folder
+from vwl.storage.folder import Folder
+from vwl.storage.score_maps import MapReader, ScoreMap, write_maps
 
 PHOTOS = {
     "even": ((48, 64), (1, 2)),

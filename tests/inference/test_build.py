@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vwl.config.files import overridden
 from vwl.data.index import write_index
 from vwl.errors import VwlError
 from vwl.inference.build import MapSpec, build_stage, load_boundary_net, load_classifier, load_segmenter
@@ -17,9 +18,8 @@ from vwl.inference.masks import MasksStage
 from vwl.inference.segment import SegmentStage
 from vwl.inference.walk import WalkStage
 from vwl.models.classifier import Classifier
-from vwl.recipe_files import overridden
-from vwl.score_maps import ScoreMap, write_maps
-from vwl.store import Folder
+from vwl.storage.folder import Folder
+from vwl.storage.score_maps import ScoreMap, write_maps
 from vwl.training.checkpoint import save
 
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from tests.inference.conftest import PHOTOS, draw, save_index
+from vwl.config.recipe import Cam
 from vwl.inference.cam import CamStage
-from vwl.recipe import Cam
 
 
 def stage(recipe, index, model, **cam):
@@ -29,7 +29,7 @@ def bilinear(values, height, width):
 
 
 @torch.inference_mode()
-def alone(model, photo, labels, scales, long_side, mirror, fusion):
+def computed_directly(model, photo, labels, scales, long_side, mirror, fusion):
     """Class activation maps (K, h, w), one view of the photograph after another."""
     height, width = photo.shape[:2]
     backbone = model.backbone
@@ -75,16 +75,14 @@ def test_a_photograph_of_any_size_has_a_map_of_each_label_at_stride_4(recipe, ph
 )
 @pytest.mark.parametrize("name", ["even", "odd"])
 def test_the_maps_are_those_of_each_scale_and_mirror_image_alone(recipe, photos, rows, classifier, name, scales, long_side, mirror, fusion):
-    made = stage(recipe, photos, classifier, scales=scales, long_side=long_side, mirror=mirror, mirror_fusion=fusion)(rows[name])
-    wanted = alone(classifier, np.asarray(photos.read_image(rows[name])), rows[name].labels, scales, long_side, mirror, fusion)
+    made = stage(recipe, photos, classifier, scales=scales, long_side=long_side, hflip=mirror, hflip_fusion=fusion)(rows[name])
+    wanted = computed_directly(classifier, np.asarray(photos.read_image(rows[name])), rows[name].labels, scales, long_side, mirror, fusion)
     assert wanted.std() > 0.05
     np.testing.assert_allclose(made.values, wanted, atol=2e-3)
 
 
 def test_the_mirror_images_are_fused_as_the_recipe_says(recipe, photos, rows, classifier):
-    views = {
-        fusion: stage(recipe, photos, classifier, mirror_fusion=fusion, long_side=96)(rows["even"]).values for fusion in ("max", "sum")
-    }
+    views = {fusion: stage(recipe, photos, classifier, hflip_fusion=fusion, long_side=96)(rows["even"]).values for fusion in ("max", "sum")}
     assert np.abs(views["max"] - views["sum"]).max() > 0.01
 
 

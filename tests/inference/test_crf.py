@@ -5,7 +5,7 @@ import pytest
 
 from tests.inference.conftest import PHOTOS, save_index, save_maps
 from vwl.inference.crf import CrfStage
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 
 
 @pytest.mark.parametrize("name", PHOTOS)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tests.inference.conftest import PHOTOS, save_index, save_maps
+from vwl.config.recipe import IrnetLabels
 from vwl.inference.irnet_labels import IrnetLabelsStage
-from vwl.recipe import IrnetLabels
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 
 
 @pytest.mark.parametrize("name", PHOTOS)

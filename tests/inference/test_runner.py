@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from tests.inference.conftest import draw, save_index
+from vwl.constants import map_size
 from vwl.data.index import Index, Row, write_index
 from vwl.errors import VwlError
 from vwl.inference.runner import SHARD_SIZE, Shard, failures, process, shards, unfinished
 from vwl.inference.stage import Stage
-from vwl.mask_files import decode_mask
-from vwl.score_maps import MapReader, ScoreMap, map_size
-from vwl.store import Folder
+from vwl.storage.folder import Folder
+from vwl.storage.masks import decode_mask
+from vwl.storage.score_maps import MapReader, ScoreMap
 
 NUM_IMAGES = 2 * SHARD_SIZE + 3
 
@@ -190,7 +191,7 @@ FATAL = """
 import os, signal, sys
 from tests.inference.test_runner import Bright, Shard, process
 from vwl.data.index import read_index
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 
 class Fatal(Bright):
     def __call__(self, row):

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from tests.inference.conftest import PHOTOS, draw
+from vwl.crf.dense_crf import crf_probabilities
 from vwl.inference.segment import SegmentStage
-from vwl.maps.dense_crf import crf_probabilities
 from vwl.models.deeplab import DeepLabV2
 
 
@@ -66,7 +66,7 @@ def test_probabilities_are_the_mean_over_scales_of_those_of_photograph_and_mirro
         whole = torch.nn.functional.interpolate(torch.from_numpy(np.mean(logits, axis=0))[None], (47, 61), mode="bilinear")[0].numpy()
         powers = np.exp(whole - whole.max(axis=0))
         total = total + powers / powers.sum(axis=0)
-    found = stage(recipe, photos, segmenter, mirror=mirror, scales=scales).probabilities(photo)
+    found = stage(recipe, photos, segmenter, hflip=mirror, scales=scales).probabilities(photo)
     assert found.std() > 0.01
     np.testing.assert_allclose(found, total / len(scales), atol=1e-4)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.inference.chain import LABELS, NAMES, through_the_stages
-from vwl.score_maps import ScoreMap, map_size
+from vwl.constants import map_size
+from vwl.storage.score_maps import ScoreMap
 
 GIB_AT_MOST = 8
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from tests.inference.conftest import draw
 from tests.trainings import RECIPE
+from vwl.config.recipe import Recipe
 from vwl.inference.cam import CamStage
 from vwl.inference.segment import SegmentStage
 from vwl.inference.tiles import cuts, tiled
@@ -19,7 +20,6 @@ from vwl.inference.walk import WalkStage
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
-from vwl.recipe import Recipe
 
 STRIDE = 8
 

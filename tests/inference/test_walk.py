@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from tests.inference.conftest import PHOTOS, save_index, save_maps
+from vwl.constants import map_size
 from vwl.inference.walk import WalkStage
-from vwl.score_maps import map_size
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 
 
 @pytest.mark.parametrize("name", PHOTOS)

@@ -5,8 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from vwl.maps.cam import best_class, class_activation, decide, likeliest, normalise, to_stride4, upsample, working_size
-from vwl.score_maps import map_size
+from vwl.constants import map_size
+from vwl.maps.cam import (
+    argmax_with_background,
+    best_class,
+    class_activation,
+    normalise,
+    to_stride4,
+    upsample,
+    upsampled_argmax,
+    working_size,
+)
 
 scores = st.floats(-1, 1, width=32)
 
@@ -57,7 +66,7 @@ def test_a_decision_is_the_argmax_over_background_and_maps(maps, threshold):
     class_ids = [3, 5, 7, 11][: len(maps)]
     background = np.full((1, *maps.shape[1:]), threshold, np.float32)
     expected = np.array([0, *class_ids])[np.concatenate([background, maps]).argmax(axis=0)]
-    found = decide(maps, class_ids, threshold)
+    found = argmax_with_background(maps, class_ids, threshold)
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == np.uint8
 
@@ -66,14 +75,14 @@ def test_a_decision_is_the_argmax_over_background_and_maps(maps, threshold):
 @given(score_maps().filter(len), st.floats(0, 1))
 def test_maps_with_their_own_background_know_no_threshold(maps, threshold):
     class_ids = [0, 5, 7, 11][: len(maps)]
-    np.testing.assert_array_equal(decide(maps, class_ids, threshold), np.array(class_ids)[maps.argmax(axis=0)])
+    np.testing.assert_array_equal(argmax_with_background(maps, class_ids, threshold), np.array(class_ids)[maps.argmax(axis=0)])
 
 
 def test_an_image_without_labels_is_background():
     nothing = normalise(to_stride4(np.zeros((0, 3, 3)), 9, 13))
     assert nothing.shape == (0, 3, 4)
-    assert not decide(upsample(nothing, 9, 13), [], 0.0).any()
-    assert decide(upsample(nothing, 9, 13), [], 0.0).shape == (9, 13)
+    assert not argmax_with_background(upsample(nothing, 9, 13), [], 0.0).any()
+    assert argmax_with_background(upsample(nothing, 9, 13), [], 0.0).shape == (9, 13)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 4), (5, 3), (13, 18), (1, 9)])
@@ -110,7 +119,7 @@ def test_read_only_maps_are_accepted_and_left_alone():
     values = np.random.default_rng(0).random((2, 3, 3)).astype(np.float32)
     before = values.copy()
     values.flags.writeable = False
-    decide(upsample(normalise(values), 12, 12), [1, 2], 0.1)
+    argmax_with_background(upsample(normalise(values), 12, 12), [1, 2], 0.1)
     np.testing.assert_array_equal(values, before)
 
 
@@ -138,6 +147,6 @@ def test_an_upsampled_map_of_bounded_size_is_the_full_one_reduced():
 def test_the_likeliest_class_in_strips_is_that_of_the_enlarged_probabilities(size):
     probabilities = np.random.default_rng(1).random((4, 40, 50)).astype(np.float32)
     enlarged = torch.nn.functional.interpolate(torch.from_numpy(probabilities)[None], size, mode="bilinear", align_corners=False)[0]
-    found = likeliest(probabilities, *size)
+    found = upsampled_argmax(probabilities, *size)
     assert found.dtype == np.uint8
     assert (found == enlarged.numpy().argmax(axis=0)).mean() > 0.9999

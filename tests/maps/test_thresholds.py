@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vwl.errors import VwlError
-from vwl.maps.cam import best_class, decide
+from vwl.maps.cam import argmax_with_background, best_class
 from vwl.maps.confusion import confusion_matrix, scores
 from vwl.maps.thresholds import Otsu, ThresholdHistogram, _below, grid
 
@@ -35,7 +35,7 @@ def test_the_histogram_gives_the_confusion_of_each_threshold_alone(seed):
     histogram.add(truth, *best_class(maps, class_ids))
     confusions, curve = histogram.confusions(), histogram.curve([1, 2])
     for i, threshold in enumerate(grid()):
-        alone = confusion_matrix(truth, decide(maps, class_ids, float(threshold)), N)
+        alone = confusion_matrix(truth, argmax_with_background(maps, class_ids, float(threshold)), N)
         np.testing.assert_array_equal(confusions[i], alone)
         np.testing.assert_array_equal(histogram.confusion(i), alone)
         np.testing.assert_equal(curve[i], scores(alone, [1, 2]).miou)

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import nn
 
 from tests.helpers import real_data
+from vwl.config.recipe import Backbone
 from vwl.errors import VwlError
 from vwl.models.backbones import BackboneNet, build_backbone, lite0_state
-from vwl.recipe import Backbone
 
 CAT, DOG = 8, 12
 IMAGENET_IDS = {CAT: range(281, 286), DOG: range(151, 269)}

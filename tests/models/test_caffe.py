@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vwl.config.recipe import Backbone
 from vwl.models.backbones import IMAGENET_MEAN, IMAGENET_STD, build_backbone
 from vwl.models.caffe import CAFFE_MEAN, caffe_to_torchvision, is_caffe_layout
-from vwl.recipe import Backbone
 
 LAYERS = {2: (3, 64, 1, 1), 3: (4, 128, 2, 1), 4: (6, 256, 1, 2), 5: (3, 512, 1, 4)}
 """Of ResNet-50 at output stride 8: bottlenecks, width, stride, dilation."""

@@ -1,18 +1,18 @@
 import pytest
 import torch
 
+from vwl.config.recipe import Backbone
+from vwl.config.recipe import Classifier as Settings
 from vwl.maps.cam import class_activation
 from vwl.models.classifier import Classifier, cells_inside
 from vwl.models.hybrid_pooling import global_average, hybrid_pooling
-from vwl.recipe import Backbone
-from vwl.recipe import Classifier as Settings
 
 CLASSES, WORDS = 3, 7
 
 
 def network(**settings) -> Classifier:
     torch.manual_seed(0)
-    return Classifier(Settings(backbone=Backbone(name="timm:test_resnet", weights="none"), num_words=WORDS, **settings), CLASSES)
+    return Classifier(Settings(backbone=Backbone(name="timm:test_resnet", weights="none"), num_codewords=WORDS, **settings), CLASSES)
 
 
 def images(num: int = 2, height: int = 64, width: int = 80) -> torch.Tensor:
@@ -24,7 +24,7 @@ def images(num: int = 2, height: int = 64, width: int = 80) -> torch.Tensor:
     [
         ("none", {"image_head.weight"}),
         ("memory", {"image_head.weight", "word_head.weight"}),
-        ("learning", {"image_head.weight", "word_head.weight", "word_to_image_head.weight", "codebook.words"}),
+        ("learning", {"image_head.weight", "word_head.weight", "word_to_image_head.weight", "codebook.codewords"}),
     ],
 )
 def test_each_strategy_has_its_heads_and_no_bias(words, heads):

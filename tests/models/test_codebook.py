@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from vwl.config.recipe import Classifier as Settings
 from vwl.models.codebook import Codebook
-from vwl.recipe import Classifier as Settings
 
 DIM, WORDS = 6, 5
 
 
 def book(**settings) -> Codebook:
     torch.manual_seed(1)
-    return Codebook(Settings(num_words=WORDS, **settings), DIM).double()
+    return Codebook(Settings(num_codewords=WORDS, **settings), DIM).double()
 
 
 def features_of(num_images: int = 3, height: int = 4, width: int = 3) -> torch.Tensor:
@@ -47,7 +47,7 @@ class TestEncoding:
     def test_the_last_word_and_no_word_are_told_apart(self):
         """Padding is marked -1, which as an index would be the last word."""
         codebook = book()
-        features = codebook.words[-1].detach()[None, :, None, None].repeat(1, 1, 1, 2)
+        features = codebook.codewords[-1].detach()[None, :, None, None].repeat(1, 1, 1, 2)
         assert codebook(features, torch.tensor([[[True, False]]])).labels.tolist() == [[0, 0, 0, 0, 1]]
         assert codebook(features, torch.tensor([[[False, False]]])).labels.tolist() == [[0, 0, 0, 0, 0]]
 
@@ -76,20 +76,20 @@ class TestEncoding:
         codebook, features = book(), features_of().requires_grad_()
         encoding = codebook(features)
         (encoding.histogram * torch.arange(WORDS)).sum().backward()
-        assert codebook.words.grad.abs().sum() > 0
+        assert codebook.codewords.grad.abs().sum() > 0
         assert features.grad is None
         assert not encoding.labels.requires_grad
 
     def test_half_precision_features_are_encoded_in_the_words_precision(self):
-        codebook = Codebook(Settings(num_words=WORDS), DIM)
+        codebook = Codebook(Settings(num_codewords=WORDS), DIM)
         assert codebook(features_of().bfloat16()).histogram.dtype == torch.float32
 
     def test_autocast_does_not_change_which_word_a_pixel_takes(self):
         """Words and pixels that differ by less than bfloat16 can tell."""
-        codebook = Codebook(Settings(num_words=100), DIM)
+        codebook = Codebook(Settings(num_codewords=100), DIM)
         with torch.no_grad():
-            codebook.words.copy_(torch.ones(100, DIM) + 0.01 * torch.randn(100, DIM, generator=torch.Generator().manual_seed(4)))
-        features = codebook.words.detach().T[None, :, None]
+            codebook.codewords.copy_(torch.ones(100, DIM) + 0.01 * torch.randn(100, DIM, generator=torch.Generator().manual_seed(4)))
+        features = codebook.codewords.detach().T[None, :, None]
         with torch.autocast("cpu", torch.bfloat16):
             encoding = codebook(features)
         assert encoding.words.flatten().tolist() == list(range(100))
@@ -108,12 +108,12 @@ class TestBank:
         assert sums[:, -1].sum() == valid.sum()
 
     def test_the_update_is_the_dense_matrix_product(self):
-        features, codebook, rho = features_of(), book(words="memory", bank_momentum=0.25), 0.25
-        before, words = codebook.words.clone(), torch.arange(36).view(3, 4, 3) % WORDS
+        features, codebook, rho = features_of(), book(words="memory", momentum=0.25), 0.25
+        before, words = codebook.codewords.clone(), torch.arange(36).view(3, 4, 3) % WORDS
         codebook.update(codebook.sums(features, words))
         dense = one_hot(words)
         inverse_degree = torch.diag(1 / dense.sum(0))
-        torch.testing.assert_close(codebook.words, rho * inverse_degree @ dense.T @ pixels_of(features) + (1 - rho) * before)
+        torch.testing.assert_close(codebook.codewords, rho * inverse_degree @ dense.T @ pixels_of(features) + (1 - rho) * before)
 
     def test_sums_of_parts_add_up(self):
         features, codebook = features_of(4), book(words="memory")
@@ -121,14 +121,14 @@ class TestBank:
         parts = sum(codebook.sums(features[i : i + 1], words[i : i + 1]) for i in range(4))
         torch.testing.assert_close(parts, codebook.sums(features, words))
 
-    @pytest.mark.parametrize(("absent_words", "factor"), [("keep", 1.0), ("decay", 0.9)])
-    def test_a_word_that_no_pixel_took_stays_or_shrinks(self, absent_words, factor):
-        codebook = book(words="memory", bank_momentum=0.1, absent_words=absent_words)
-        before = codebook.words.clone()
+    @pytest.mark.parametrize(("unused_codewords", "factor"), [("keep", 1.0), ("decay", 0.9)])
+    def test_a_word_that_no_pixel_took_stays_or_shrinks(self, unused_codewords, factor):
+        codebook = book(words="memory", momentum=0.1, unused_codewords=unused_codewords)
+        before = codebook.codewords.clone()
         codebook.update(codebook.sums(features_of(), torch.full((3, 4, 3), 2)))
         absent = [0, 1, 3, 4]
-        torch.testing.assert_close(codebook.words[absent], factor * before[absent])
-        torch.testing.assert_close(codebook.words[2], 0.1 * pixels_of(features_of()).mean(0) + 0.9 * before[2])
+        torch.testing.assert_close(codebook.codewords[absent], factor * before[absent])
+        torch.testing.assert_close(codebook.codewords[2], 0.1 * pixels_of(features_of()).mean(0) + 0.9 * before[2])
 
     def test_the_bank_takes_no_gradient(self):
         codebook, features = book(words="memory"), features_of().requires_grad_()
@@ -141,9 +141,9 @@ class TestBank:
         codebook.count_usage(codebook(features_of()).words)
         assert set(codebook.state_dict()) == {"words"}
         torch.manual_seed(9)
-        other = Codebook(Settings(num_words=WORDS, words=words), DIM).double()
+        other = Codebook(Settings(num_codewords=WORDS, words=words), DIM).double()
         other.load_state_dict(codebook.state_dict())
-        assert torch.equal(other.words, codebook.words)
+        assert torch.equal(other.words, codebook.codewords)
 
     def test_learned_words_are_a_parameter_and_a_bank_starts_like_them(self):
         assert [name for name, _ in book(words="learning").named_parameters()] == ["words"]
@@ -158,21 +158,23 @@ class TestHealth:
         assert codebook.usage.tolist() == [2, 0, 0, 3, 1]
 
     def test_figures_of_a_small_case_by_hand(self):
-        codebook = Codebook(Settings(num_words=3), 2)
+        codebook = Codebook(Settings(num_codewords=3), 2)
         with torch.no_grad():
-            codebook.words.copy_(torch.tensor([[2.0, 0.0], [0.0, 5.0], [1.0, 1.0]]))
-        figures = codebook.health(torch.tensor([6, 2, 0]))
+            codebook.codewords.copy_(torch.tensor([[2.0, 0.0], [0.0, 5.0], [1.0, 1.0]]))
+        figures = codebook.codebook_metrics(torch.tensor([6, 2, 0]))
         entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
         cosine = (0 + math.sqrt(0.5) + math.sqrt(0.5)) / 3
-        assert figures == pytest.approx({"words_in_use": 2, "words_dead": 1, "word_perplexity": math.exp(entropy), "word_cosine": cosine})
+        assert figures == pytest.approx(
+            {"codewords_used": 2, "codewords_unused": 1, "codebook_perplexity": math.exp(entropy), "codebook_cosine": cosine}
+        )
 
     def test_equal_usage_has_the_perplexity_of_all_words(self):
-        assert book().health(torch.full((WORDS,), 7))["word_perplexity"] == pytest.approx(WORDS)
+        assert book().codebook_metrics(torch.full((WORDS,), 7))["codebook_perplexity"] == pytest.approx(WORDS)
 
     def test_before_any_pixel_all_words_are_dead(self):
-        figures = book().health(torch.zeros(WORDS, dtype=torch.int64))
-        assert (figures["words_in_use"], figures["words_dead"]) == (0, WORDS)
+        figures = book().codebook_metrics(torch.zeros(WORDS, dtype=torch.int64))
+        assert (figures["codewords_used"], figures["codewords_unused"]) == (0, WORDS)
         assert all(np.isfinite(value) for value in figures.values())
 
     def test_one_word_alone_has_no_other_to_be_like(self):
-        assert Codebook(Settings(num_words=1), 4).health(torch.tensor([3]))["word_cosine"] == 0
+        assert Codebook(Settings(num_codewords=1), 4).codebook_metrics(torch.tensor([3]))["codebook_cosine"] == 0

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
+from vwl.config.recipe import Backbone, Segmenter
 from vwl.models.deeplab import DeepLabV2
-from vwl.recipe import Backbone, Segmenter
 
 
 def deeplab(name: str = "resnet18", num_classes: int = 5, **settings: object) -> DeepLabV2:
@@ -48,7 +48,7 @@ def test_the_fused_logits_are_the_maximum_over_the_scales() -> None:
 
 
 def test_the_aspp_is_the_sum_of_dilated_convolutions() -> None:
-    net = deeplab(rates=(2, 3), input_scales=()).double()
+    net = deeplab(atrous_rates=(2, 3), input_scales=()).double()
     for bias in net.aspp_biases():
         nn.init.normal_(bias)
     images = torch.randn(1, 3, 33, 41, dtype=torch.float64)

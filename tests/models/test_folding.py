@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vwl.config.recipe import Backbone
 from vwl.models.backbones import build_backbone
 from vwl.models.folding import folded
-from vwl.recipe import Backbone
 
 
 @pytest.mark.parametrize("name", ["lite0", "resnet18", "resnet50", "timm:test_resnet"])

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vwl.config.recipe import Backbone
 from vwl.models.irnet import BoundaryNet
-from vwl.recipe import Backbone
 
 _NETS: dict[str, BoundaryNet] = {}
 

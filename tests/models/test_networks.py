@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vwl.config.recipe import Backbone, Segmenter
 from vwl.models.backbones import build_backbone
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
-from vwl.recipe import Backbone, Segmenter
 
 SIZES = [(64, 80), (33, 34)]
 
 
 def _deeplab(name: str) -> nn.Module:
-    return DeepLabV2(Segmenter(backbone=Backbone(name=name, weights="none"), rates=(6, 12)), num_classes=5)
+    return DeepLabV2(Segmenter(backbone=Backbone(name=name, weights="none"), atrous_rates=(6, 12)), num_classes=5)
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {

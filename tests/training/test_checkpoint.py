@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vwl.errors import VwlError
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.training import checkpoint
 
 

@@ -91,7 +91,7 @@ class TestParameters:
         assert old["weight_decay"] == new["weight_decay"] == task.optimiser.weight_decay
         names = {id(parameter): name for name, parameter in task.model.named_parameters()}
         assert {names[id(p)] for p in new["params"]} == {
-            "codebook.words",
+            "codebook.codewords",
             "image_head.weight",
             "word_head.weight",
             "word_to_image_head.weight",
@@ -114,7 +114,7 @@ class TestParameters:
 
     def test_the_bank_is_no_parameter(self, index_path):
         names = {id(parameter): name for name, parameter in task_of(index_path, "memory").model.named_parameters()}
-        assert "codebook.words" not in names.values()
+        assert "codebook.codewords" not in names.values()
 
     @pytest.mark.parametrize("frozen_stages", [1, 3])
     def test_frozen_stages_do_not_move_and_all_others_do(self, index_path, tmp_path, frozen_stages):
@@ -167,9 +167,9 @@ class TestBank:
         task = task_of(index_path, "memory", resize=(40, 40))
         batches = [batch_of(task, (0, 1)), batch_of(task, (2, 3))]
         assert not all(batch["valid"].all() for batch in batches)
-        task.before_training(batches)
+        task.init_codebook(batches)
         pixels = torch.cat([pixels_inside(task, batch) for batch in batches])
-        nearest = torch.cdist(task.model.codebook.words, pixels).min(dim=1)
+        nearest = torch.cdist(task.model.codebook.codewords, pixels).min(dim=1)
         assert nearest.values.max() < 1e-9
         assert len(nearest.indices.unique()) > 4
 
@@ -177,48 +177,48 @@ class TestBank:
         banks = []
         for parts in (((0, 1, 2, 3),), ((0,), (1, 2), (3,))):
             task = task_of(index_path, "memory")
-            task.before_training([batch_of(task, part) for part in parts])
-            banks.append(task.model.codebook.words.clone())
+            task.init_codebook([batch_of(task, part) for part in parts])
+            banks.append(task.model.codebook.codewords.clone())
         torch.testing.assert_close(*banks)
 
     def test_words_that_are_learned_start_as_drawn(self, index_path):
         task = task_of(index_path)
-        before = task.model.codebook.words.clone()
-        task.before_training([batch_of(task, (0, 1))])
-        assert torch.equal(task.model.codebook.words, before)
+        before = task.model.codebook.codewords.clone()
+        task.init_codebook([batch_of(task, (0, 1))])
+        assert torch.equal(task.model.codebook.codewords, before)
 
     def step(self, task: ClassifierTask, *batches: Sample) -> None:
         for number, batch in enumerate(batches):
             task.losses(task.model, batch, torch.tensor([4.0]).double(), part=1)
             if number == len(batches) - 1:
-                task.exchange()
-        task.after_step()
+                task.start_codebook_reduce()
+        task.update_codebook()
 
     def test_a_step_moves_it_once_by_the_sums_of_all_micro_batches(self, index_path):
         banks = []
         for parts in (((0, 1, 2, 3),), ((0,), (1, 2), (3,))):
             task = task_of(index_path, "memory")
             batches = [batch_of(task, part) for part in parts]
-            task.before_training(batches)
-            before = task.model.codebook.words.clone()
+            task.init_codebook(batches)
+            before = task.model.codebook.codewords.clone()
             self.step(task, *batches)
-            banks.append(task.model.codebook.words.clone())
+            banks.append(task.model.codebook.codewords.clone())
         assert not torch.equal(before, banks[0])
         torch.testing.assert_close(*banks)
 
     def test_the_published_start_labels_the_first_step_with_gaussian_words_and_then_has_features(self, index_path):
-        task = task_of(index_path, "memory", bank_start="gaussian", frozen_stages=5)
-        gaussian, batch = task.model.codebook.words.clone(), batch_of(task, (0, 1, 2, 3))
-        task.before_training([batch])
-        assert torch.equal(task.model.codebook.words, gaussian)
+        task = task_of(index_path, "memory", init="gaussian", frozen_stages=5)
+        gaussian, batch = task.model.codebook.codewords.clone(), batch_of(task, (0, 1, 2, 3))
+        task.init_codebook([batch])
+        assert torch.equal(task.model.codebook.codewords, gaussian)
         self.step(task, batch)
         features = task_of(index_path, "memory", frozen_stages=5)
-        features.before_training([batch])
-        torch.testing.assert_close(task.model.codebook.words, features.model.codebook.words)  # and no trace of the first update
+        features.init_codebook([batch])
+        torch.testing.assert_close(task.model.codebook.codewords, features.model.codebook.codewords)  # and no trace of the first update
         self.step(task, batch)
         self.step(features, batch)
-        torch.testing.assert_close(task.model.codebook.words, features.model.codebook.words)
-        assert not torch.equal(task.model.codebook.words, gaussian)
+        torch.testing.assert_close(task.model.codebook.codewords, features.model.codebook.codewords)
+        assert not torch.equal(task.model.codebook.codewords, gaussian)
 
 
 class TestScores:
@@ -256,15 +256,15 @@ class TestScores:
         task = task_of(index_path, "memory")
         batch = batch_of(task, (0, 1))
         task.losses(task.model, batch, torch.tensor([2.0]).double(), part=1)
-        assert task.tallies()["usage"].sum() == len(pixels_inside(task, batch))
-        assert task.health()["words_in_use"] > 0
-        assert task.health()["words_in_use"] == 0
+        assert task.accumulated_counts()["usage"].sum() == len(pixels_inside(task, batch))
+        assert task.codebook_metrics()["codewords_used"] > 0
+        assert task.codebook_metrics()["codewords_used"] == 0
 
     def test_a_network_without_words_has_no_health(self, index_path):
         task = task_of(index_path, words="learning")
-        assert set(task.health()) == {"words_in_use", "words_dead", "word_perplexity", "word_cosine"}
+        assert set(task.codebook_metrics()) == {"codewords_used", "codewords_unused", "codebook_perplexity", "codebook_cosine"}
         task.model.codebook = None
-        assert task.health() == task.tallies() == {}
+        assert task.codebook_metrics() == task.accumulated_counts() == {}
 
 
 def test_a_classifier_learns_two_kinds_of_animals(index_path, tmp_path):

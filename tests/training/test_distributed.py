@@ -10,8 +10,9 @@ import torch
 
 from tests.training.worker import run_layouts
 from tests.trainings import BATCH, KINDS, make_data, metrics, tiny_spec, train_to_end, weights
+from vwl.config.layout import Layout
 from vwl.errors import VwlError
-from vwl.training.distributed import Layout, PendingSum, all_reduce
+from vwl.training.distributed import PendingSum, all_reduce
 
 STEPS = 6
 
@@ -72,7 +73,7 @@ def test_the_trainings_compared_do_learn(trained, kind):
 def test_a_bank_that_is_not_summed_over_workers_is_found_out(trained):
     alone, together = trained / "bank-not-summed", trained / f"classifier-M-1x{BATCH}"
     assert metrics(alone)[0]["loss"] == pytest.approx(metrics(together)[0]["loss"], rel=1e-9)
-    assert not torch.allclose(weights(alone)["codebook.words"], weights(together)["codebook.words"], rtol=1e-3)
+    assert not torch.allclose(weights(alone)["codebook.codewords"], weights(together)["codebook.codewords"], rtol=1e-3)
     with pytest.raises(AssertionError):
         assert_same_training(alone, together)
 

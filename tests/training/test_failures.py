@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from tests.trainings import make_data, metrics, tiny_spec, train_to_end, weights
+from vwl.config.layout import Layout
 from vwl.errors import VwlError
 from vwl.training import checkpoint
-from vwl.training.distributed import Layout
 
 STEPS = 8
 LAYOUT = Layout(precision="float64", checkpoint_steps=1)

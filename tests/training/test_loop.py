@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from tests.trainings import KINDS, make_data, metrics, tiny_spec, train_to_end, weights
+from vwl.config.layout import Layout
+from vwl.config.recipe import Optimiser
 from vwl.data.sampler import global_batch
 from vwl.errors import VwlError
-from vwl.recipe import Optimiser
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.training import checkpoint, loop
-from vwl.training.distributed import Layout
 from vwl.training.loop import Control
 from vwl.training.task import Forward, Sample, Task
 
@@ -56,10 +56,10 @@ class Slope(Task):
     def evaluate(self) -> dict[str, float]:
         return {"val_slope": self.model.weight.item()}
 
-    def tallies(self) -> dict[str, torch.Tensor]:
+    def accumulated_counts(self) -> dict[str, torch.Tensor]:
         return {"seen": self.seen}
 
-    def health(self) -> dict[str, float]:
+    def codebook_metrics(self) -> dict[str, float]:
         most = float(self.seen.max())
         self.seen.zero_()
         return {"most_seen": most}

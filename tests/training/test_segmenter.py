@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from tests.trainings import make_data, metrics, tiny_spec, train_to_end, weights
+from vwl.constants import IGNORE
 from vwl.data.index import read_index
-from vwl.mask_files import IGNORE
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.training.build import build_task
 from vwl.training.segmenter import SegmenterTask
 from vwl.training.task import Sample

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.trainings import make_data, metrics, tiny_spec, train_to_end, weights
+from vwl.config.recipe import Classifier
 from vwl.models.codebook import Codebook
-from vwl.recipe import Classifier
 
 TEMPERATURES = (0.6, 1.2)
 
@@ -25,9 +25,9 @@ def trained(data, folder, kind, temperature, num_steps):
 def test_tau_does_not_change_which_word_wins():
     torch.manual_seed(0)
     features, words = torch.randn(2, 8, 5, 6), torch.randn(16, 8)
-    low, high = (Codebook(Classifier(num_words=16, temperature=t), 8) for t in TEMPERATURES)
+    low, high = (Codebook(Classifier(num_codewords=16, temperature=t), 8) for t in TEMPERATURES)
     for book in (low, high):
-        book.words.data.copy_(words)
+        book.codewords.data.copy_(words)
     low, high = low(features), high(features)
     assert torch.equal(low.words, high.words)
     assert torch.equal(low.labels, high.labels)
@@ -52,4 +52,4 @@ def test_with_the_memory_bank_tau_changes_nothing_at_all(data, tmp_path):
 
 def test_with_learned_words_tau_changes_the_trained_words(data, tmp_path):
     low, high = (weights(trained(data, tmp_path / str(t), "classifier-L", t, num_steps=4)) for t in TEMPERATURES)
-    assert not torch.equal(low["codebook.words"], high["codebook.words"])
+    assert not torch.equal(low["codebook.codewords"], high["codebook.codewords"])

@@ -9,7 +9,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from tests.training.test_loop import Slope, break_off, run
 from tests.trainings import metrics
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.training.tensorboard import TensorBoard
 
 

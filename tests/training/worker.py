@@ -11,9 +11,10 @@ import torch
 from torch import distributed
 
 from tests.trainings import KINDS, tiny_spec, train_to_end
+from vwl.config.layout import Layout
 from vwl.training import checkpoint
 from vwl.training import classifier as classifier_training
-from vwl.training.distributed import Layout, rank
+from vwl.training.distributed import rank
 from vwl.training.loop import Control
 
 

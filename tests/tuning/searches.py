@@ -5,12 +5,12 @@ from typing import Any
 
 from tests.conftest import TINY
 from tests.helpers import tiny_scenes
+from vwl.config.files import load_recipe
+from vwl.config.layout import Layout
+from vwl.config.recipe import Recipe
 from vwl.data.index import write_index
 from vwl.engine import local
-from vwl.recipe import Recipe
-from vwl.recipe_files import load_recipe
-from vwl.store import Folder
-from vwl.training.distributed import Layout
+from vwl.storage.folder import Folder
 from vwl.tuning.results import Row
 from vwl.tuning.search import Search
 from vwl.tuning.space import Space, space_from
@@ -20,7 +20,7 @@ OTSU = "auto (Otsu, no ground truth)"
 
 
 def space(**fields: Any) -> Space:
-    values = {"title": "Number of words", "source": "Table 5 (a)", "parameter": "classifier.num_words", "symbol": "k"}
+    values = {"title": "Number of words", "source": "Table 5 (a)", "parameter": "classifier.codebook.num_codewords", "symbol": "k"}
     return space_from({"name": "words", **values, "values": [8, 16], **fields}, "test")
 
 

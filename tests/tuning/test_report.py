@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.tuning.searches import rows_of, search_of, space
 from vwl.errors import VwlError
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.tuning import report
 from vwl.tuning.plot import draw, picture
 from vwl.tuning.results import PARQUET
@@ -65,7 +65,7 @@ def test_the_best_trial_is_the_best_seed_of_the_setting_with_the_best_mean(monke
     monkeypatch.setattr(report, "trial_rows", lambda root, searches: rows_of(search, scores))
     found = report.best(Folder("nowhere"))
     assert (found.setting, found.mean, found.score, found.recipe.seed) == ("16", 42.0, 43.0, 1)
-    assert found.recipe.classifier.num_words == 16
+    assert found.recipe.classifier.codebook.num_codewords == 16
     del scores["16", 1]
     assert report.best(Folder("nowhere")).setting == "8"  # a setting without all its seeds does not win
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.tuning.searches import space
-from vwl.recipe import Recipe
-from vwl.store import Folder
+from vwl.config.recipe import Recipe
+from vwl.storage.folder import Folder
 from vwl.tuning.results import PARQUET, SCHEMA, trial_rows, write_parquet
 from vwl.tuning.search import Search
 from vwl.tuning.trials import note, record
@@ -47,7 +47,7 @@ def test_a_row_tells_what_was_done_with_what_and_how_long_it_took(table, done_se
     assert set(dict(row["stage_seconds"])) == {"classifier", "cam"}
     assert row["seconds"] >= sum(dict(row["stage_seconds"]).values()) - 1
     assert [(epoch["epoch"], "val_map" in dict(epoch["metrics"])) for epoch in row["epochs"]] == [(1, True)]
-    assert row["in"] == [{"space": "words", "setting": "4", "keys": json.dumps({"classifier.num_words": 4})}]
+    assert row["in"] == [{"space": "words", "setting": "4", "keys": json.dumps({"classifier.codebook.num_codewords": 4})}]
 
 
 def test_a_trial_of_two_searches_is_one_row(done_search):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from tests.tuning.searches import do, space, tiny_index, tiny_recipe
+from vwl.config.layout import Layout
 from vwl.data.index import read_index, write_index
 from vwl.errors import VwlError
-from vwl.store import Folder
-from vwl.training.distributed import Layout
+from vwl.storage.folder import Folder
 from vwl.tuning import runner
 from vwl.tuning.runner import Places, run_search
 from vwl.tuning.search import Search, open_searches
@@ -16,7 +16,7 @@ from vwl.tuning.space import Domain, EarlyStopping
 from vwl.tuning.trials import note, objective
 
 DRAWN = {"name": "drawn", "parameter": None, "values": [], "strategy": "search", "early_stopping": {"grace_epochs": 1}}
-KEYS = [{"classifier.num_words": number} for number in (4, 8, 16)]
+KEYS = [{"classifier.codebook.num_codewords": number} for number in (4, 8, 16)]
 
 
 class View:
@@ -37,7 +37,7 @@ def planned(found, index_path: str, seeds: int = 1) -> Search:
 
 
 def drawn(index_path: str, seeds: int = 1) -> Search:
-    found = space(**DRAWN, search={"classifier.num_words": {"choices": [4, 8, 16]}})
+    found = space(**DRAWN, search={"classifier.codebook.num_codewords": {"choices": [4, 8, 16]}})
     return replace(planned(found, index_path, seeds), samples=tuple(KEYS))
 
 
@@ -94,7 +94,7 @@ def test_a_setting_that_was_stopped_with_one_seed_is_not_begun_with_new_ones(ind
     ],
 )
 def test_the_last_rung_is_before_the_end_of_the_shortest_training_of_the_space(index_path, fields, expected):
-    found = space(**DRAWN, **{"search": {"classifier.num_words": {"choices": [4]}}, **fields})
+    found = space(**DRAWN, **{"search": {"classifier.codebook.num_codewords": {"choices": [4]}}, **fields})
     assert runner._fewest_epochs(planned(found, index_path)) == expected
 
 
@@ -110,7 +110,7 @@ def test_a_setting_is_admitted_once_begun_ones_again_and_each_is_written_down_wi
     assert admit(KEYS[1]) is None
     assert open_searches(root)[0].samples == tuple(KEYS)
     work = build(new)
-    assert [(trial.recipe.classifier.num_words, trial.recipe.seed) for trial in work.trials] == [(16, 0), (16, 1)]
+    assert [(trial.recipe.classifier.codebook.num_codewords, trial.recipe.seed) for trial in work.trials] == [(16, 0), (16, 1)]
     assert follow.tasks[new["name"]] == work
     assert work.may_stop
 

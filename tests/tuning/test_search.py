@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from tests.tuning.searches import search_of, space, tiny_index, tiny_recipe
+from vwl.config.files import load_recipe
+from vwl.config.recipe import Recipe
 from vwl.data.index import read_index
 from vwl.errors import VwlError
-from vwl.recipe import Recipe
-from vwl.recipe_files import load_recipe
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.tuning.search import Search, groups, open_searches
 from vwl.tuning.space import load_space
 from vwl.tuning.trials import Trial
@@ -29,7 +29,12 @@ def planned(found, index_path, **more) -> Search:
 def test_each_setting_has_each_seed_and_the_first_seed_of_all_comes_first():
     found = search_of(space()).entries()
     assert [(entry.setting.label, entry.seed) for entry in found] == [("8", 0), ("16", 0), ("8", 1), ("16", 1)]
-    assert [(entry.trial.recipe.classifier.num_words, entry.trial.recipe.seed) for entry in found] == [(8, 0), (16, 0), (8, 1), (16, 1)]
+    assert [(entry.trial.recipe.classifier.codebook.num_codewords, entry.trial.recipe.seed) for entry in found] == [
+        (8, 0),
+        (16, 0),
+        (8, 1),
+        (16, 1),
+    ]
 
 
 def test_seeds_start_at_the_recipes():
@@ -67,7 +72,7 @@ def test_a_trial_is_known_by_what_its_stages_depend_on():
     base = Trial(Recipe(), "cam").id
     assert Trial(Recipe(name="other"), "cam").id == base
     assert Trial(load_recipe("paper-voc", ["segmenter.crop=257"]), "cam").id == base
-    changes = ["cam.mirror=false", "cam.background_threshold=0.2", "classifier.epochs=7", "seed=1", "evaluation.classes=[dog]"]
+    changes = ["cam.hflip=false", "cam.background_threshold=0.2", "classifier.epochs=7", "seed=1", "evaluation.classes=[dog]"]
     assert base not in {Trial(load_recipe("paper-voc", [change]), "cam").id for change in changes}
     assert Trial(load_recipe("paper-voc", ["irnet_labels.confidence=0.6"]), "walk").id != Trial(Recipe(), "walk").id
 
@@ -105,15 +110,15 @@ def test_the_crf_takes_the_threshold_that_the_maps_have(index_path):
 
 
 def test_each_sample_has_each_seed():
-    found = space(parameter=None, values=[], strategy="search", search={"classifier.num_words": {"choices": [4, 8]}})
-    search = replace(search_of(found), samples=({"classifier.num_words": 8}, {"classifier.num_words": 4}))
+    found = space(parameter=None, values=[], strategy="search", search={"classifier.codebook.num_codewords": {"choices": [4, 8]}})
+    search = replace(search_of(found), samples=({"classifier.codebook.num_codewords": 8}, {"classifier.codebook.num_codewords": 4}))
     assert [(entry.setting.label, entry.seed) for entry in search.entries()] == [
         ("sample 1", 0),
         ("sample 2", 0),
         ("sample 1", 1),
         ("sample 2", 1),
     ]
-    assert [(entry.trial.recipe.classifier.num_words, entry.trial.recipe.seed) for entry in search.entries()] == [
+    assert [(entry.trial.recipe.classifier.codebook.num_codewords, entry.trial.recipe.seed) for entry in search.entries()] == [
         (8, 0),
         (4, 0),
         (8, 1),
@@ -135,7 +140,7 @@ def test_without_ground_truth_nothing_can_be_compared(tmp_path, index_path):
 
 
 def test_a_search_survives_being_stored(tmp_path, index_path):
-    search = replace(planned(space(), index_path), samples=({"classifier.num_words": 4},))
+    search = replace(planned(space(), index_path), samples=({"classifier.codebook.num_codewords": 4},))
     search.write(Folder(tmp_path))
     assert Search.read(Folder(tmp_path), "words") == search
     assert open_searches(Folder(tmp_path)) == [search]
@@ -155,9 +160,9 @@ def test_another_recipe_or_data_set_or_domain_is_refused_in_the_same_folder(tmp_
     with pytest.raises(VwlError, match="on another data set"):
         replace(search, index_fingerprint="other").joined_with_stored(root)
     sampled = {"parameter": None, "values": [], "strategy": "search"}
-    drawn = space(name="drawn", **sampled, search={"classifier.num_words": {"choices": [4, 8]}})
+    drawn = space(name="drawn", **sampled, search={"classifier.codebook.num_codewords": {"choices": [4, 8]}})
     replace(search, space=drawn).write(root)
-    other = space(name="drawn", **sampled, search={"classifier.num_words": {"choices": [4, 16]}})
+    other = space(name="drawn", **sampled, search={"classifier.codebook.num_codewords": {"choices": [4, 16]}})
     with pytest.raises(VwlError, match="drawn with other domains"):
         replace(search, space=other).joined_with_stored(root)
 
@@ -174,11 +179,13 @@ def test_a_space_that_lost_settings_is_refused_and_one_that_gained_some_is_not(t
         with pytest.raises(VwlError, match=f"holds words with other {field}; give the file another name"):
             replace(search, space=space(**{"values": [8, 16], **changed})).joined_with_stored(root)
     sampled = {"name": "drawn", "parameter": None, "values": [], "strategy": "search"}
-    drawn = space(**sampled, search={"classifier.num_words": {"choices": [4, 8]}})
+    drawn = space(**sampled, search={"classifier.codebook.num_codewords": {"choices": [4, 8]}})
     replace(search, space=drawn).write(root)
-    more = space(**sampled, search={"classifier.num_words": {"choices": [4, 8]}}, samples=40, early_stopping={"grace_epochs": 2})
+    more = space(
+        **sampled, search={"classifier.codebook.num_codewords": {"choices": [4, 8]}}, samples=40, early_stopping={"grace_epochs": 2}
+    )
     replace(search, space=more).joined_with_stored(root)
-    other = space(**sampled, search={"classifier.num_words": {"choices": [4, 8]}}, base={"classifier.pooling": "gap"})
+    other = space(**sampled, search={"classifier.codebook.num_codewords": {"choices": [4, 8]}}, base={"classifier.pooling": "gap"})
     with pytest.raises(VwlError, match="holds drawn with other base"):
         replace(search, space=other).joined_with_stored(root)
 

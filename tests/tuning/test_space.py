@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from vwl.config.files import load_recipe
+from vwl.config.recipe import Recipe
 from vwl.errors import VwlError
-from vwl.recipe import Recipe
-from vwl.recipe_files import load_recipe
 from vwl.tuning.space import builtin_spaces, load_space, space_from, with_keys
 
-GOOD = "title: T\nsource: S\nparameter: classifier.num_words\nvalues: [1, 2]\n"
+GOOD = "title: T\nsource: S\nparameter: classifier.codebook.num_codewords\nvalues: [1, 2]\n"
 ROWS_OF_TABLE_4 = ["baseline", "HP", "HP + VWE", "HP + VWL-M", "HP + VWL-L"]
 
 
@@ -54,13 +54,13 @@ def test_a_table_has_the_papers_rows_and_figures(name, labels, train, val, base)
 def test_three_tables_are_of_the_learning_based_strategy_and_share_their_base_setting(name):
     space = load_space(name)
     recipes = {s.label: with_keys(load_recipe("small"), s.overrides, name) for s in space.settings()}
-    assert {r.classifier.words for r in recipes.values()} == {"learning"}
+    assert {r.classifier.codebook.strategy for r in recipes.values()} == {"learning"}
     table4 = {s.label: s for s in load_space("table4").settings()}
     assert recipes[space.base_label] == with_keys(load_recipe("small"), table4["HP + VWL-L"].overrides, "table4")
 
 
 def test_table_5d_is_of_the_memory_bank():
-    assert {with_keys(Recipe(), s.overrides, "x").classifier.words for s in load_space("table5d").settings()} == {"memory"}
+    assert {with_keys(Recipe(), s.overrides, "x").classifier.codebook.strategy for s in load_space("table5d").settings()} == {"memory"}
 
 
 def test_the_rows_of_table_4_are_the_recipes_of_that_name():
@@ -84,7 +84,10 @@ def test_the_joint_space_varies_what_the_tables_vary_one_at_a_time():
 
 def test_a_users_file_is_named_after_itself(tmp_path):
     space = load_space(written(tmp_path, GOOD))
-    assert (space.name, [s.overrides for s in space.settings()]) == ("mine", [{"classifier.num_words": 1}, {"classifier.num_words": 2}])
+    assert (space.name, [s.overrides for s in space.settings()]) == (
+        "mine",
+        [{"classifier.codebook.num_codewords": 1}, {"classifier.codebook.num_codewords": 2}],
+    )
     assert space.base_label == "1"
 
 
@@ -94,7 +97,7 @@ def test_a_space_survives_being_stored():
         assert space_from(space.model_dump(mode="json"), "stored") == space
 
 
-@pytest.mark.parametrize(("key", "whole"), [("classifier.num_words", True), ("classifier.gap_weight", False)])
+@pytest.mark.parametrize(("key", "whole"), [("classifier.codebook.num_codewords", True), ("classifier.gap_weight", False)])
 def test_a_range_has_whole_numbers_where_the_key_takes_no_others(key, whole):
     found = space_from({"name": "n", "title": "T", "strategy": "search", "search": {key: {"low": 2, "high": 8}}}, "test")
     assert found.search[key].whole is whole
@@ -120,9 +123,9 @@ def test_a_space_that_is_not_there_is_answered_with_the_nearest():
         (GOOD.replace("[1, 2]", "[1, 1]"), "the setting 1 is given twice"),
         (GOOD.replace("values: [1, 2]\n", ""), "strategy grid needs either values or rows (given: none)"),
         (GOOD + "rows: [{label: a}]\n", "strategy grid needs either values or rows (given: values, rows)"),
-        (GOOD.replace("parameter: classifier.num_words\n", ""), "values need the field parameter"),
+        (GOOD.replace("parameter: classifier.codebook.num_codewords\n", ""), "values need the field parameter"),
         (GOOD.replace("num_words", "num_wrods"), "setting 1: unknown key 'classifier.num_wrods'; did you mean 'num_words'?"),
-        (GOOD.replace("[1, 2]", "[1, 0]"), "setting 0: classifier.num_words should be greater than 0"),
+        (GOOD.replace("[1, 2]", "[1, 0]"), "setting 0: classifier.codebook.num_codewords should be greater than 0"),
         (GOOD + "base: {classifier.wods: none}\n", "unknown key 'classifier.wods'; did you mean 'words'?"),
         ("title: T\nsource: S\nrows: [{label: a, sett: {}}]\n", "unknown field 'rows.0.sett'; did you mean 'set'?"),
         ("title: T\nsource: S\nrows: [{label: a, paper: {tran: 1}}]\n", "unknown field 'rows.0.paper.tran'; did you mean 'train'?"),

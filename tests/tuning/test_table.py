@@ -15,7 +15,7 @@ from rich.console import Console
 
 from cli import console, tune
 from tests.tuning.searches import rows_of, search_of, space
-from vwl.recipe import Evaluation, Recipe
+from vwl.config.recipe import Evaluation, Recipe
 from vwl.tuning.table import FORMATS, build_table, header, markdown, texts
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -113,8 +113,8 @@ def test_every_line_has_a_cell_a_column():
 
 def test_a_joint_search_is_read_from_its_best_downwards():
     fields = {"parameter": None, "values": [], "paper": {}, "compare_with": None, "remark": "", "strategy": "search"}
-    found = space(**fields, search={"classifier.num_words": {"choices": [4, 8, 16]}}, early_stopping={"grace_epochs": 1})
-    search = replace(search_of(found), samples=tuple({"classifier.num_words": k} for k in (4, 8, 16)))
+    found = space(**fields, search={"classifier.codebook.num_codewords": {"choices": [4, 8, 16]}}, early_stopping={"grace_epochs": 1})
+    search = replace(search_of(found), samples=tuple({"classifier.codebook.num_codewords": k} for k in (4, 8, 16)))
     scores = {("sample 1", 0): (1.0, 20.0), ("sample 1", 1): (3.0, 22.0), ("sample 3", 0): (2.0, 30.0), ("sample 3", 1): (4.0, 33.0)}
     rows = rows_of(search, scores)
     for row in rows:

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from tests.tuning.searches import Counted, do, space, tiny_index, tiny_recipe
+from vwl.config.recipe import Backbone
 from vwl.data.index import read_index
 from vwl.errors import VwlError
 from vwl.models.backbones import build_backbone
-from vwl.pipeline import progress_of
-from vwl.recipe import Backbone
-from vwl.run import Run
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.tuning.results import trial_rows
 from vwl.tuning.search import Search
 from vwl.tuning.trials import epoch_metrics, note, record
+from vwl.workflow.pipeline import progress_of
+from vwl.workflow.run_folder import Run
 
 THRESHOLDS = [{"label": str(value), "set": {"cam.background_threshold": value}} for value in (0.02, 0.9)]
 
@@ -121,7 +121,7 @@ def test_a_failure_is_recorded_with_its_reason_the_others_go_on_and_it_is_tried_
     torch.save({"w": torch.zeros(2)}, tmp_path / "other.pth")
     rows = [
         {"label": "wrong", "set": {"classifier.backbone.weights": str(tmp_path / "other.pth")}},
-        {"label": "right", "set": {"classifier.num_words": 4}},
+        {"label": "right", "set": {"classifier.codebook.num_codewords": 4}},
     ]
     search, root = planned(space(parameter=None, values=[], rows=rows), index_path), Folder(tmp_path / "search")
     do(search, root)
@@ -138,12 +138,12 @@ def test_a_failure_is_recorded_with_its_reason_the_others_go_on_and_it_is_tried_
 
 def test_an_epoch_is_over_when_it_was_scored_or_the_next_has_begun(tmp_path):
     lines = [
-        {"step": 10, "epoch": 0, "loss": 2.0, "loss_image": 1.5, "learning_rate": 0.1, "words_in_use": 7},
-        {"step": 20, "epoch": 0, "loss": 1.0, "loss_image": 0.5, "learning_rate": 0.1, "words_in_use": 9},
+        {"step": 10, "epoch": 0, "loss": 2.0, "loss_image": 1.5, "learning_rate": 0.1, "codewords_used": 7},
+        {"step": 20, "epoch": 0, "loss": 1.0, "loss_image": 0.5, "learning_rate": 0.1, "codewords_used": 9},
         {"step": 20, "epoch": 0, "val_map": 0.25},
-        {"step": 30, "epoch": 1, "loss": 0.5, "loss_image": 0.25, "learning_rate": 0.1, "words_in_use": 8},
+        {"step": 30, "epoch": 1, "loss": 0.5, "loss_image": 0.25, "learning_rate": 0.1, "codewords_used": 8},
     ]
-    first = {"epoch": 1, "loss": 1.0, "loss_image": 0.5, "words_in_use": 9, "val_map": 0.25}
+    first = {"epoch": 1, "loss": 1.0, "loss_image": 0.5, "codewords_used": 9, "val_map": 0.25}
 
     def found(kept, ending=""):
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept) + ending)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import binary_erosion
 
+from vwl.constants import IGNORE
 from vwl.data.index import Index, Row, decode_image
 from vwl.errors import VwlError
-from vwl.mask_files import IGNORE
 
 _OUTLINE = 4
 """Ignored lines around objects (VOC) vanish when this many pixels are taken off each side; ignored areas (crowds) do not."""

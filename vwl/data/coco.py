@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from vwl.constants import IGNORE
 from vwl.data.folder import below, common_root
 from vwl.data.index import Index, Row, make_index
 from vwl.errors import VwlError
-from vwl.mask_files import IGNORE, encode_mask, voc_palette
-from vwl.store import Folder
+from vwl.storage.folder import Folder
+from vwl.storage.masks import encode_mask, voc_palette
 
 _YEARS = ("2014", "2017")
 _SIZES = {"train2014": 82_081, "val2014": 40_137}

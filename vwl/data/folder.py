@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vwl.data.index import Index, Row, make_index
 from vwl.errors import VwlError, did_you_mean
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SPLITS = ("train", "aug", "val", "test")

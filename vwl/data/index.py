@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from vwl.cache import read_cached
 from vwl.errors import VwlError, did_you_mean
-from vwl.mask_files import decode_mask, voc_palette
-from vwl.store import Folder, parted
+from vwl.storage.cache import read_cached
+from vwl.storage.folder import Folder, split_path
+from vwl.storage.masks import decode_mask, voc_palette
 
 _SCHEMA = pa.schema(
     [
@@ -170,7 +170,7 @@ def write_index(index: Index, path: str | Path) -> None:
     schema = _SCHEMA.with_metadata({b"vwl": json.dumps(about).encode()})
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
-    folder, name = parted(path)
+    folder, name = split_path(path)
     folder.write(name, sink.getvalue())
 
 
@@ -180,7 +180,7 @@ def read_index(path: str | Path) -> Index:
     Raises:
         VwlError: not there, or no index of this program.
     """
-    folder, name = parted(path)
+    folder, name = split_path(path)
     if not folder.exists(name):
         raise VwlError(f"there is no index table at {path}; make one with: vwl data prepare voc|coco|folder|scenes --out {path}")
     try:

@@ -15,8 +15,8 @@ from PIL import Image
 from vwl.data.animals import ANIMALS, draw_scene
 from vwl.data.index import Index, Row, make_index
 from vwl.errors import VwlError
-from vwl.mask_files import decode_mask, encode_mask, voc_palette
-from vwl.store import Folder
+from vwl.storage.folder import Folder
+from vwl.storage.masks import decode_mask, encode_mask, voc_palette
 
 _SETTINGS = "scenes.json"
 _DRAWING = 1  # to be raised when the same settings give other pictures

@@ -69,7 +69,7 @@ def _overlap(size: int, crop: int, offset: int) -> tuple[slice, slice]:
     return slice(0, size), slice(offset, offset + size)
 
 
-def random_mirror(arrays: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+def random_hflip(arrays: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
     """Mirror all arrays left to right, or none, with probability one half."""
     mirrored = bool(rng.integers(0, 2))
     return [array[:, ::-1] if mirrored else array for array in arrays]

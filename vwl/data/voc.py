@@ -17,8 +17,8 @@ from scipy.io import loadmat
 
 from vwl.data.index import Index, Row, make_index
 from vwl.errors import VwlError, did_you_mean
-from vwl.mask_files import decode_mask, encode_mask, voc_palette
-from vwl.store import Folder
+from vwl.storage.folder import Folder
+from vwl.storage.masks import decode_mask, encode_mask, voc_palette
 
 VOC_CLASSES = (
     "background",

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
+from vwl.config.layout import Layout
 from vwl.errors import Interrupted, VwlError
 from vwl.inference.build import MapSpec, build_stage
 from vwl.inference.runner import Shard, process
 from vwl.inference.stage import Stage
 from vwl.training.build import TrainSpec, build_task
-from vwl.training.distributed import Layout
 from vwl.training.loop import Control, train
 
 Report = Callable[[str, int, int, str | dict[str, float]], None]

@@ -11,7 +11,7 @@ import torch
 from ray.util.annotations import RayDeprecationWarning
 
 from vwl.engine.session import cluster_cpus, cluster_gpus
-from vwl.engine.shared import check_shared
+from vwl.engine.shared_folder import check_shared
 from vwl.errors import VwlError
 from vwl.inference.build import NETWORK_STAGES, PROCESSES_A_GPU, MapSpec, build_stage
 from vwl.inference.runner import Shard, process

@@ -13,11 +13,12 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from vwl.engine.places import check_places, lacking_places, place
-from vwl.engine.shared import check_shared
+from vwl.config.layout import Layout
+from vwl.engine.resources import check_places, lacking_places, place
+from vwl.engine.shared_folder import check_shared
 from vwl.errors import Interrupted, VwlError
 from vwl.training.build import TrainSpec, build_task
-from vwl.training.distributed import Layout, world_size
+from vwl.training.distributed import world_size
 from vwl.training.loop import Control, Figures, train
 
 Report = Callable[[str, int, int, str | dict[str, float]], None]

@@ -20,12 +20,12 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
+from vwl.config.layout import Layout
 from vwl.engine import local, map, train
 from vwl.engine.session import cluster_gpus, cluster_memory, session
 from vwl.errors import Interrupted, VwlError
 from vwl.inference.build import MapSpec
 from vwl.inference.runner import Shard
-from vwl.training.distributed import Layout
 
 News = dict[str, Any]
 Watch = Callable[[str, str, News], None]

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 
+from vwl.config.recipe import Backbone, Recipe
 from vwl.data.index import Index, read_index
 from vwl.errors import VwlError
 from vwl.inference.cam import CamStage
@@ -18,9 +19,8 @@ from vwl.inference.walk import WalkStage
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
-from vwl.recipe import Backbone, Recipe
-from vwl.score_maps import MapReader
-from vwl.store import Folder
+from vwl.storage.folder import Folder
+from vwl.storage.score_maps import MapReader
 from vwl.training.checkpoint import Damaged, load
 from vwl.training.distributed import device
 

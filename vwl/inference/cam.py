@@ -5,15 +5,16 @@ from functools import partial
 import numpy as np
 import torch
 
+from vwl.config.recipe import Recipe
+from vwl.constants import map_size
 from vwl.data.index import Index, Row
 from vwl.data.transforms import long_side_scale, resize, scaled_size
-from vwl.inference.stage import Stage, mirrored_pair
+from vwl.inference.stage import Stage, hflip_pair
 from vwl.inference.tiles import tiled
 from vwl.maps.cam import normalise
 from vwl.models.classifier import Classifier
 from vwl.models.folding import for_inference
-from vwl.recipe import Recipe
-from vwl.score_maps import ScoreMap, map_size
+from vwl.storage.score_maps import ScoreMap
 
 
 class CamStage(Stage):
@@ -41,10 +42,10 @@ class CamStage(Stage):
     def _fused(self, view: np.ndarray, labels: tuple[int, ...]) -> torch.Tensor:
         """Maps (K, h, w) float32 on the CPU of the labels in a photograph (H, W, 3) at some size, fused with those of its mirror image."""
         backbone, weight = self.model.backbone, self.model.image_head.weight
-        images = mirrored_pair(view, backbone.mean, backbone.std, weight, self.settings.mirror)
+        images = hflip_pair(view, backbone.mean, backbone.std, weight, self.settings.hflip)
         # of all classes: the last bit of a product depends on the number of its rows, and a map is not to depend on the other labels
         maps = self.model.activation_maps(images)[:, [label - 1 for label in labels]].float().cpu()
-        if not self.settings.mirror:
+        if not self.settings.hflip:
             return maps[0]
         straight, mirrored = maps[0], maps[1].flip(2)
-        return torch.maximum(straight, mirrored) if self.settings.mirror_fusion == "max" else straight + mirrored
+        return torch.maximum(straight, mirrored) if self.settings.hflip_fusion == "max" else straight + mirrored

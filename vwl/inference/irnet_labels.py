@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from vwl.config.recipe import Recipe
+from vwl.crf.dense_crf import check_implementation, irnet_labels
 from vwl.data.index import Index, Row
 from vwl.inference.stage import Stage
 from vwl.maps.cam import upsample
-from vwl.maps.dense_crf import check_implementation, irnet_labels
-from vwl.recipe import Recipe
-from vwl.score_maps import MapReader
+from vwl.storage.score_maps import MapReader
 
 
 class IrnetLabelsStage(Stage):

@@ -4,8 +4,8 @@ import numpy as np
 
 from vwl.data.index import Index, Row
 from vwl.inference.stage import Stage
-from vwl.maps.cam import decide, upsample
-from vwl.score_maps import MapReader
+from vwl.maps.cam import argmax_with_background, upsample
+from vwl.storage.score_maps import MapReader
 
 
 class MasksStage(Stage):
@@ -18,4 +18,4 @@ class MasksStage(Stage):
     def __call__(self, row: Row) -> np.ndarray:
         """Return the mask (H, W) uint8."""
         found = self.maps.read(row.image_id)
-        return decide(upsample(found.values, found.height, found.width), found.classes, self.threshold)
+        return argmax_with_background(upsample(found.values, found.height, found.width), found.classes, self.threshold)

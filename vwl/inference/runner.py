@@ -15,9 +15,9 @@ import numpy as np
 from vwl.data.index import Row
 from vwl.errors import Unreachable, VwlError
 from vwl.inference.stage import Stage
-from vwl.mask_files import encode_mask
-from vwl.score_maps import ScoreMap, write_maps
-from vwl.store import Folder
+from vwl.storage.folder import Folder
+from vwl.storage.masks import encode_mask
+from vwl.storage.score_maps import ScoreMap, write_maps
 
 SHARD_SIZE = 16
 """Images a shard: at least a second of work on one core in every stage."""
@@ -50,7 +50,7 @@ def process(stage: Stage, shard: Shard, out: Folder, strict: bool = False) -> di
     """
     maps: list[ScoreMap] = []
     watch = _Watch(out / "begun", f"{shard.number:05d}.json")
-    failed = watch.deadly()
+    failed = watch.crashing_images()
     if strict and failed:
         raise VwlError(_stopped(*next(iter(failed.items()))))
     for row in shard.rows:
@@ -93,7 +93,7 @@ class _Watch:
         self._note = {"begun": before["begun"] + 1, "over": None, "deaths": before["deaths"]}
         folder.write_json(name, self._note)
 
-    def deadly(self) -> dict[str, str]:
+    def crashing_images(self) -> dict[str, str]:
         """Return the images that are given up, with the reason."""
         deaths = self._note["deaths"]
         return {image_id: f"the process that worked on it died {times} times" for image_id, times in deaths.items() if times > 1}

@@ -4,15 +4,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from vwl.config.recipe import Recipe
+from vwl.crf.dense_crf import check_implementation, crf_probabilities
 from vwl.data.index import Index, Row
 from vwl.data.transforms import long_side_scale, resize, scaled_size
-from vwl.inference.stage import Stage, mirrored_pair
+from vwl.inference.stage import Stage, hflip_pair
 from vwl.inference.tiles import tiled
-from vwl.maps.cam import likeliest, working_size
-from vwl.maps.dense_crf import check_implementation, crf_probabilities
+from vwl.maps.cam import upsampled_argmax, working_size
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.folding import for_inference
-from vwl.recipe import Recipe
 
 _MASS = 0.05
 """Probability that a class must reach somewhere in a photograph to be refined."""
@@ -45,18 +45,18 @@ class SegmentStage(Stage):
     def _fused(self, view: np.ndarray) -> torch.Tensor:
         """Logits (C + 1, h, w) float32 on the CPU of a photograph (H, W, 3) at some size, the mean with those of its mirror image."""
         backbone, weight = self.model.backbone, self.model.aspp_weights()[0]
-        logits = self.model.fused(mirrored_pair(view, backbone.mean, backbone.std, weight, self.settings.mirror)).float().cpu()
-        return (logits[0] + logits[1].flip(2)) / 2 if self.settings.mirror else logits[0]
+        logits = self.model.fused(hflip_pair(view, backbone.mean, backbone.std, weight, self.settings.hflip)).float().cpu()
+        return (logits[0] + logits[1].flip(2)) / 2 if self.settings.hflip else logits[0]
 
     def mask(self, photo: np.ndarray) -> np.ndarray:
         """Return the mask (H, W) uint8 of a photograph (H, W, 3) uint8."""
         probabilities = self.probabilities(photo)
         if not self.settings.crf:
-            return likeliest(probabilities, *photo.shape[:2])
+            return upsampled_argmax(probabilities, *photo.shape[:2])
         kept = classes_with_mass(probabilities)
         working = resize(photo, *probabilities.shape[1:])
         refined = crf_probabilities(working, probabilities[kept], self.settings.kernels)
-        return kept[likeliest(refined, *photo.shape[:2])].astype(np.uint8)
+        return kept[upsampled_argmax(refined, *photo.shape[:2])].astype(np.uint8)
 
     def __call__(self, row: Row) -> np.ndarray:
         """Return the mask (H, W) uint8."""
@@ -64,7 +64,7 @@ class SegmentStage(Stage):
 
 
 def classes_with_mass(probabilities: np.ndarray) -> np.ndarray:
-    """Return the ids of the classes (of C + 1, H, W) that the CRF is given: the likeliest somewhere, or above 0.05.
+    """Return the ids of the classes (of C + 1, H, W) that the CRF is given: the upsampled_argmax somewhere, or above 0.05.
 
     The CRF's time grows with its classes, and it cannot raise one that no pixel prefers even a little (`benchmarks/pruning.py`).
     """

@@ -7,7 +7,7 @@ import torch
 
 from vwl.data.index import Index, Row
 from vwl.data.transforms import normalise
-from vwl.score_maps import ScoreMap
+from vwl.storage.score_maps import ScoreMap
 
 
 class Stage(ABC):
@@ -28,10 +28,8 @@ class Stage(ABC):
         """
 
 
-def mirrored_pair(
-    photo: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], like: torch.Tensor, mirror: bool = True
-) -> torch.Tensor:
+def hflip_pair(photo: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], like: torch.Tensor, hflip: bool = True) -> torch.Tensor:
     """Return a photograph (h, w, 3) uint8, normalised, and its mirror image, as a batch (2 or 1, 3, h, w) on the device of `like`."""
     image = normalise(photo, mean, std)
-    batch = torch.stack([image, image.flip(2)]) if mirror else image[None]
+    batch = torch.stack([image, image.flip(2)]) if hflip else image[None]
     return batch.to(like.device, like.dtype).contiguous(memory_format=torch.channels_last)

@@ -4,15 +4,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from vwl.config.recipe import Recipe
+from vwl.constants import map_size
 from vwl.data.index import Index, Row
 from vwl.data.transforms import long_side_scale, resize, scaled_size
-from vwl.inference.stage import Stage, mirrored_pair
+from vwl.inference.stage import Stage, hflip_pair
 from vwl.inference.tiles import tiled
 from vwl.maps.random_walk import walk
 from vwl.models.folding import for_inference
 from vwl.models.irnet import BoundaryNet
-from vwl.recipe import Recipe
-from vwl.score_maps import MapReader, ScoreMap, map_size
+from vwl.storage.score_maps import MapReader, ScoreMap
 
 
 class WalkStage(Stage):
@@ -35,7 +36,7 @@ class WalkStage(Stage):
     def _fused(self, view: np.ndarray) -> torch.Tensor:
         """Boundary logits (1, h, w) float32 on the CPU of a photograph (H, W, 3) at some size, the mean with those of its mirror image."""
         backbone = self.model.backbone
-        logits = self.model(mirrored_pair(view, backbone.mean, backbone.std, self.model.join.weight)).float().cpu()
+        logits = self.model(hflip_pair(view, backbone.mean, backbone.std, self.model.join.weight)).float().cpu()
         return (logits[0] + logits[1].flip(2)) / 2
 
     def __call__(self, row: Row) -> ScoreMap:

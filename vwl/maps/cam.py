@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from vwl.score_maps import MAP_STRIDE, map_size
+from vwl.constants import MAP_STRIDE, map_size
 
 _STRIP = 64
 """Rows of a large photograph that are enlarged at a time."""
@@ -61,7 +61,7 @@ def upsample(values: np.ndarray, height: int, width: int, max_pixels: int | None
     return np.ascontiguousarray(enlarged[:, :height, :width])
 
 
-def likeliest(probabilities: np.ndarray, height: int, width: int) -> np.ndarray:
+def upsampled_argmax(probabilities: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return the position of each pixel's largest probability (height, width) uint8, the first among equals.
 
     Args:
@@ -100,7 +100,7 @@ def best_class(maps: np.ndarray, class_ids: Sequence[int]) -> tuple[np.ndarray, 
     return best, value
 
 
-def decide(maps: np.ndarray, class_ids: Sequence[int], threshold: float) -> np.ndarray:
+def argmax_with_background(maps: np.ndarray, class_ids: Sequence[int], threshold: float) -> np.ndarray:
     """Return the mask (H, W) uint8 of the strongest among a constant background and the maps.
 
     Args:

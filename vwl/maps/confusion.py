@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vwl.constants import IGNORE
 from vwl.errors import VwlError
-from vwl.mask_files import IGNORE
 
 
 @dataclass(frozen=True)

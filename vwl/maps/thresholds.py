@@ -24,7 +24,7 @@ class ThresholdHistogram:
     """Pixels counted by true class, strongest class and score: the confusion matrix at every threshold of a grid.
 
     Attributes:
-        thresholds: (T,) float32, ascending. Scores are compared with them in float32, as `vwl.maps.cam.decide` does.
+        thresholds: (T,) float32, ascending. Scores are compared with them in float32, as `vwl.maps.cam.argmax_with_background` does.
         counts: (n, n, T + 1) int64: true class, strongest class, number of thresholds below the score.
     """
 

@@ -17,7 +17,7 @@ from timm.models._features import FeatureListNet
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vwl import recipe
+from vwl.config import recipe
 from vwl.errors import VwlError, did_you_mean
 from vwl.models.caffe import caffe_to_torchvision, is_caffe_layout, set_stride_position
 from vwl.models.weights import State, load_weights, read_weights

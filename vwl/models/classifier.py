@@ -6,36 +6,36 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vwl.config.recipe import Classifier as Settings
 from vwl.maps.cam import class_activation
 from vwl.models.backbones import build_backbone
 from vwl.models.codebook import Codebook, Encoding
 from vwl.models.hybrid_pooling import global_average, hybrid_pooling
-from vwl.recipe import Classifier as Settings
 
 
 class ClassifierOutput(NamedTuple):
-    """Scores of a batch; the word fields are none where the strategy has no such head.
+    """Outputs of a batch; those of the visual words are none where the strategy has no such head.
 
     Attributes:
-        image: p_img (B, C).
-        word: p_word (B, k).
-        word_to_image: p_w2i (B, C).
-        encoding: histogram, y_word and Y.
+        image_logits: p_img (B, C).
+        word_logits: p_word (B, k).
+        word_to_image_logits: p_w2i (B, C).
+        encoding: histogram, word labels and assignments.
         features: F (B, d, h, w).
     """
 
-    image: torch.Tensor
-    word: torch.Tensor | None
-    word_to_image: torch.Tensor | None
+    image_logits: torch.Tensor
+    word_logits: torch.Tensor | None
+    word_to_image_logits: torch.Tensor | None
     encoding: Encoding | None
     features: torch.Tensor
 
 
 class Classifier(nn.Module):
-    """Backbone and heads: linear as 1 x 1 convolutions of pooled features are, and without bias but where `image_bias` asks for one."""
+    """Backbone and linear heads. Only the image-label head can have a bias (`image_bias`)."""
 
     def __init__(self, settings: Settings, num_objects: int) -> None:
-        """Build the network for `num_objects` classes (background is none of them)."""
+        """Build the network for `num_objects` classes, not counting the background."""
         super().__init__()
         self.settings = settings
         self.backbone = build_backbone(settings.backbone, output_stride=16, frozen_stages=settings.frozen_stages, tail=True)
@@ -44,18 +44,18 @@ class Classifier(nn.Module):
         self.codebook: Codebook | None = None
         self.word_head: nn.Linear | None = None
         self.word_to_image_head: nn.Linear | None = None
-        if settings.words != "none":
-            self.codebook = Codebook(settings, dim)
-            self.word_head = nn.Linear(dim, settings.num_words, bias=False)
-        if settings.words == "learning":
-            self.word_to_image_head = nn.Linear(settings.num_words, num_objects, bias=False)
+        if settings.codebook.strategy != "none":
+            self.codebook = Codebook(settings.codebook, dim)
+            self.word_head = nn.Linear(dim, settings.codebook.num_codewords, bias=False)
+        if settings.codebook.strategy == "learning":
+            self.word_to_image_head = nn.Linear(settings.codebook.num_codewords, num_objects, bias=False)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Return F (B, d, h, w) of normalised images (B, 3, H, W), at output stride 16."""
         return self.backbone(images)[-1]
 
     def forward(self, images: torch.Tensor, valid: torch.Tensor | None = None) -> ClassifierOutput:
-        """Score images (B, 3, H, W); `valid` (B, H, W) bool marks the pixels of the photograph in a padded crop."""
+        """Classify normalised images (B, 3, H, W); `valid` (B, H, W) bool is false in the padding of a crop."""
         features = self.features(images)
         pooled = global_average(features)
         hybrid = self.settings.pooling == "hybrid"
@@ -67,10 +67,10 @@ class Classifier(nn.Module):
         return ClassifierOutput(image, self.word_head(pooled), word_to_image, encoding, features)
 
     def activation_maps(self, images: torch.Tensor) -> torch.Tensor:
-        """Return class activation maps (B, C, h, w), Eq. 1 with ReLU; a bias says nothing of places and is not in them."""
+        """Return class activation maps (B, C, h, w) of normalised images (B, 3, H, W): Eq. 1 with ReLU, without the head's bias."""
         return class_activation(self.features(images), self.image_head.weight)
 
 
 def cells_inside(valid: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """Return (B, h, w) bool: the cells of the feature map at least half of whose pixels are `valid` (B, H, W)."""
+    """Return (B, h, w) bool: the cells of the feature map of which at least half the pixels are `valid` (B, H, W)."""
     return F.adaptive_avg_pool2d(valid[:, None].float(), (features.shape[2], features.shape[3]))[:, 0] >= 0.5

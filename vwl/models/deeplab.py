@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vwl import recipe
+from vwl.config import recipe
 from vwl.models.backbones import build_backbone
 
 
@@ -38,7 +38,7 @@ class DeepLabV2(nn.Module):
             if isinstance(module, _BatchNorm):
                 module.requires_grad_(False)
         self.aspp = nn.ModuleList(
-            nn.Conv2d(self.backbone.channels[-1], num_classes, 3, padding=rate, dilation=rate) for rate in settings.rates
+            nn.Conv2d(self.backbone.channels[-1], num_classes, 3, padding=rate, dilation=rate) for rate in settings.atrous_rates
         )
         for weight, bias in zip(self.aspp_weights(), self.aspp_biases(), strict=True):
             nn.init.normal_(weight, std=0.01)

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vwl import recipe
+from vwl.config import recipe
+from vwl.constants import MAP_STRIDE
 from vwl.models.backbones import build_backbone
-from vwl.score_maps import MAP_STRIDE
 
 SIDE_CHANNELS = 32
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vwl.errors import VwlError
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 
 State = dict[str, Tensor]
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from vwl.config.recipe import Recipe
 from vwl.data.index import Row, read_index
 from vwl.errors import VwlError
 from vwl.models.weights import load_weights
-from vwl.recipe import Recipe
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.training.classifier import ClassifierTask
 from vwl.training.irnet import IrnetTask
 from vwl.training.segmenter import SegmenterTask

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vwl.errors import VwlError
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 
 _NAME = re.compile(r"step-(\d{8})\.pt")
 KEEP = 2

@@ -1,4 +1,4 @@
-"""The classifier's training (paper section 3.5, Algorithm 1): samples, losses of Eqs. 11-15, the memory bank's update, mAP."""
+"""Training of the classifier, paper section 3.5 and Algorithm 1: samples, losses (Eqs. 11-15), memory bank, mAP on held-out images."""
 
 from contextlib import suppress
 from typing import Any
@@ -6,19 +6,36 @@ from typing import Any
 import numpy as np
 import torch
 
+from vwl.config.recipe import Recipe
 from vwl.data.index import Index, Row
 from vwl.data.sampler import generator, steps_per_epoch
-from vwl.data.transforms import long_side_scale, normalise, random_crop, random_mirror, resize, scaled_size
+from vwl.data.transforms import long_side_scale, normalise, random_crop, random_hflip, resize, scaled_size
 from vwl.errors import VwlError
-from vwl.losses import decov, soft_margin
 from vwl.models.classifier import Classifier, cells_inside
-from vwl.recipe import Recipe
+from vwl.models.losses import decov, soft_margin
 from vwl.training.distributed import PendingSum, all_reduce, device, rank, world_size
 from vwl.training.task import Forward, Sample, Task
 
 
 class ClassifierTask(Task):
-    """Image labels and visual words, learned together."""
+    """Learns image labels and visual words together: Algorithm 1 of the paper.
+
+    Each line of the algorithm, and where it is:
+
+    | Algorithm 1 | here |
+    |---|---|
+    | initialise the network and the codebook C | `__init__`; a memory bank is filled by `init_codebook` |
+    | for each mini-batch: | `vwl.training.loop` |
+    | extract the features F | `Classifier.features` |
+    | pool them: f_gap (Eq. 9), f_hp (Eq. 10) | `Classifier.forward`, `vwl.models.hybrid_pooling` |
+    | similarity of F and C, assignments Y, histogram f_word (Eqs. 2-5) | `Codebook.forward` |
+    | word labels y_word from Y | `Codebook.forward` |
+    | L_cls of image labels (Eq. 11) and word labels (Eq. 12) | `losses` |
+    | VWL-L: L_cls of the histogram's prediction (Eq. 14), L_decov (Eq. 13) | `losses` |
+    | update network (and, VWL-L, codebook) by back-propagation (Eq. 15) | `vwl.training.loop` |
+    | VWL-M: means of the features assigned to each codeword (Eq. 6) | `losses`, `start_codebook_reduce` (sum over workers) |
+    | VWL-M: move the codebook by rho (Eq. 7) | `update_codebook` |
+    """
 
     name = "classifier"
 
@@ -36,15 +53,15 @@ class ClassifierTask(Task):
                 self.model.image_head.bias.copy_(log_odds(torch.stack([self._targets(row) for row in rows])))
         self._sums: torch.Tensor | None = None
         self._pending: PendingSum | None = None
-        self._first_words: torch.Tensor | None = None
+        self._first_codewords: torch.Tensor | None = None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the pre-trained parameters and, at `head_factor` times their rate, heads and codebook."""
+        """Return the pre-trained parameters and, at `head_lr_mult` times their rate, heads and codebook."""
         optimiser = self.optimiser
         old = [p for p in self.model.backbone.parameters() if p.requires_grad]
         known = {id(p) for p in self.model.backbone.parameters()}
         new = [p for p in self.model.parameters() if id(p) not in known and p.requires_grad]
-        rates = (optimiser.learning_rate, optimiser.learning_rate * optimiser.head_factor)
+        rates = (optimiser.learning_rate, optimiser.learning_rate * optimiser.head_lr_mult)
         return [{"params": p, "lr": rate, "weight_decay": optimiser.weight_decay} for p, rate in zip((old, new), rates, strict=True) if p]
 
     def sample(self, number: int, epoch: int) -> Sample:
@@ -55,7 +72,7 @@ class ClassifierTask(Task):
         low, high = self.settings.resize
         scale = long_side_scale(photo.shape, int(rng.integers(low, high + 1)))
         photo = resize(photo, *scaled_size(photo.shape, scale))
-        (photo,) = random_mirror([photo], rng)
+        (photo,) = random_hflip([photo], rng)
         (crop,), valid = random_crop([photo], [0], self.settings.crop, rng)
         backbone = self.model.backbone
         images = normalise(crop, backbone.mean, backbone.std, valid)
@@ -75,29 +92,29 @@ class ClassifierTask(Task):
             logits = logits.float() if logits.dtype == torch.bfloat16 else logits
             return soft_margin(logits, wanted.to(logits.dtype)).sum() / counts[0].to(logits.dtype)
 
-        terms = {"image": share(output.image, targets)}
-        book = self.model.codebook
-        if book is None:
+        terms = {"image": share(output.image_logits, targets)}
+        codebook = self.model.codebook
+        if codebook is None:
             return terms
-        terms["word"] = share(output.word, output.encoding.labels)  # Eq. 12
-        book.count_usage(output.encoding.words)
-        if self.settings.words == "learning":
-            terms["word_to_image"] = share(output.word_to_image, targets)  # Eq. 14
-            if self.settings.decov != "none":
-                terms["decov"] = part * decov(book.words, squared=self.settings.decov == "squared")  # Eq. 13
+        terms["word"] = share(output.word_logits, output.encoding.labels)  # Eq. 12
+        codebook.count_usage(output.encoding.assignments)
+        if self.settings.codebook.strategy == "learning":
+            terms["word_to_image"] = share(output.word_to_image_logits, targets)  # Eq. 14
+            if self.settings.codebook.decov != "none":
+                terms["decov"] = part * decov(codebook.codewords, squared=self.settings.codebook.decov == "squared")  # Eq. 13
         else:
-            sums = book.sums(output.features, output.encoding.words)  # Eq. 6
+            sums = codebook.assigned_sums(output.features, output.encoding.assignments)  # Eq. 6
             self._sums = sums if self._sums is None else self._sums + sums
         return terms
 
     def _valid(self, batch: Sample) -> torch.Tensor:
-        return torch.ones_like(batch["valid"]) if self.settings.padding_takes_words else batch["valid"]
+        return torch.ones_like(batch["valid"]) if self.settings.codebook.assign_padding else batch["valid"]
 
     @torch.no_grad()
-    def before_training(self, batches: list[Sample]) -> None:
-        """Draw the bank's first words among the pixels of the first global batch, with replacement, alike on all workers."""
-        book = self.model.codebook
-        if book is None or self.settings.words != "memory":
+    def init_codebook(self, batches: list[Sample]) -> None:
+        """Fill the memory bank with features of the first global batch, drawn with replacement and alike on all workers."""
+        codebook = self.model.codebook
+        if codebook is None or self.settings.codebook.strategy != "memory":
             return
         pixels = []
         for batch in batches:
@@ -108,33 +125,33 @@ class ClassifierTask(Task):
         sizes = torch.zeros(world_size(), dtype=torch.int64, device=device())
         sizes[rank()] = len(mine)
         sizes = all_reduce(sizes)
-        drawn = torch.from_numpy(generator(self.seed, "first words").integers(0, int(sizes.sum()), len(book.words))).to(device())
+        drawn = torch.from_numpy(generator(self.seed, "first words").integers(0, int(sizes.sum()), len(codebook.codewords))).to(device())
         first = int(sizes[: rank()].sum())
-        words = torch.zeros_like(book.words)
+        codewords = torch.zeros_like(codebook.codewords)
         own = (drawn >= first) & (drawn < first + len(mine))
-        words[own] = mine[drawn[own] - first].to(words.dtype)
-        words = all_reduce(words)
-        if self.settings.bank_start == "features":
-            book.words.copy_(words)
+        codewords[own] = mine[drawn[own] - first].to(codewords.dtype)
+        codewords = all_reduce(codewords)
+        if self.settings.codebook.init == "features":
+            codebook.codewords.copy_(codewords)
         else:
-            self._first_words = words
+            self._first_codewords = codewords
 
-    def exchange(self) -> None:
-        """Start the one sum over workers of all words' features and counts."""
+    def start_codebook_reduce(self) -> None:
+        """Start the all-reduce of the sums of Eq. 6."""
         if self._sums is not None:
             self._pending, self._sums = PendingSum(self._sums), None
 
-    def after_step(self) -> None:
-        """Move the bank by the global sums (Algorithm 1, last lines)."""
-        book = self.model.codebook
-        if self._pending is None or book is None:
+    def update_codebook(self) -> None:
+        """Wait for the all-reduce and move the memory bank, Eq. 7."""
+        codebook = self.model.codebook
+        if self._pending is None or codebook is None:
             return
         sums, self._pending = self._pending.result(), None
-        if self._first_words is not None:
-            book.words.copy_(self._first_words)
-            self._first_words = None
+        if self._first_codewords is not None:
+            codebook.codewords.copy_(self._first_codewords)
+            self._first_codewords = None
         else:
-            book.update(sums)
+            codebook.update(sums)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -162,20 +179,20 @@ class ClassifierTask(Task):
         images = normalise(resize(photo, *size), self.model.backbone.mean, self.model.backbone.std)[None]
         weight = self.model.image_head.weight
         images = images.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last)
-        return self.model(images).image[0].double()
+        return self.model(images).image_logits[0].double()
 
-    def tallies(self) -> dict[str, torch.Tensor]:
-        """Return the pixels that took each word."""
+    def accumulated_counts(self) -> dict[str, torch.Tensor]:
+        """Return the pixels assigned to each codeword since the last call of `codebook_metrics`."""
         return {} if self.model.codebook is None else {"usage": self.model.codebook.usage}
 
-    def health(self) -> dict[str, float]:
-        """Return the codebook's health over the steps since the last call."""
-        book = self.model.codebook
-        if book is None:
+    def codebook_metrics(self) -> dict[str, float]:
+        """Return the metrics of `Codebook.metrics` over the steps since the last call."""
+        codebook = self.model.codebook
+        if codebook is None:
             return {}
-        usage = all_reduce(book.usage.clone())
-        book.usage.zero_()
-        return book.health(usage)
+        usage = all_reduce(codebook.usage.clone())
+        codebook.usage.zero_()
+        return codebook.metrics(usage)
 
 
 def log_odds(targets: torch.Tensor) -> torch.Tensor:

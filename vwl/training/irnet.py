@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from vwl.config.recipe import Recipe
+from vwl.constants import IGNORE, MAP_STRIDE
 from vwl.data.index import Index, Row
 from vwl.data.sampler import generator, steps_per_epoch
-from vwl.data.transforms import long_side_scale, normalise, random_crop, random_mirror, resize, resize_mask, scaled_size
+from vwl.data.transforms import long_side_scale, normalise, random_crop, random_hflip, resize, resize_mask, scaled_size
 from vwl.maps.affinity import affinity_loss_sums, pair_affinities, pair_labels
-from vwl.mask_files import IGNORE, decode_mask
 from vwl.models.irnet import BoundaryNet
-from vwl.recipe import Recipe
-from vwl.score_maps import MAP_STRIDE
-from vwl.store import Folder
+from vwl.storage.folder import Folder
+from vwl.storage.masks import decode_mask
 from vwl.training.task import Forward, Sample, Task
 
 
@@ -34,7 +34,7 @@ class IrnetTask(Task):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the head's parameters; the backbone does not train."""
-        rate = self.optimiser.learning_rate * self.optimiser.head_factor
+        rate = self.optimiser.learning_rate * self.optimiser.head_lr_mult
         return [{"params": self.model.new_parameters(), "lr": rate, "weight_decay": self.optimiser.weight_decay}]
 
     def sample(self, number: int, epoch: int) -> Sample:
@@ -44,7 +44,7 @@ class IrnetTask(Task):
         photo, mask = np.asarray(self.index.read_image(row)), decode_mask(self.masks.read(f"{row.image_id}.png"), row.image_id)
         low, high = self.settings.rescale
         size = scaled_size(mask.shape, long_side_scale(mask.shape, self.settings.long_side) * rng.uniform(low, high))
-        photo, mask = random_mirror([resize(photo, *size), resize_mask(mask, *size)], rng)
+        photo, mask = random_hflip([resize(photo, *size), resize_mask(mask, *size)], rng)
         (photo, mask), valid = random_crop([photo, mask], [0, IGNORE], self.settings.crop, rng)
         grid = -(-self.settings.crop // MAP_STRIDE)
         backbone = self.model.backbone

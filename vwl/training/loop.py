@@ -18,12 +18,13 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from vwl.config.layout import Layout
 from vwl.data.sampler import generator, global_batch, share, steps_per_epoch
 from vwl.errors import VwlError
 from vwl.models.weights import weight_reports
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.training import checkpoint
-from vwl.training.distributed import Layout, all_reduce, device, rank, world_size
+from vwl.training.distributed import all_reduce, device, rank, world_size
 from vwl.training.task import Sample, Task
 from vwl.training.tensorboard import TensorBoard
 
@@ -120,7 +121,7 @@ class _Trainer:
             self.optimiser.load_state_dict(state["optimiser"])
             self.step = self.saved_step = state["step"]
             self.scores = state["scores"]
-            for name, tally in self.task.tallies().items():
+            for name, tally in self.task.accumulated_counts().items():
                 # Tallies add up over workers: one of them goes on from the sum.
                 tally.copy_(state["tallies"][name] if rank() == 0 else torch.zeros_like(tally))
         if rank() == 0:
@@ -131,7 +132,7 @@ class _Trainer:
         """Write a checkpoint of the state after `self.step` steps."""
         if self.step == self.saved_step:
             return
-        tallies = {name: all_reduce(tally.clone()) for name, tally in self.task.tallies().items()}
+        tallies = {name: all_reduce(tally.clone()) for name, tally in self.task.accumulated_counts().items()}
         if rank() == 0:
             state = {
                 "step": self.step,
@@ -158,7 +159,7 @@ class _Trainer:
         self.waited += time.perf_counter() - began
         self._set_rates()
         if self.step == 0:
-            task.before_training(batches)
+            task.init_codebook(batches)
         counts = all_reduce(torch.stack([task.counts(batch).to(self.device) for batch in batches]).sum(dim=0))
         self.optimiser.zero_grad(set_to_none=True)
         totals: dict[str, torch.Tensor] = {}
@@ -169,7 +170,7 @@ class _Trainer:
                     terms = task.losses(self.forward, batch, counts, part=1 / (world_size() * len(batches)))
                 loss = torch.stack([*terms.values()]).sum()
                 if last:
-                    task.exchange()
+                    task.start_codebook_reduce()
                 # DDP takes the mean of the workers' gradients, where the shares' sum is wanted.
                 torch.autograd.backward(loss * world_size())
             for name, value in terms.items():
@@ -179,7 +180,7 @@ class _Trainer:
         if task.optimiser.clip_norm is not None:
             nn.utils.clip_grad_norm_([p for g in self.groups for p in g["params"]], task.optimiser.clip_norm)
         self.optimiser.step()
-        task.after_step()
+        task.update_codebook()
         self.step += 1
         self.images += task.batch_size
         return self._log(dict(zip(totals, values, strict=True)))
@@ -210,7 +211,7 @@ class _Trainer:
         total = sum(terms.values())
         if self.step % LOG_EVERY and self.step != self.task.num_steps:
             return {**self.figures, "loss": total}
-        health = self.task.health()
+        health = self.task.codebook_metrics()
         seconds = time.perf_counter() - self.clock
         line = {
             "step": self.step,

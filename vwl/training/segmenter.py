@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from vwl.config.recipe import Recipe
+from vwl.constants import IGNORE
 from vwl.data.index import Index, Row
 from vwl.data.sampler import generator
-from vwl.data.transforms import long_side_scale, normalise, random_crop, random_mirror, resize, resize_mask, scaled_size
-from vwl.mask_files import IGNORE, decode_mask
+from vwl.data.transforms import long_side_scale, normalise, random_crop, random_hflip, resize, resize_mask, scaled_size
 from vwl.models.deeplab import DeepLabV2
-from vwl.recipe import Recipe
-from vwl.store import Folder
+from vwl.storage.folder import Folder
+from vwl.storage.masks import decode_mask
 from vwl.training.task import Forward, Sample, Task
 
 
@@ -38,8 +39,8 @@ class SegmenterTask(Task):
             return [(out.shape[-2], out.shape[-1]) for out in self.model(torch.zeros(1, 3, crop, crop))]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return backbone at the base rate, ASPP weights at `head_factor` times it, its biases at twice that without decay."""
-        rate, factor, decay = self.optimiser.learning_rate, self.optimiser.head_factor, self.optimiser.weight_decay
+        """Return backbone at the base rate, ASPP weights at `head_lr_mult` times it, its biases at twice that without decay."""
+        rate, factor, decay = self.optimiser.learning_rate, self.optimiser.head_lr_mult, self.optimiser.weight_decay
         return [
             {"params": self.model.backbone_parameters(), "lr": rate, "weight_decay": decay},
             {"params": self.model.aspp_weights(), "lr": rate * factor, "weight_decay": decay},
@@ -53,7 +54,7 @@ class SegmenterTask(Task):
         photo, mask = np.asarray(self.index.read_image(row)), decode_mask(self.masks.read(f"{row.image_id}.png"), row.image_id)
         factor = self.settings.rescale[int(rng.integers(len(self.settings.rescale)))]
         size = scaled_size(mask.shape, long_side_scale(mask.shape, self.settings.long_side) * factor)
-        photo, mask = random_mirror([resize(photo, *size), resize_mask(mask, *size)], rng)
+        photo, mask = random_hflip([resize(photo, *size), resize_mask(mask, *size)], rng)
         (photo, mask), valid = random_crop([photo, mask], [0, IGNORE], self.settings.crop, rng)
         backbone = self.model.backbone
         return {"images": normalise(photo, backbone.mean, backbone.std, valid), "labels": torch.from_numpy(np.ascontiguousarray(mask))}

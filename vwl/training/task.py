@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from vwl.recipe import Optimiser
+from vwl.config.recipe import Optimiser
 
 Sample = dict[str, torch.Tensor]
 Forward = Callable[..., Any]
@@ -61,26 +61,26 @@ class Task(ABC):
             part: 1 / (workers x micro-batches): the share of terms that depend on parameters only.
         """
 
-    def before_training(self, batches: list[Sample]) -> None:
+    def init_codebook(self, batches: list[Sample]) -> None:
         """Prepare state from the first global batch; `batches` are this worker's micro-batches of it."""
         return
 
-    def exchange(self) -> None:
+    def start_codebook_reduce(self) -> None:
         """Start sums over workers that can overlap with the backward pass; called before the step's last backward."""
         return
 
-    def after_step(self) -> None:
-        """Finish what `exchange` began; called after the optimiser's step."""
+    def update_codebook(self) -> None:
+        """Finish what `start_codebook_reduce` began; called after the optimiser's step."""
         return
 
     def evaluate(self) -> dict[str, float]:
         """Return scores on held-out photographs after an epoch; each worker does its share, all get the result."""
         return {}
 
-    def tallies(self) -> dict[str, torch.Tensor]:
-        """Return what `health` has counted since its last call: tensors that add up over workers, to be kept in checkpoints."""
+    def accumulated_counts(self) -> dict[str, torch.Tensor]:
+        """Return what `codebook_metrics` has counted since its last call: tensors that add up over workers, to be kept in checkpoints."""
         return {}
 
-    def health(self) -> dict[str, float]:
+    def codebook_metrics(self) -> dict[str, float]:
         """Return figures to watch beside the losses; called on every worker at each logged step."""
         return {}

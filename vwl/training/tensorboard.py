@@ -8,7 +8,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 
 
 class TensorBoard:

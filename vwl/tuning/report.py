@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from vwl.config.recipe import Recipe
 from vwl.errors import VwlError
-from vwl.recipe import Recipe
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.tuning.results import SPLITS, trial_rows, write_parquet
 from vwl.tuning.search import Search, open_searches
 from vwl.tuning.statistics import mean_and_sd

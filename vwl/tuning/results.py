@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.tuning.search import Entry, Search, open_searches
 from vwl.tuning.trials import DONE, Trial, epoch_metrics, is_finished, record
 

@@ -10,16 +10,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from vwl.cluster.plan import BASE_MEMORY, worker_memory
+from vwl.config.layout import Layout
+from vwl.config.recipe import Recipe
 from vwl.data.index import read_index
 from vwl.errors import VwlError
-from vwl.plan import BASE_MEMORY, worker_memory
-from vwl.recipe import Recipe
-from vwl.stages import STAGES
-from vwl.store import Folder
-from vwl.training.distributed import Layout
+from vwl.storage.folder import Folder
 from vwl.tuning.search import Search, groups
 from vwl.tuning.space import Domain, EarlyStopping
 from vwl.tuning.trials import DONE, FAILED, STOPPED, UNFINISHED, News, Trial, Work, is_finished, note, objective, record, work
+from vwl.workflow.stages import STAGES
 
 PLACES = "places.json"
 """Where each search was last run."""

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from vwl.config.files import differences, recipe_from
+from vwl.config.recipe import Recipe, fingerprint
 from vwl.data.index import Index
 from vwl.errors import VwlError
-from vwl.recipe import Recipe, fingerprint
-from vwl.recipe_files import differences, recipe_from
-from vwl.store import Folder
+from vwl.storage.folder import Folder
 from vwl.tuning.space import Setting, Space, space_from, with_keys
 from vwl.tuning.trials import Trial
 

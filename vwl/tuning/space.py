@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vwl.config.files import overridden, parse_yaml
+from vwl.config.named_files import is_path, names_in, read_named
+from vwl.config.recipe import Recipe
 from vwl.errors import VwlError, did_you_mean
-from vwl.named import is_path, names_in, read_named
-from vwl.recipe import Recipe
-from vwl.recipe_files import overridden, parse_yaml
 
 Scored = Literal["cam", "crf", "walk", "segment"]
 Value = str | int | float | bool | None

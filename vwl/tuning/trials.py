@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from vwl.config.layout import Layout
+from vwl.config.recipe import Recipe, fingerprint
 from vwl.data.index import Index, read_index
 from vwl.errors import Interrupted, VwlError
-from vwl.pipeline import Engine, Maps, Trains, run_stages
-from vwl.recipe import Recipe, fingerprint
-from vwl.run import Run, holds, stage_fingerprint
-from vwl.stages import STAGES
-from vwl.store import Folder
-from vwl.training.distributed import Layout
+from vwl.storage.folder import Folder
+from vwl.workflow.pipeline import Engine, Maps, Trains, run_stages
+from vwl.workflow.run_folder import Run, holds, stage_fingerprint
+from vwl.workflow.stages import STAGES
 
 News = dict[str, Any]
 Tell = Callable[[News], None]
@@ -59,12 +59,12 @@ class Trial:
         """What the trial's folder is called: its method in words, the seed, and the recipe's hash."""
         c = self.recipe.classifier
         words = ["gap"] if c.pooling == "gap" else ["hp", f"gamma{c.gap_weight:g}"]
-        if c.words != "none":
-            words += [c.words, f"k{c.num_words}"]
-        if c.words == "learning":
-            words += [f"tau{c.temperature:g}", *(["nodecov"] if c.decov == "none" else [])]
-        if c.words == "memory":
-            words += [f"rho{c.bank_momentum:g}"]
+        if c.codebook.strategy != "none":
+            words += [c.codebook.strategy, f"k{c.codebook.num_codewords}"]
+        if c.codebook.strategy == "learning":
+            words += [f"tau{c.codebook.temperature:g}", *(["nodecov"] if c.codebook.decov == "none" else [])]
+        if c.codebook.strategy == "memory":
+            words += [f"rho{c.codebook.momentum:g}"]
         return "-".join([*words, f"s{self.recipe.seed}", self.recipe_hash[:8]])
 
     @property
@@ -201,7 +201,7 @@ def epoch_metrics(folder: Folder) -> list[News]:
     for text in folder.read("metrics.jsonl").decode().splitlines():
         with suppress(ValueError):  # the line that is being written
             line = json.loads(text)
-            kept = {key: value for key, value in line.items() if key.startswith(("loss", "val_", "word"))}
+            kept = {key: value for key, value in line.items() if key.startswith(("loss", "val_", "code"))}
             epochs.setdefault(line["epoch"], {"epoch": line["epoch"] + 1}).update(kept)
     last = max(epochs, default=-1)
     return [line for epoch, line in sorted(epochs.items()) if epoch < last or any(key.startswith("val_") for key in line)]

@@ -1,0 +1,201 @@
+"""Cluster files: the committed ones are what the description renders to, and every tool that reads them takes them."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from kubernetes import client
+from typer.testing import CliRunner
+
+from cli.forwarding import Forwarded, forwarded
+from cli.main import app
+from tests.test_readme import parsed as parsed_line
+from tests.test_readme import shell_lines
+from vwl.cluster.deployment import RENDERERS, Deployment, load_deployment, render
+from vwl.errors import VwlError
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+COMMITTED = load_deployment(str(DEPLOY / "cluster.yaml"))
+VARIANTS = {
+    "committed": COMMITTED,
+    "defaults": Deployment(),
+    "cpus-only": load_deployment(None, ["gpu.count=0", "cpu.count=3"]),
+    "everything": load_deployment(
+        None, ["gpu.most=8", "gpu.gpus=4", "kubernetes.storage_class=nfs", "slurm.partition=gpu", "slurm.account=a", "aws.region=us-east-1"]
+    ),
+}
+
+
+def parsed(kind: str, deployment: Deployment) -> dict[str, dict]:
+    return {name: yaml.safe_load(text) for name, text in render(kind, deployment).items()}
+
+
+@pytest.fixture(params=VARIANTS)
+def deployment(request) -> Deployment:
+    return VARIANTS[request.param]
+
+
+@pytest.mark.parametrize("kind", RENDERERS)
+def test_the_committed_files_are_what_the_description_renders_to(kind):
+    assert {path.name: path.read_text() for path in (DEPLOY / kind).iterdir()} == render(kind, COMMITTED)
+
+
+def kuberay_schema(kind: str) -> dict:
+    schema = json.loads((ROOT / "tests/data/kuberay.schema.json").read_text())
+    return {"$ref": f"#/$defs/{kind}", "$defs": schema["$defs"]}
+
+
+@pytest.mark.parametrize("name", ["raycluster.yaml", "rayjob.yaml"])
+def test_kuberay_manifests_have_known_fields_of_the_right_kind(deployment, name):
+    manifest = parsed("kuberay", deployment)[name]
+    jsonschema.validate(manifest, kuberay_schema(manifest["kind"]))
+
+
+def test_a_misspelt_field_of_a_manifest_would_be_noticed():
+    manifest = parsed("kuberay", COMMITTED)["raycluster.yaml"]
+    manifest["spec"]["headGroupSpecs"] = manifest["spec"].pop("headGroupSpec")
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(manifest, kuberay_schema("RayCluster"))
+
+
+def through_the_kubernetes_client(value: dict, model: str) -> dict:
+    """Read a value as the official client's model and write it again; what the model does not know is lost."""
+    api = client.ApiClient(client.Configuration())
+    return api.sanitize_for_serialization(api.deserialize(json.dumps(value), model, "application/json"))
+
+
+def test_pods_and_the_volume_survive_a_round_trip_through_the_kubernetes_client(deployment):
+    files = parsed("kuberay", deployment)
+    clusters = [files["raycluster.yaml"]["spec"], files["rayjob.yaml"]["spec"]["rayClusterSpec"]]
+    pods = [group["template"] for spec in clusters for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
+    assert len(pods) == 2 * (1 + len(deployment.groups()))
+    for pod in pods:
+        assert through_the_kubernetes_client(pod, "V1PodTemplateSpec") == pod
+    assert through_the_kubernetes_client(files["shared-volume.yaml"], "V1PersistentVolumeClaim") == files["shared-volume.yaml"]
+
+
+def test_a_misspelt_field_of_a_pod_would_be_noticed():
+    pod = parsed("kuberay", COMMITTED)["raycluster.yaml"]["spec"]["headGroupSpec"]["template"]
+    pod["spec"]["containers"][0]["volumeMount"] = []
+    assert through_the_kubernetes_client(pod, "V1PodTemplateSpec") != pod
+
+
+def test_all_pods_have_the_token_the_volume_and_their_share(deployment):
+    files = parsed("kuberay", deployment)
+    spec = files["raycluster.yaml"]["spec"]
+    assert spec["authOptions"] == {"mode": "token"}
+    assert files["rayjob.yaml"]["spec"]["rayClusterSpec"] == spec
+    assert files["rayjob.yaml"]["spec"]["shutdownAfterJobFinishes"] is True
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    groups = {group["groupName"]: group for group in spec["workerGroupSpecs"]}
+    assert groups.keys() == deployment.groups().keys()
+    for name, nodes in deployment.groups().items():
+        (container,) = groups[name]["template"]["spec"]["containers"]
+        assert container["resources"]["limits"].get("nvidia.com/gpu") == (str(nodes.gpus) if nodes.gpus else None)
+        assert {"name": "shared", "mountPath": deployment.shared} in container["volumeMounts"]
+        assert (groups[name]["minReplicas"], groups[name]["maxReplicas"]) == (nodes.count, nodes.at_most)
+
+
+@pytest.mark.parametrize("name", ["on-premise.yaml", "aws.yaml"])
+def test_ray_takes_the_files_for_ray_up(deployment, name):
+    # Ray imports slowly, and its own validation is what counts
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = parsed("ray-up", deployment)[name]
+    validate_config(prepare_config(config))
+    with pytest.raises(jsonschema.ValidationError):
+        validate_config(prepare_config(config | {"worker_count": 3}))
+
+
+def test_ray_up_files_start_every_node_with_the_token(deployment):
+    for config in parsed("ray-up", deployment).values():
+        starts = [config["head_start_ray_commands"][-1], config["worker_start_ray_commands"][-1]]
+        assert all("RAY_AUTH_MODE=token ray start" in line for line in starts)
+        assert config["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}
+
+
+def test_the_script_for_slurm_has_no_complaint_of_shellcheck(deployment, tmp_path):
+    script = tmp_path / "vwl.sbatch"
+    script.write_text(render("slurm", deployment)["vwl.sbatch"])
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([shellcheck, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    directives = [line for line in script.read_text().splitlines() if line.startswith("#SBATCH ")]
+    nodes = deployment.gpu if deployment.gpu.count else deployment.cpu
+    assert f"#SBATCH --nodes={nodes.count}" in directives
+    assert (f"#SBATCH --gpus-per-node={nodes.gpus}" in directives) == (nodes.gpus > 0)
+    assert "%{" not in script.read_text()
+
+
+def test_the_dockerfile_has_no_complaint_of_hadolint():
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_dockerfile_copies_what_there_is_and_nothing_else_is_sent():
+    text = (DEPLOY / "Dockerfile").read_text()
+    copied = {name for line in text.splitlines() if line.startswith("COPY ") and "--from" not in line for name in line.split()[1:-1]}
+    assert all((ROOT / name).exists() for name in copied)
+    ignore = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    assert copied == {line[1:] for line in ignore if line.startswith("!")}
+    assert "*" in ignore
+
+
+README = (DEPLOY / "README.md").read_text()
+
+
+@pytest.mark.parametrize("line", [line for line in shell_lines(README) if line.startswith("vwl ")])
+def test_a_command_of_the_readme_is_understood_with_what_it_hands_on(line):
+    params = parsed_line(line)
+    if line.startswith("vwl submit"):
+        assert Forwarded(params["command"]) == forwarded(params["command"])  # nothing to send along, no relative path
+
+
+def test_the_script_for_slurm_is_given_a_command_that_is_understood():
+    (line,) = (line for line in shell_lines(README) if line.startswith("sbatch "))
+    parsed_line(f"vwl {line.partition('vwl.sbatch ')[2]}")
+
+
+def test_the_job_of_kuberay_is_a_command_that_is_understood():
+    parsed_line(parsed("kuberay", COMMITTED)["rayjob.yaml"]["spec"]["entrypoint"])
+
+
+def test_the_readme_has_five_commands_a_path_and_names_files_that_exist():
+    paths = re.split(r"^## ", README, flags=re.MULTILINE)[1:4]
+    assert [len(shell_lines(path)) for path in paths] == [5, 5, 5]
+    assert all((ROOT / name).exists() for name in re.findall(r"deploy/[\w/-]+\.\w+", README))
+
+
+def test_unknown_keys_and_values_out_of_range_are_named(tmp_path):
+    with pytest.raises(VwlError, match=r"gpu\.cont: Extra inputs .*did you mean 'count'.*; slurm\.time: "):
+        load_deployment(None, ["gpu.cont=2", "slurm.time=soon"])
+    with pytest.raises(VwlError, match=r"description .*cluster\.yaml cannot be read"):
+        load_deployment(str(tmp_path / "cluster.yaml"))
+    (tmp_path / "list.yaml").write_text("- a\n")
+    with pytest.raises(VwlError, match=r"list\.yaml holds no mapping"):
+        load_deployment(str(tmp_path / "list.yaml"))
+    with pytest.raises(VwlError, match="override 'gpu' is not of the form"):
+        load_deployment(None, ["gpu"])
+    with pytest.raises(VwlError, match="names a host twice"):
+        load_deployment(None, ["on_premise.workers=[a,a]"])
+    with pytest.raises(VwlError, match="vwl renders kuberay, ray-up, slurm, not 'kubray'; did you mean 'kuberay'"):
+        render("kubray", Deployment())
+
+
+def test_the_command_prints_or_writes(tmp_path):
+    printed = CliRunner().invoke(app, ["deploy", "render", "slurm", "--workers", "5", "--gpus", "2"])
+    assert printed.exit_code == 0
+    assert "#SBATCH --nodes=5" in printed.stdout
+    assert "#SBATCH --gpus-per-node=2" in printed.stdout
+    words = ["deploy", "render", "kuberay", "--out", str(tmp_path / "mine"), "--image", "me/vwl:3", "--cpu-workers", "0"]
+    written = CliRunner().invoke(app, words)
+    assert written.exit_code == 0
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"shared-volume.yaml", "raycluster.yaml", "rayjob.yaml"}
+    assert "image: me/vwl:3" in (tmp_path / "mine/rayjob.yaml").read_text()

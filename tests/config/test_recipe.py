@@ -1,0 +1,104 @@
+"""Recipes: what is built in states the figures of the paper and of its code, and a fingerprint tells values apart."""
+
+import re
+
+import pytest
+
+from vwl.config.files import builtin_recipes, differences, load_recipe
+from vwl.config.recipe import Recipe, fingerprint
+
+
+def test_the_recipes_of_the_paper_its_code_and_its_tables_are_there():
+    assert {
+        "paper-voc",
+        "paper-voc-m",
+        "paper-coco",
+        "reference-voc",
+        "reference-voc-m",
+        "table4-baseline",
+        "table4-hp",
+        "table4-vwe",
+        "table4-vwl-m",
+        "table4-vwl-l",
+        "fig12-hp-without-gap",
+    } <= set(builtin_recipes())
+
+
+class TestFiguresOfThePaper:
+    def test_the_defaults_are_the_paper(self):
+        assert load_recipe("paper-voc") == Recipe()
+
+    def test_section_4_1_classification_network(self):
+        classifier = load_recipe("paper-voc").classifier
+        assert classifier.backbone.name == "resnet101"
+        assert classifier.backbone.weights == "imagenet"
+        assert (classifier.epochs, classifier.batch_size) == (6, 16)
+        assert classifier.optimiser.learning_rate == 0.01
+        assert classifier.optimiser.learning_rate * classifier.optimiser.head_lr_mult == pytest.approx(0.1)
+        assert (classifier.optimiser.momentum, classifier.optimiser.power) == (0.9, 0.9)
+        assert (classifier.codebook.num_codewords, classifier.gap_weight, classifier.codebook.temperature) == (256, 2, 1)
+        assert load_recipe("paper-voc-m").classifier.codebook.momentum == 0.001
+
+    def test_section_4_1_segmentation_network(self):
+        segmenter = load_recipe("paper-voc").segmenter
+        assert segmenter.backbone.name == "resnet101"
+        assert (segmenter.optimiser.learning_rate, segmenter.optimiser.momentum) == (0.001, 0.9)
+        assert segmenter.optimiser.weight_decay == 0.0005
+        assert (segmenter.batch_size, segmenter.iterations) == (10, 20_000)
+
+    def test_coco_differs_in_the_iterations_of_the_segmenter_alone(self):
+        assert differences(load_recipe("paper-voc"), load_recipe("paper-coco")) == [
+            "name: paper-voc -> paper-coco",
+            "segmenter.iterations: 20000 -> 60000",
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "pooling", "words", "decov"),
+        [
+            ("table4-baseline", "gap", "none", None),
+            ("table4-hp", "hybrid", "none", None),
+            ("table4-vwe", "hybrid", "learning", "none"),
+            ("table4-vwl-m", "hybrid", "memory", None),
+            ("table4-vwl-l", "hybrid", "learning", "squared"),
+        ],
+    )
+    def test_rows_of_table_4(self, name, pooling, words, decov):
+        classifier = load_recipe(name).classifier
+        assert (classifier.pooling, classifier.codebook.strategy) == (pooling, words)
+        if decov is not None:
+            assert classifier.codebook.decov == decov
+        same = classifier.model_copy(update={"pooling": "hybrid", "words": "learning", "decov": "squared"})
+        assert same == load_recipe("paper-voc").classifier
+
+    def test_fig_12_takes_the_average_out_of_hybrid_pooling(self):
+        assert differences(load_recipe("table4-hp"), load_recipe("fig12-hp-without-gap")) == [
+            "classifier.gap_weight: 2.0 -> 0.0",
+            "name: table4-hp -> fig12-hp-without-gap",
+        ]
+
+
+def test_the_reference_recipes_differ_from_the_paper_where_its_code_does():
+    assert differences(load_recipe("paper-voc"), load_recipe("reference-voc")) == [
+        "classifier.codebook.decov: squared -> unsquared",
+        "classifier.frozen_stages: 1 -> 3",
+        "classifier.codebook.histogram: mean -> sum",
+        "classifier.optimiser.momentum: 0.9 -> 0.0001",
+        "classifier.codebook.assign_padding: False -> True",
+        "irnet.optimiser.momentum: 0.9 -> 0.0001",
+        "name: paper-voc -> reference-voc",
+        "segment.hflip: True -> False",
+    ]
+    assert differences(load_recipe("reference-voc"), load_recipe("reference-voc-m")) == [
+        "classifier.codebook.unused_codewords: keep -> decay",
+        "classifier.codebook.init: features -> gaussian",
+        "classifier.frozen_stages: 3 -> 1",
+        "classifier.codebook.strategy: learning -> memory",
+        "name: reference-voc -> reference-voc-m",
+    ]
+
+
+def test_the_fingerprint_tells_values_apart_and_not_their_spelling():
+    section = load_recipe("paper-voc").classifier
+    assert fingerprint(section) == fingerprint(load_recipe("paper-voc", ["classifier.gap_weight=2"]).classifier)
+    assert fingerprint(section) != fingerprint(load_recipe("paper-voc", ["classifier.gap_weight=3"]).classifier)
+    assert re.fullmatch("[0-9a-f]{16}", fingerprint(section))

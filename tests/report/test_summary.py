@@ -1,0 +1,88 @@
+"""The report of a finished run: one picture a photograph, a sheet of all, and the scores in one file."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers import copy_run
+from vwl.maps.cam import upsample
+from vwl.report import summary as report
+from vwl.report.overlays import GAP, heat_overlay, mask_overlay
+from vwl.report.summary import panels, write_report
+from vwl.storage.masks import decode_mask
+from vwl.storage.score_maps import MapReader
+from vwl.workflow.pipeline import stage_table
+
+HELD_OUT = [f"val_{number:05d}" for number in range(4)]
+
+
+@pytest.fixture
+def copied(tiny_run, tmp_path):
+    return copy_run(tiny_run, tmp_path)
+
+
+def by_id(run, image_id):
+    return next(row for row in run.index.rows if row.image_id == image_id)
+
+
+def opened(folder, name):
+    return Image.open(io.BytesIO(folder.read(name)))
+
+
+def test_every_held_out_photograph_has_its_picture_and_stands_on_the_sheet(copied):
+    folder = copied.folder / "pictures"
+    assert write_report(copied) == str(folder)
+    assert folder.names() == sorted(["all.png", *(f"{image_id}.png" for image_id in HELD_OUT)])
+    rows = [opened(folder, f"{image_id}.png") for image_id in HELD_OUT]
+    sheet = np.asarray(opened(folder, "all.png"))
+    top = GAP
+    for row in rows:
+        assert np.array_equal(sheet[top : top + row.height, GAP : GAP + row.width], np.asarray(row))
+        top += row.height + GAP
+    assert sheet.shape[0] == top
+
+
+def test_the_scores_of_all_stages_are_in_one_file(copied):
+    write_report(copied)
+    assert json.loads(copied.folder.read("scores.json")) == stage_table(copied)
+    assert {(line["stage"], line["split"]) for line in stage_table(copied)} == {
+        (stage, split) for stage in ("cam", "crf", "walk", "segment") for split in ("train", "val")
+    }
+
+
+def test_more_photographs_than_wanted_are_thinned_out_evenly(copied, monkeypatch):
+    monkeypatch.setattr(report, "NUM_PICTURES", 2)
+    write_report(copied)
+    assert (copied.folder / "pictures").names() == ["all.png", "val_00000.png", "val_00003.png"]
+
+
+def test_the_panels_follow_the_photograph_through_the_stages(tiny_run):
+    row = by_id(tiny_run, HELD_OUT[0])
+    photo, palette = np.asarray(tiny_run.index.read_image(row)), tiny_run.index.palette
+    found = dict(panels(tiny_run, row))
+    caption = f"{row.image_id}: {', '.join(tiny_run.index.classes[label] for label in row.labels)}"
+    assert list(found) == [caption, "cam", "crf", "walk", "segment", "truth"]
+    assert np.array_equal(found[caption], photo)
+    assert np.array_equal(found["truth"], mask_overlay(photo, tiny_run.index.read_mask(row), palette))
+    for stage in ("crf", "segment"):
+        mask = decode_mask((tiny_run.folder / stage).read(f"{row.image_id}.png"), stage)
+        assert np.array_equal(found[stage], mask_overlay(photo, mask, palette))
+    for stage in ("cam", "walk"):
+        score = MapReader(tiny_run.folder / stage).read(row.image_id)
+        values = upsample(score.values, *photo.shape[:2])
+        assert np.array_equal(found[stage], heat_overlay(photo, values, row.labels, palette))
+
+
+def test_a_stage_that_failed_on_the_photograph_leaves_out_its_panel(copied):
+    row = by_id(copied, HELD_OUT[1])
+    (copied.folder / "crf").delete(f"{row.image_id}.png")
+    assert [name for name, _ in panels(copied, row)][1:] == ["cam", "walk", "segment", "truth"]
+
+
+def test_a_photograph_without_a_final_mask_has_no_picture(copied):
+    (copied.folder / "segment").delete(f"{HELD_OUT[2]}.png")
+    write_report(copied)
+    assert (copied.folder / "pictures").names() == ["all.png", "val_00000.png", "val_00001.png", "val_00003.png"]

@@ -1,0 +1,154 @@
+"""Folders: files are whole or absent, names stay in their folder, and failures are one line."""
+
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import cast
+
+import pytest
+from pyarrow import fs
+
+from vwl.errors import VwlError
+from vwl.storage.folder import Folder
+
+
+def files_below(path: Path) -> list[str]:
+    return sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+
+
+class TestFolder:
+    def test_what_was_written_is_read(self, tmp_path):
+        folder = Folder(tmp_path / "run")
+        folder.write("maps/a.bin", b"\x00\xff")
+        assert folder.read("maps/a.bin") == b"\x00\xff"
+        assert (folder / "maps").read("a.bin") == b"\x00\xff"
+        assert (folder / "maps").names() == ["a.bin"]
+        assert folder.exists("maps/a.bin")
+        assert not folder.exists("maps/b.bin")
+
+    def test_a_folder_is_made_at_the_first_write_only(self, tmp_path):
+        folder = Folder(tmp_path / "run")
+        assert not folder.exists()
+        assert folder.names() == []
+        assert files_below(tmp_path) == []
+        assert not (tmp_path / "run").exists()
+
+    def test_a_write_cut_off_by_an_exception_leaves_the_old_file_and_nothing_else(self, tmp_path):
+        folder = Folder(tmp_path)
+        folder.write("a", b"old")
+        with pytest.raises(TypeError):
+            folder.write("a", cast(bytes, "text has no bytes: the temporary file is open when this is noticed"))
+        assert folder.read("a") == b"old"
+        assert files_below(tmp_path) == ["a"]
+
+    @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+    def test_a_process_stopped_while_writing_leaves_a_whole_file(self, how, tmp_path):
+        code = (
+            "import itertools, sys; from vwl.storage.folder import Folder\n"
+            "for n in itertools.count(): Folder(sys.argv[1]).write('a', bytes([n % 256]) * 20_000_000)"
+        )
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+        try:
+            while not (tmp_path / "a").exists() and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(0.05)
+        finally:
+            process.send_signal(how)
+            process.wait()
+        data = Folder(tmp_path).read("a")
+        assert len(data) == 20_000_000
+        assert len(set(data)) == 1
+        assert Folder(tmp_path).names() == ["a"]
+        if how == signal.SIGINT:
+            assert files_below(tmp_path) == ["a"]
+
+    def test_what_a_killed_writer_left_is_swept_away_and_nothing_else(self, tmp_path):
+        folder = Folder(tmp_path)
+        folder.write("a", b"whole")
+        folder.write("below/b", b"whole")
+        (tmp_path / ".part-0123-a").write_bytes(b"hal")
+        (tmp_path / "below" / ".part-4567-b").write_bytes(b"hal")
+        (tmp_path / ".hidden").write_bytes(b"a user's")
+        folder.sweep()
+        assert files_below(tmp_path) == [".hidden", "a", "below/b"]
+        Folder(tmp_path / "not there").sweep()
+
+    def test_a_write_that_fails_is_told_in_one_line(self, tmp_path):
+        (tmp_path / "file").write_text("in the way")
+        with pytest.raises(VwlError) as caught:
+            Folder(tmp_path / "file" / "run").write("a", b"")
+        assert str(caught.value) == f"cannot write {tmp_path}/file/run/a: Not a directory; free space or choose another folder"
+        with pytest.raises(VwlError, match=r"cannot write .*/file/run/log.txt: Not a directory"):
+            Folder(tmp_path / "file" / "run").append("log.txt", "line")
+
+    def test_what_cannot_be_read_listed_or_cleared_is_told_in_one_line(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(VwlError, match=r"cannot read .*/a: No such file or directory"):
+            Folder(tmp_path).read("a")
+        with pytest.raises(VwlError, match=r"cannot list .*/file: Not a directory"):
+            Folder(tmp_path / "file").names()
+        with pytest.raises(VwlError, match=r"cannot clear .*/file"):
+            Folder(tmp_path / "file").clear()
+
+    @pytest.mark.parametrize("name", ["../a", "/etc/passwd", "a/../../b", "..", "a\0b"])
+    def test_a_name_that_leaves_the_folder_is_refused_everywhere(self, name, tmp_path):
+        folder = Folder(tmp_path / "run")
+        for use in (folder.read, folder.exists, folder.delete, folder.open, lambda n: folder.write(n, b""), lambda n: folder / n):
+            with pytest.raises(VwlError, match="would leave its folder"):
+                use(name)
+        assert files_below(tmp_path) == []
+
+    @pytest.mark.parametrize("name", ["what?", "a b", "50%", "#1", "é"])
+    def test_a_folder_may_have_any_name(self, name, tmp_path):
+        for folder in (Folder(tmp_path) / name, Folder(f"file://{tmp_path}") / name):
+            (folder / "sub").write("f", b"x")
+            assert (tmp_path / name / "sub" / "f").read_bytes() == b"x"
+
+    def test_a_uri_and_a_path_are_the_same_folder(self, tmp_path):
+        Folder(f"file://{tmp_path}/run").write("a", b"x")
+        assert Folder(tmp_path / "run").read("a") == b"x"
+
+    def test_an_unknown_kind_of_uri_is_refused(self):
+        with pytest.raises(VwlError, match=r"cannot open ftp2://host/run"):
+            Folder("ftp2://host/run")
+
+    def test_a_folder_can_be_sent_to_another_process(self, tmp_path):
+        Folder(tmp_path).write("a", b"x")
+        sent = pickle.loads(pickle.dumps(Folder(tmp_path)))  # noqa: S301
+        assert sent.uri == str(tmp_path)
+        assert sent.read("a") == b"x"
+
+    def test_lines_are_added_at_the_end(self, tmp_path):
+        folder = Folder(tmp_path)
+        folder.append("logs/log.txt", "one\n")
+        folder.append("logs/log.txt", "two\n")
+        assert folder.read("logs/log.txt") == b"one\ntwo\n"
+
+    def test_lines_are_added_where_the_file_system_cannot_append(self, tmp_path):
+        folder = Folder(tmp_path)
+        folder.filesystem = fs.SubTreeFileSystem("/", fs.LocalFileSystem())
+        folder.append("log.txt", "one\n")
+        folder.append("log.txt", "two\n")
+        assert (tmp_path / "log.txt").read_text() == "one\ntwo\n"
+
+    def test_json_comes_back_and_what_is_no_json_is_named(self, tmp_path):
+        folder = Folder(tmp_path)
+        folder.write_json("m.json", {"a": [1, None]})
+        assert folder.read_json("m.json") == {"a": [1, None]}
+        folder.write("m.json", b"{")
+        with pytest.raises(VwlError, match=r"m.json is not valid JSON"):
+            folder.read_json("m.json")
+
+    def test_delete_and_clear_do_not_mind_what_is_not_there(self, tmp_path):
+        folder = Folder(tmp_path / "run")
+        folder.clear()
+        folder.delete("a")
+        folder.write("a", b"")
+        folder.write("b", b"")
+        folder.delete("a")
+        assert folder.names() == ["b"]
+        folder.clear()
+        assert folder.names() == []

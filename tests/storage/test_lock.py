@@ -1,0 +1,112 @@
+"""A folder's work belongs to one command at a time; what a killed command held is free at once."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY
+from tests.ray_cluster import VWL
+from tests.tuning.searches import tiny_index
+from vwl.config.files import load_recipe
+from vwl.errors import VwlError
+from vwl.storage.folder import Folder
+from vwl.storage.lock import exclusive_lock
+from vwl.workflow.run_folder import Run
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import sys, time
+from vwl.storage.lock import exclusive_lock
+from vwl.storage.folder import Folder
+with exclusive_lock(Folder(sys.argv[1]), sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def another(folder: Path, work: str) -> Iterator[subprocess.Popen]:
+    """A process that holds the work."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder), work], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_what_another_process_works_on_is_refused_and_free_when_it_is_killed(tmp_path):
+    with another(tmp_path, "cam") as process:
+        with pytest.raises(VwlError) as caught, exclusive_lock(Folder(tmp_path), "cam"):
+            pass
+        assert str(caught.value) == f"another vwl works on cam in {tmp_path}; wait for its end, or use another --run folder"
+        with exclusive_lock(Folder(tmp_path), "crf"):
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        with exclusive_lock(Folder(tmp_path), "cam"):
+            pass
+
+
+def test_what_was_held_is_free_again_also_after_an_error(tmp_path):
+    for _ in range(2):
+        with pytest.raises(KeyError), exclusive_lock(Folder(tmp_path / "new"), "search"):
+            raise KeyError
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(VwlError, match=r"cannot write .*/file/\.search\.lock: (Not a directory|File exists)"),
+        exclusive_lock(Folder(tmp_path / "file"), "search"),
+    ):
+        pass
+
+
+def test_a_file_system_without_locks_holds_nothing(tmp_path, monkeypatch):
+    def flock(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with exclusive_lock(Folder(tmp_path), "cam"), exclusive_lock(Folder(tmp_path), "cam"):
+        pass
+
+
+def test_another_recipe_does_not_take_the_runs_place_while_somebody_works_there(tmp_path):
+    index, folder = tiny_index(tmp_path), tmp_path / "run"
+    Run.start(str(folder), load_recipe("demo", TINY), index)
+    before = (folder / "recipe.yaml").read_bytes()
+    with another(folder, "segment"):
+        for words in (["train", "classifier"], ["infer", "cam"]):
+            done = subprocess.run(
+                [*VWL, *words, "--run", str(folder), "-o", "classifier.epochs=9", "--overwrite", "--backend", "local"],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert f"another vwl works on segment in {folder}" in done.stderr
+            assert done.returncode == 1
+    assert (folder / "recipe.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("work", ["search", "cam"])
+def test_a_second_command_in_the_folder_ends_with_one_line_and_changes_nothing(work, tmp_path):
+    index, folder = tiny_index(tmp_path), tmp_path / "run"
+    overrides = [word for setting in TINY for word in ("-o", setting)]
+    given = ["--recipe", "demo", "--data", index, "--run", folder, *overrides]
+    command = ["tune", "table5a", *given] if work == "search" else ["run", *given, "--backend", "local"]
+    with another(folder, work):
+        done = subprocess.run([*VWL, *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert f"another vwl works on {work} in {folder}" in done.stderr
+    assert not any((folder / name).exists() for name in ("places.json", "searches", "trials", "classifier"))

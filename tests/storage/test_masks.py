@@ -1,0 +1,73 @@
+"""Masks come back as they were, in the devkit's colours; what holds no class ids is refused."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vwl.errors import VwlError
+from vwl.storage.folder import Folder
+from vwl.storage.masks import decode_mask, encode_mask, missing, voc_palette
+
+
+def png(mode: str, size: tuple[int, int] = (5, 4), kind: str = "PNG") -> bytes:
+    sink = io.BytesIO()
+    Image.new(mode, size).save(sink, kind)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (33, 20)])
+def test_a_mask_comes_back_with_its_palette(shape):
+    mask = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    data = encode_mask(mask, voc_palette())
+    assert np.array_equal(decode_mask(data, "a.png"), mask)
+    image = Image.open(io.BytesIO(data))
+    assert image.mode == "P"
+    assert image.getpalette() == voc_palette()
+
+
+def test_the_same_mask_makes_the_same_bytes():
+    mask = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert encode_mask(mask, voc_palette()) == encode_mask(mask.copy(), voc_palette())
+
+
+def test_grey_masks_hold_ids_too():
+    sink = io.BytesIO()
+    Image.fromarray(np.array([[0, 20, 255]], np.uint8)).save(sink, "PNG")
+    assert decode_mask(sink.getvalue(), "a.png").tolist() == [[0, 20, 255]]
+
+
+@pytest.mark.parametrize(("mode", "told"), [("RGB", "mode RGB"), ("RGBA", "mode RGBA"), ("I;16", "mode I;16"), ("LA", "mode LA")])
+def test_an_image_whose_pixels_are_no_ids_is_refused(mode, told):
+    with pytest.raises(VwlError, match=f"mask a.png has {told}; masks hold one 8-bit class id a pixel"):
+        decode_mask(png(mode), "a.png")
+
+
+def test_a_jpeg_is_refused_because_it_changes_ids():
+    with pytest.raises(VwlError, match=r"mask a\.jpg is a JPEG"):
+        decode_mask(png("L", kind="JPEG"), "a.jpg")
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", png("P")[:45]])
+def test_what_cannot_be_read_is_named(data):
+    with pytest.raises(VwlError, match=r"mask a\.png cannot be read: (it is no image|.*[Tt]runcated)"):
+        decode_mask(data, "a.png")
+
+
+def test_ids_are_bytes():
+    with pytest.raises(AssertionError):
+        encode_mask(np.zeros((2, 2), np.int64), voc_palette())
+
+
+def test_the_palette_is_that_of_the_voc_devkit():
+    colours = np.array(voc_palette()).reshape(256, 3).tolist()
+    assert colours[:4] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert colours[20] == [0, 64, 128]
+    assert colours[255] == [224, 224, 192]
+    assert len({tuple(colour) for colour in colours}) == 256
+
+
+def test_missing_names_the_images_without_a_file(tmp_path):
+    Folder(tmp_path).write("b.png", b"")
+    assert missing(Folder(tmp_path), ["a", "b", "c"]) == ["a", "c"]

@@ -1,0 +1,114 @@
+"""The table of stages: their order, what each reads and which photographs it takes."""
+
+from pathlib import Path
+
+import pytest
+
+from cli.infer import app as infer
+from cli.train import app as train
+from vwl.config.recipe import Recipe
+from vwl.data.index import Index, Row, make_index
+from vwl.inference.build import NETWORK_STAGES
+from vwl.workflow.pipeline import SCORED
+from vwl.workflow.stages import STAGES, scored_rows, training_rows
+
+
+def index_of(*rows: tuple[str, str, bool, bool], root: Path = Path("/photographs")) -> Index:
+    """An index of (id, split, whether it has a label, whether it has a mask)."""
+    made = [Row(name, f"{name}.jpg", (1,) if label else (), f"{name}.png" if mask else None, split) for name, split, label, mask in rows]
+    return make_index(made, ("background", "cat"), root, "a test")
+
+
+MIXED = index_of(
+    ("t1", "train", True, True),
+    ("t2", "train", True, False),
+    ("a1", "aug", True, False),
+    ("a2", "aug", True, True),
+    ("v1", "val", True, True),
+    ("v2", "val", True, False),
+    ("v3", "val", False, True),
+    ("x1", "test", True, True),
+)
+
+
+def ids(rows: list[Row]) -> str:
+    return " ".join(row.image_id for row in rows)
+
+
+def test_every_stage_is_listed_under_its_own_name():
+    assert [spec.name for spec in STAGES.values()] == list(STAGES)
+
+
+def test_a_stage_reads_only_stages_before_it():
+    order = list(STAGES)
+    for name, spec in STAGES.items():
+        assert all(order.index(read) < order.index(name) for read in spec.reads)
+
+
+def test_the_order_is_that_of_the_method():
+    assert list(STAGES) == ["classifier", "cam", "crf", "irnet-labels", "irnet", "walk", "masks", "segmenter", "segment"]
+    assert {name: spec.reads for name, spec in STAGES.items() if len(spec.reads) != 1} == {"classifier": (), "walk": ("cam", "irnet")}
+
+
+def test_all_that_is_scored_is_a_stage_that_leaves_maps_or_masks():
+    assert [name for name in STAGES if name in SCORED] == list(SCORED)
+    assert {STAGES[name].kind for name in SCORED} == {"maps", "masks"}
+
+
+def test_stages_that_run_a_network_read_a_training():
+    for name, spec in STAGES.items():
+        if spec.kind != "train":
+            assert (name in NETWORK_STAGES) == any(STAGES[read].kind == "train" for read in spec.reads)
+
+
+def test_the_command_line_has_every_stage():
+    assert [command.name or command.callback.__name__ for command in train.registered_commands] == [
+        name for name, spec in STAGES.items() if spec.kind == "train"
+    ]
+    assert [command.name for command in infer.registered_commands] == [
+        *(name for name, spec in STAGES.items() if spec.kind != "train"),
+        "stream",
+    ]
+
+
+def test_trainings_take_train_and_aug():
+    assert ids(training_rows(MIXED)) == "t1 t2 a1 a2"
+
+
+def test_scored_are_photographs_with_labels_and_ground_truth():
+    assert ids(scored_rows(MIXED, "train")) == "t1"
+    assert ids(scored_rows(MIXED, "val")) == "v1"
+    assert scored_rows(MIXED, "test2") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    {
+        "cam": "t1 t2 a1 a2 v1",
+        "crf": "t1 v1",
+        "irnet-labels": "t1 t2 a1 a2",
+        "walk": "t1 t2 a1 a2 v1",
+        "masks": "t1 t2 a1 a2",
+        "segment": "t1 v1 x1",  # the test split is what the VOC server scores
+    }.items(),
+)
+def test_a_stage_takes_what_is_trained_on_or_scored(name, wanted):
+    assert ids(STAGES[name].rows(MIXED)) == wanted
+
+
+@pytest.mark.parametrize("name", ["crf", "segment"])
+def test_without_ground_truth_the_training_photographs_are_taken(name):
+    bare = index_of(("t1", "train", True, False), ("a1", "aug", True, False), ("v1", "val", True, False))
+    assert ids(STAGES[name].rows(bare)) == "t1 a1"
+
+
+def test_the_order_of_the_rows_is_that_of_the_index():
+    turned = index_of(("v1", "val", True, True), ("t1", "train", True, True), ("a1", "aug", True, False))
+    assert ids(STAGES["cam"].rows(turned)) == "v1 t1 a1"
+
+
+@pytest.mark.parametrize("section", ["cam", "walk"])
+def test_the_settings_of_soft_maps_do_not_hold_the_threshold(section):
+    recipe = Recipe()
+    other = recipe.model_copy(update={section: getattr(recipe, section).model_copy(update={"background_threshold": "auto"})})
+    assert STAGES[section].settings(recipe) == STAGES[section].settings(other)

@@ -1,0 +1,207 @@
+"""What a stage costs: operations of its network and CPU seconds of the rest for one photograph, and the bytes that it leaves.
+
+Networks are built without storage and their convolutions counted, so every backbone is known. What is not measured on the user's machine is
+an estimate: rates of a CPU core and a GPU, and CRF times as measured once on one core.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import nn
+
+from vwl.config.recipe import Cam, CrfKernels, Recipe, Segment
+from vwl.constants import MAP_STRIDE
+from vwl.data.index import Index, Row
+from vwl.data.transforms import long_side_scale, scaled_size
+from vwl.errors import VwlError
+from vwl.inference.build import PROCESSES_A_GPU
+from vwl.models.classifier import Classifier
+from vwl.models.deeplab import DeepLabV2
+from vwl.models.irnet import BoundaryNet
+
+CPU_CORE = 25e9
+"""Operations a second of a CPU core in convolutions, float32: an estimate from EfficientNet-Lite0 on AVX-512."""
+GPU = {"float32": 15e12, "bf16": 60e12}
+"""Operations a second of a data-centre GPU in convolutions: an estimate, not measured."""
+_CRF_PIXELS = 500 * 375
+_CRF_SECONDS = {"native": (0.12, 0.028), "pydensecrf": (0.35, 0.043)}
+"""Of a photograph of so many pixels, and more for each label: ten iterations on one core (`benchmarks/dense_crf.py`). IRNet's two
+passes, of kernels with fewer points, together take as long as one."""
+_CLASSES_WITH_MASS = 7
+"""That the segmenter sees in a photograph (`benchmarks/pruning.py`)."""
+_WALK_SECONDS = 0.04
+_PHOTO_SECONDS = 0.02
+"""Reading, decoding and resizing a photograph and writing a result."""
+_MASK_BYTES = 0.04
+"""Of an indexed PNG, a pixel."""
+_MAP_BYTES = 2 * 0.9
+"""Of a float16 in zstd, a value."""
+_KEPT_CHECKPOINTS = 2
+_TRAINED_SHARE = 3.0
+"""A training step over a forward pass: forward, and backward to features and weights."""
+_FROZEN_SHARE = 1.2
+"""The same where the backbone does not train."""
+_SIDE = 256
+_SAMPLED = 24
+_TYPICAL = (375, 500)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one stage.
+
+    Attributes:
+        images: photographs through the stage; of a training, steps x batch.
+        operations: of the network an image, floating-point.
+        cpu_seconds: of the rest an image, on one core.
+        bytes: that the stage leaves.
+        activations: bytes an image in the network needs while it trains; 0 for inference.
+    """
+
+    images: int
+    operations: float
+    cpu_seconds: float
+    bytes: float
+    activations: float = 0.0
+
+    def seconds(self, cpus: float, gpus: int, precision: str = "float32") -> float:
+        """Return the time: the network on GPUs, where there are any, beside it the rest on their processes' cores; else all on cores."""
+        if not gpus or not self.operations:
+            return self.images * (self.operations / CPU_CORE + self.cpu_seconds) / cpus
+        processes = max(gpus, min(cpus, gpus * PROCESSES_A_GPU))
+        return self.images * max(self.operations / GPU[precision] / gpus, self.cpu_seconds / processes)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """What costs depend on of a data set: typical size (pixels) and number of labels."""
+
+    height: int
+    width: int
+    labels: float
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of a typical photograph."""
+        return self.height * self.width
+
+
+def photographs(index: Index) -> Photographs:
+    """Look at some photographs, evenly spread; where they cannot be read from here, VOC's usual size is taken."""
+    rows = index.rows[:: max(1, len(index.rows) // _SAMPLED)][:_SAMPLED]
+    labels = [len(row.labels) for row in index.rows if row.labels]
+    sizes = [size for row in rows if (size := _size(index, row))] or [_TYPICAL]
+    height, width = (round(mean(side)) for side in zip(*sizes, strict=True))
+    return Photographs(height, width, mean(labels) if labels else 1.0)
+
+
+def _size(index: Index, row: Row) -> tuple[int, int] | None:
+    try:
+        photo = index.read_image(row)
+    except VwlError:
+        return None
+    return photo.height, photo.width
+
+
+def training_cost(recipe: Recipe, stage: str, num_images: int, num_classes: int) -> Cost:
+    """Return the cost of a training on `num_images` photographs; `num_classes` counts the background."""
+    section = getattr(recipe, stage)
+    steps = recipe.segmenter.iterations if stage == "segmenter" else section.epochs * -(-num_images // section.batch_size)
+    share = _FROZEN_SHARE if stage == "irnet" else _TRAINED_SHARE
+    operations, activations, parameters = _network(recipe, stage, num_classes)(section.crop, section.crop)
+    kept = parameters * 4 * (1 + 2 * _KEPT_CHECKPOINTS)  # weights, and checkpoints with momentum
+    return Cost(steps * section.batch_size, operations * share, 0.0, kept, activations * (1 if stage == "irnet" else 2))
+
+
+def inference_cost(recipe: Recipe, stage: str, num_images: int, num_classes: int, photos: Photographs) -> Cost:
+    """Return the cost of an inference stage on `num_images` photographs; `num_classes` counts the background."""
+    size = (photos.height, photos.width)
+    map_values = photos.labels * -(-photos.height // MAP_STRIDE) * -(-photos.width // MAP_STRIDE)
+    maps, masks = map_values * _MAP_BYTES * num_images, photos.pixels * _MASK_BYTES * num_images
+    few = photos.labels + 1
+    if stage == "cam":
+        operations = _passes(_network(recipe, "classifier", num_classes), recipe.cam, size)
+        return Cost(num_images, operations, _PHOTO_SECONDS, maps)
+    if stage == "walk":
+        scaled = scaled_size(size, long_side_scale(size, recipe.walk.long_side))
+        operations = _network(recipe, "irnet", num_classes)(*scaled)[0]
+        return Cost(num_images, operations, _WALK_SECONDS + _PHOTO_SECONDS, maps)
+    if stage == "segment":
+        crf = _crf(recipe.segment.kernels, photos.pixels, min(num_classes, _CLASSES_WITH_MASS)) if recipe.segment.crf else 0.0
+        operations = _passes(_network(recipe, "segmenter", num_classes), recipe.segment, size)
+        return Cost(num_images, operations, crf + _PHOTO_SECONDS, masks)
+    seconds = {
+        "crf": _crf(recipe.crf.kernels, photos.pixels, few),
+        "irnet-labels": _crf(recipe.irnet_labels.kernels, photos.pixels, few),
+        "masks": 0.0,
+    }[stage]
+    return Cost(num_images, 0.0, seconds + _PHOTO_SECONDS, masks)
+
+
+Counted = Callable[[int, int], tuple[float, float, int]]
+"""(height, width) -> operations and activation bytes of one image, and parameters."""
+
+
+def _passes(network: Counted, section: Cam | Segment, size: tuple[int, int]) -> float:
+    """Operations of all scales, with mirror images where they are asked for."""
+    once = network(*scaled_size(size, long_side_scale(size, section.long_side)))[0]
+    return once * sum(scale**2 for scale in section.scales) * (2 if section.hflip else 1)
+
+
+def _crf(kernels: CrfKernels, pixels: int, labels: float) -> float:
+    photograph, label = _CRF_SECONDS["pydensecrf" if kernels.implementation == "pydensecrf" else "native"]
+    return (photograph + label * labels) * min(pixels, kernels.max_pixels) / _CRF_PIXELS * kernels.iterations / 10
+
+
+def _network(recipe: Recipe, stage: str, num_classes: int) -> Counted:
+    """Return what counts a training's network."""
+    settings = getattr(recipe, stage)
+    bare = settings.model_copy(update={"backbone": settings.backbone.model_copy(update={"weights": "none"})})
+    return _built(stage, bare, num_classes)
+
+
+@cache
+def _built(stage: str, settings: Any, num_classes: int) -> Counted:
+    with torch.device("meta"):  # no storage, no arithmetic
+        if stage == "classifier":
+            network: nn.Module = (classifier := Classifier(settings, num_classes - 1))
+            forward: Callable[[torch.Tensor], object] = classifier.features
+        elif stage == "irnet":
+            network = forward = BoundaryNet(settings.backbone)
+        else:
+            network = forward = DeepLabV2(settings, num_classes)
+    operations, activations = counted(network, forward, _SIDE)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+
+    def at(height: int, width: int) -> tuple[float, float, int]:
+        share = height * width / _SIDE**2
+        return operations * share, activations * share, parameters
+
+    return at
+
+
+def counted(network: nn.Module, forward: Callable[[torch.Tensor], object], side: int) -> tuple[float, float]:
+    """Return the operations of a network's convolutions for one square image of `side` pixels, and the bytes of their outputs (float32)."""
+    totals = [0.0, 0.0]
+
+    def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)
+        totals[0] += 2 * output.numel() * module.weight[0].numel()
+        totals[1] += 4 * output.numel()
+
+    hooks = [module.register_forward_hook(count) for module in _convolutions(network)]
+    try:
+        with torch.no_grad():
+            forward(torch.zeros(1, 3, side, side, device="meta"))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return totals[0], totals[1]
+
+
+def _convolutions(network: nn.Module) -> Iterable[nn.Conv2d]:
+    return (module for module in network.modules() if isinstance(module, nn.Conv2d))

@@ -1,0 +1,55 @@
+"""Masks on disk: indexed PNG of class ids, and the colours that they are shown in."""
+
+import io
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from vwl.errors import VwlError
+from vwl.storage.folder import Folder
+
+
+def encode_mask(mask: np.ndarray, palette: Sequence[int]) -> bytes:
+    """Return an indexed PNG of class ids (H, W) uint8; `palette` holds 768 colour values."""
+    assert mask.dtype == np.uint8, "class ids are bytes"
+    assert mask.ndim == 2
+    image = Image.fromarray(mask)
+    image.putpalette(list(palette))
+    sink = io.BytesIO()
+    image.save(sink, format="PNG", optimize=False)
+    return sink.getvalue()
+
+
+def decode_mask(data: bytes, source: str) -> np.ndarray:
+    """Return the class ids (H, W) uint8 of an indexed or 8-bit grey PNG.
+
+    Raises:
+        VwlError: not an image, or one whose pixels are no ids (RGB, 16-bit, JPEG).
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.format == "JPEG":
+            raise VwlError(f"mask {source} is a JPEG, which blurs class ids; masks are indexed or grey PNG")
+        if image.mode not in {"L", "P", "1"}:
+            raise VwlError(f"mask {source} has mode {image.mode}; masks hold one 8-bit class id a pixel (indexed or grey PNG)")
+        return np.array(image, dtype=np.uint8)
+    except UnidentifiedImageError:
+        raise VwlError(f"mask {source} cannot be read: it is no image") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise VwlError(f"mask {source} cannot be read: {error}") from None
+
+
+def voc_palette() -> list[int]:
+    """Return the VOC devkit's colours, 256 x RGB: bit-interleaved class ids, distinct for neighbouring ids."""
+    colours = []
+    for index in range(256):
+        for channel in range(3):
+            colours.append(sum(((index >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)))
+    return colours
+
+
+def missing(folder: Folder, image_ids: Iterable[str], suffix: str = ".png") -> list[str]:
+    """Return the ids that have no file of their own in the folder."""
+    there = set(folder.names(suffix))
+    return [image_id for image_id in image_ids if f"{image_id}{suffix}" not in there]
