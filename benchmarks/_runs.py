@@ -29,8 +29,8 @@ def cam_run(folder: Path, recipe: Recipe, num_images: int) -> Run:
     classes = ["background", *(f"class{number}" for number in range(NUM_OBJECTS))]
     write_index(make_index(rows, classes, folder, "a benchmark"), folder / "index.parquet")
     run = Run.start(str(folder / "run"), recipe, str(folder / "index.parquet"))
-    manifest = run.begin("classifier")
+    manifest = run.start_stage("classifier")
     torch.manual_seed(0)
     save(run.folder / "classifier", "weights.pt", {"model": Classifier(recipe.classifier, NUM_OBJECTS).state_dict()})
-    run.write_manifest("classifier", manifest | {"state": "done"})
+    run.write_manifest(replace(manifest, state="done"))
     return run

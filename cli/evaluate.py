@@ -23,8 +23,8 @@ def evaluate(
       vwl evaluate --run runs/voc --stage walk --split train --curve
     """
     from cli.console import print_json, print_table
-    from vwl.workflow.pipeline import stored_score
     from vwl.workflow.run_folder import Run
+    from vwl.workflow.scoring import stored_score
 
     opened = Run.open(run)
     if stage is None:

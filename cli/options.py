@@ -138,8 +138,9 @@ def do_stages(
 ) -> None:
     """Do stages with progress on the terminal; `streamed` does those behind the maps while these are made."""
     from cli.console import progress_view, say
+    from vwl.engine.base import Engine, open_engine
     from vwl.storage.lock import exclusive_lock
-    from vwl.workflow.pipeline import Engine, open_engine, run_stages
+    from vwl.workflow.pipeline import run_stages
     from vwl.workflow.streaming import Streaming
 
     if backend not in {"ray", "local"}:
@@ -151,16 +152,16 @@ def do_stages(
             held.enter_context(exclusive_lock(run.folder, name))
         engine, view = held.enter_context(open_engine(backend, address)), held.enter_context(progress_view())
         if streamed:
-            engine = Engine(engine.train, Streaming(run, engine.map, strict))
+            engine = Engine(engine.trainer, Streaming(run, engine.shard_runner, strict))
         run_stages(run, names, engine, where, view.update, say, fit_workers, strict)
 
 
 def end_with_failures(run: "Run", names: Sequence[str]) -> None:
     """Say how many images failed in the named stages and end with exit code 1, or do nothing if none did."""
     from cli.console import say
-    from vwl.workflow.pipeline import failed_images
+    from vwl.workflow.inputs import failed_images
 
-    failed = failed_images(run, names)
+    failed = {name: images for name in names if (images := failed_images(run, name))}
     if failed:
         number = len({image_id for images in failed.values() for image_id in images})
         where = ", ".join(f"{run.folder}/{name}/manifest.json" for name in failed)
@@ -171,9 +172,9 @@ def end_with_failures(run: "Run", names: Sequence[str]) -> None:
 def print_stage_table(run: "Run", as_json: bool) -> None:
     """Print the table of scored stages."""
     from cli.console import print_json, print_table, say
-    from vwl.workflow.pipeline import stage_table
+    from vwl.workflow.scoring import score_table
 
-    lines = stage_table(run)
+    lines = [vars(line) for line in score_table(run)]
     if not lines:
         say("nothing was scored: no scored stage is done, or the index has no ground truth")
         if as_json:

@@ -26,5 +26,5 @@ def predict(
     from vwl.workflow.predict import predict_files
     from vwl.workflow.run_folder import Run
 
-    lines = predict_files(Run.open(run), images, out, crf)
-    print_table(f"masks in {out}", ["image", "classes", "mask", "overlay"], lines, as_json)
+    lines = [vars(prediction) for prediction in predict_files(Run.open(run), images, out, crf)]
+    print_table(f"masks in {out}", ["image", "classes", "mask", "overlay"], [list(line.values()) for line in lines], as_json)

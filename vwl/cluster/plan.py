@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pyarrow import fs
@@ -24,6 +24,7 @@ from vwl.data.index import Index
 from vwl.errors import VwlError
 from vwl.inference.build import PROCESSES_A_GPU
 from vwl.storage.folder import Folder
+from vwl.workflow.manifest import Manifest
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES, training_rows
 
@@ -121,7 +122,7 @@ def calibrate(run: Run, cpus: int, gpus: int) -> dict[str, float]:
     found = {}
     for stage, cost in costs(run.recipe, run.index).items():
         manifest = run.manifest(stage)
-        if manifest is None or manifest["state"] != "done":
+        if manifest is None or manifest.state != "done":
             continue
         estimated = cost.seconds(cpus, gpus if cost.operations else 0) / cost.images
         measured = _seconds_an_image(run, stage, manifest)
@@ -132,9 +133,9 @@ def calibrate(run: Run, cpus: int, gpus: int) -> dict[str, float]:
     return found
 
 
-def _seconds_an_image(run: Run, stage: str, manifest: dict[str, Any]) -> float | None:
+def _seconds_an_image(run: Run, stage: str, manifest: Manifest) -> float | None:
     if STAGES[stage].kind != "train":
-        return manifest["seconds"] / manifest["images"] if manifest.get("images") and manifest["seconds"] else None
+        return manifest.seconds / manifest.images if manifest.images and manifest.seconds else None
     folder = run.stage_folder(stage)
     lines = folder.read("metrics.jsonl").decode().splitlines() if folder.exists("metrics.jsonl") else []
     rates = [entry["images_per_second"] for entry in map(json.loads, lines) if entry.get("images_per_second")]

@@ -22,6 +22,7 @@ from ray.tune.schedulers import ASHAScheduler
 
 from vwl.config.layout import Layout
 from vwl.engine import local, map, train
+from vwl.engine.base import OnProgress
 from vwl.engine.session import cluster_gpus, cluster_memory, session
 from vwl.errors import Interrupted, VwlError
 from vwl.inference.build import MapSpec
@@ -257,13 +258,15 @@ class _Maps:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         self._here = layout.workers == 1 and not cluster_gpus() and len(nodes) == 1
 
-    def run_shards(self, spec: MapSpec, shards: list[Shard], images_done: int, report: map.Report, most: int | None = None) -> None:
+    def run_shards(
+        self, spec: MapSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
+    ) -> None:
         if self._here:
-            local.run_shards(spec, shards, images_done, report, most=1)
+            local.run_shards(spec, shards, images_done, on_progress, max_processes=1)
         else:
-            map.run_shards(spec, shards, images_done, report, self._workers)
+            map.run_shards(spec, shards, images_done, on_progress, self._workers)
 
-    def split(self) -> None:
+    def split_processes(self) -> None:
         """A trial keeps to its place."""
 
 

@@ -1,5 +1,7 @@
 """What a finished run shows: pictures of photograph, map, masks and truth side by side, and all scores in one file."""
 
+from dataclasses import asdict
+
 import numpy as np
 
 from vwl.data.index import Row
@@ -7,9 +9,9 @@ from vwl.maps.cam import upsample
 from vwl.report.overlays import contact_sheet, heat_overlay, mask_overlay, panel_row, png
 from vwl.storage.masks import decode_mask, missing
 from vwl.storage.score_maps import MapReader
-from vwl.workflow.pipeline import SCORED, stage_table
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES, scored_rows, training_rows
+from vwl.workflow.scoring import score_table
+from vwl.workflow.stages import SCORED, STAGES, scored_rows, training_rows
 
 NUM_PICTURES = 12
 """Photographs shown, spread evenly over the val split (or the training photographs where nothing is held out)."""
@@ -17,7 +19,7 @@ NUM_PICTURES = 12
 
 def write_report(run: Run) -> str:
     """Write `scores.json`, `pictures/<image>.png` and `pictures/all.png`; return the pictures' folder."""
-    run.folder.write_json("scores.json", stage_table(run))
+    run.folder.write_json("scores.json", [asdict(line) for line in score_table(run)])
     rows = _shown(run, scored_rows(run.index, "val")) or _shown(run, training_rows(run.index))
     chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(NUM_PICTURES, len(rows))).round().astype(int)]
     folder = run.folder / "pictures"

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from vwl.storage.folder import Folder
 from vwl.tuning.search import Entry, Search, open_searches
 from vwl.tuning.trials import DONE, Trial, epoch_metrics, is_finished, record
+from vwl.workflow.manifest import read_manifest
 
 Row = dict[str, Any]
 SPLITS = ("train", "val")
@@ -73,7 +74,8 @@ def _row(trial: Trial, root: Folder, search: Search) -> Row:
     if state == DONE and not is_finished(trial, root, search.index_fingerprint, may_stop=False):
         state = "unfinished"  # its data or a stage has changed since
     place = trial.folder(root)
-    manifests = {s: (place / s).read_json("manifest.json") for s in trial.stages if (place / s).exists("manifest.json")}
+    read = {stage: read_manifest(place / stage) for stage in trial.stages}
+    manifests = {stage: manifest for stage, manifest in read.items() if manifest is not None}
     row: Row = {
         "trial": trial.id,
         "recipe_hash": trial.recipe_hash,
@@ -86,17 +88,17 @@ def _row(trial: Trial, root: Folder, search: Search) -> Row:
         "started": known.get("started"),
         "finished": known.get("finished"),
         # what a killed process had not noted yet, its stages may have
-        "seconds": max(known["seconds"], sum(manifest["seconds"] for manifest in manifests.values() if "copied_from" not in manifest)),
-        "stage_seconds": [(stage, manifest["seconds"]) for stage, manifest in manifests.items()],
-        "copied_from": [(stage, manifest["copied_from"]) for stage, manifest in manifests.items() if "copied_from" in manifest],
+        "seconds": max(known["seconds"], sum(manifest.seconds for manifest in manifests.values() if manifest.copied_from is None)),
+        "stage_seconds": [(stage, manifest.seconds) for stage, manifest in manifests.items()],
+        "copied_from": [(stage, manifest.copied_from) for stage, manifest in manifests.items() if manifest.copied_from is not None],
         "checkpoint": f"trials/{trial.id}/{trial.stages[0]}/weights.pt" if (place / trial.stages[0]).exists("weights.pt") else None,
         "index_fingerprint": search.index_fingerprint,
-        "versions": list(manifests[trial.stages[0]]["versions"].items()) if trial.stages[0] in manifests else [],
+        "versions": list(manifests[trial.stages[0]].versions.items()) if trial.stages[0] in manifests else [],
         "recipe": trial.recipe.model_dump_json(),
     }
-    scores = manifests[trial.stage]["scores"] if state == DONE else []
+    scores = manifests[trial.stage].scores if state == DONE else []
     for line in scores:
-        row |= {f"{line['split']}_{name}": line[name] for name, _ in _SCORES}
+        row |= {f"{line.split}_{name}": getattr(line, name) for name, _ in _SCORES}
     return row
 
 

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,12 @@ import numpy as np
 from vwl.config.layout import Layout
 from vwl.config.recipe import Recipe, fingerprint
 from vwl.data.index import Index, read_index
+from vwl.engine.base import Engine, Progress, ShardRunner, Trainer
 from vwl.errors import Interrupted, VwlError
 from vwl.storage.folder import Folder
-from vwl.workflow.pipeline import Engine, Maps, Trains, run_stages
-from vwl.workflow.run_folder import Run, holds, stage_fingerprint
+from vwl.workflow.manifest import read_manifest, write_manifest
+from vwl.workflow.pipeline import run_stages
+from vwl.workflow.run_folder import Run, has_result, stage_fingerprint
 from vwl.workflow.stages import STAGES
 
 News = dict[str, Any]
@@ -100,7 +102,7 @@ class Work:
     may_stop: bool = False
 
 
-def work(task: Work, train: Trains, map: Maps, tell: Tell) -> None:
+def work(task: Work, train: Trainer, map: ShardRunner, tell: Tell) -> None:
     """Do the trials that are not finished; a failure is recorded in its trial's folder and the others go on.
 
     The `objective` is told with the last of them, if all are done: their mean.
@@ -145,17 +147,18 @@ def work(task: Work, train: Trains, map: Maps, tell: Tell) -> None:
         end(trial, ended)
 
 
-def _do(trial: Trial, task: Work, index: Index, train: Trains, map: Maps, tell: Tell) -> None:
+def _do(trial: Trial, task: Work, index: Index, train: Trainer, map: ShardRunner, tell: Tell) -> None:
     # The folder's name vouches for the sections that count; the others may be another search's.
     run = Run.start(str(trial.folder(task.root)), trial.recipe, task.index_path, overwrite=True)
     finished = task.root / "stages"
     told, looked = 0, 0.0
 
-    def report(stage: str, done: int, total: int, news: str | dict[str, float]) -> None:
+    def on_progress(progress: Progress) -> None:
         nonlocal told, looked
-        text = news if isinstance(news, str) else f"loss {news['loss']:.4f}"
-        tell({"trial": trial.id, "stage": stage, "at": done, "of": total, "text": text})
-        if STAGES[stage].kind == "train" and (done == total or time.monotonic() - looked > _METRICS_EVERY):
+        stage = progress.stage
+        text = f"loss {progress.metrics['loss']:.4f}" if progress.metrics else progress.message
+        tell({"trial": trial.id, "stage": stage, "at": progress.done, "of": progress.total, "text": text})
+        if STAGES[stage].kind == "train" and (progress.done == progress.total or time.monotonic() - looked > _METRICS_EVERY):
             looked = time.monotonic()
             epochs = epoch_metrics(run.stage_folder(stage))
             for epoch in epochs[told:] if stage == "classifier" else []:
@@ -165,9 +168,10 @@ def _do(trial: Trial, task: Work, index: Index, train: Trains, map: Maps, tell: 
     for stage in trial.stages:
         _copy_finished(run, stage, task.root)
         messages: list[str] = []
-        run_stages(run, [stage], Engine(train, map), task.layout, report, messages.append)
+        run_stages(run, [stage], Engine(train, map), task.layout, on_progress, messages.append)
         finished.write_json(f"{run.fingerprint(stage)}.json", {"trial": trial.id})
-    if not any(line["stage"] == trial.stage for line in (run.manifest(trial.stage) or {})["scores"]):
+    manifest = run.manifest(trial.stage)
+    if manifest is None or not manifest.scores:
         raise VwlError(f"{task.index_path} has no ground truth to score {trial.stage} on")
 
 
@@ -178,8 +182,8 @@ def _copy_finished(run: Run, stage: str, root: Folder) -> None:
         return
     other = (root / "stages").read_json(f"{wanted}.json")["trial"]
     source, target = root / "trials" / other / stage, run.stage_folder(stage)
-    manifest = source.read_json("manifest.json") if source.exists("manifest.json") else {}
-    if manifest.get("fingerprint") != wanted or manifest.get("state") != "done":
+    manifest = read_manifest(source)
+    if manifest is None or manifest.fingerprint != wanted or manifest.state != "done":
         return
     target.clear()
     for place in ("", "done"):
@@ -187,7 +191,7 @@ def _copy_finished(run: Run, stage: str, root: Folder) -> None:
         for name in there.names():
             if name != "manifest.json":
                 (target / place if place else target).write(name, there.read(name))
-    target.write_json("manifest.json", manifest | {"copied_from": other})
+    write_manifest(target, replace(manifest, copied_from=other))
 
 
 def epoch_metrics(folder: Folder) -> list[News]:
@@ -225,11 +229,14 @@ def is_finished(trial: Trial, root: Folder, index_fingerprint: str, may_stop: bo
     state, place = record(trial, root)["state"], trial.folder(root)
     if state == STOPPED:
         return may_stop
-    return state == DONE and all(holds(place, stage, stage_fingerprint(stage, trial.recipe, index_fingerprint)) for stage in trial.stages)
+    return state == DONE and all(
+        has_result(place, stage, stage_fingerprint(stage, trial.recipe, index_fingerprint)) for stage in trial.stages
+    )
 
 
 def objective(trial: Trial, root: Folder) -> float:
     """Return a done trial's mIoU on val (train, if nothing is held out), percent."""
-    manifest = (trial.folder(root) / trial.stage).read_json("manifest.json")
-    scores = {line["split"]: line["miou"] for line in manifest["scores"]}
+    manifest = read_manifest(trial.folder(root) / trial.stage)
+    assert manifest is not None
+    scores = {score.split: score.miou for score in manifest.scores}
     return float(scores["val"] if "val" in scores else scores["train"])
