@@ -54,7 +54,7 @@ def main() -> None:
 def measured(folder: Path, num_images: int, backend: str) -> tuple[float, float, bool]:
     """Return the peak in MiB, images a second with start and end, and whether the maps are right."""
     run = cam_run(folder, load_recipe("demo", KEYS), num_images)
-    command = [sys.executable, "-m", "cli.main", "infer", "cam", "--run", str(run.folder), "--backend", backend]
+    command = [sys.executable, "-m", "vwl.cli.main", "infer", "cam", "--run", str(run.folder), "--backend", backend]
     began, peak = time.monotonic(), 0.0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:

@@ -31,7 +31,7 @@ def render(
       vwl deploy render kuberay --workers 4 --gpus 1 --image registry.example/vwl:1 --out mine
       vwl deploy render slurm --from deploy/cluster.yaml -o slurm.partition=gpu
     """
-    from cli.console import say
+    from vwl.cli.console import say
     from vwl.cluster.deployment import load_deployment
     from vwl.cluster.deployment import render as rendered
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import Json
+from vwl.cli.options import Json
 
 MARKS = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
 
@@ -28,7 +28,7 @@ def doctor(
     import os
     from dataclasses import asdict
 
-    from cli.console import print_json, say
+    from vwl.cli.console import print_json, say
     from vwl.cluster.machine_checks import Finding, local_findings
 
     found: list[Finding] = []

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import RunArgument
+from vwl.cli.options import RunArgument
 
 
 def export(
@@ -21,7 +21,7 @@ def export(
       vwl export runs/voc
       vwl export runs/voc --split val --out val.zip
     """
-    from cli.console import say
+    from vwl.cli.console import say
     from vwl.evaluation.voc_submission import write_submission
     from vwl.storage.folder import Folder
     from vwl.workflow.run_folder import Run

@@ -72,7 +72,7 @@ def forwarded(words: Sequence[str]) -> Forwarded:
 
 def _parsed(words: list[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Return a command's parameters, and the options by which each is given (none for arguments)."""
-    from cli.main import app
+    from vwl.cli.main import app
 
     command: Any = typer.main.get_command(app)
     ctx = typer.Context(command, info_name="vwl")

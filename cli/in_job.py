@@ -28,7 +28,7 @@ def main() -> None:
     if problem:
         sys.stderr.write(f"error: the cluster's {problem}\n")
         sys.exit(1)
-    from cli.main import main as vwl
+    from vwl.cli.main import main as vwl
 
     vwl()
 

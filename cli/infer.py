@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import typer
 
-from cli.options import (
+from vwl.cli.options import (
     Address,
     Backend,
     Crf,

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from cli.options import Json
-from cli.submit import JobsAddress, Wait, follow
+from vwl.cli.options import Json
+from vwl.cli.submit import JobsAddress, Wait, follow
 
 app = typer.Typer(no_args_is_help=True, help="List, show, follow, stop and resume submitted commands.")
 
@@ -21,7 +21,7 @@ def list_jobs(address: JobsAddress = None, as_json: Json = False) -> None:
       vwl jobs list
       vwl jobs list --address http://head:8265 --json
     """
-    from cli.console import print_table, say
+    from vwl.cli.console import print_table, say
     from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)
@@ -44,7 +44,7 @@ def status(job: JobName, address: JobsAddress = None, as_json: Json = False) -> 
     """
     from dataclasses import asdict
 
-    from cli.console import print_json, print_table
+    from vwl.cli.console import print_json, print_table
     from vwl.cluster.jobs import Jobs
 
     found = asdict(Jobs(address).job(job))
@@ -67,7 +67,7 @@ def logs(
       vwl jobs logs cams
       vwl jobs logs cams --follow --address http://head:8265
     """
-    from cli.console import tables
+    from vwl.cli.console import tables
     from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)
@@ -86,7 +86,7 @@ def stop(job: JobName, address: JobsAddress = None) -> None:
       vwl jobs stop cams
       vwl jobs stop cams --address http://head:8265
     """
-    from cli.console import say
+    from vwl.cli.console import say
     from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)
@@ -102,7 +102,7 @@ def resume(job: JobName, address: JobsAddress = None, wait: Wait = True) -> None
       vwl jobs resume cams
       vwl jobs resume cams --detach --address http://head:8265
     """
-    from cli.submit import begun
+    from vwl.cli.submit import begun
     from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)

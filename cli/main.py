@@ -25,22 +25,22 @@ class Place(NamedTuple):
 
 
 COMMANDS = {
-    "run": Place("cli.run", "run", "Do all stages in order, skipping what is done."),
-    "demo": Place("cli.run", "demo", "The whole method on generated scenes, in minutes."),
-    "data": Place("cli.data", "app", "Make index tables of data sets, look at them and check them."),
-    "recipe": Place("cli.recipe", "app", "List and show recipes and their keys."),
-    "train": Place("cli.train", "app", "Train one network: classifier, irnet, segmenter."),
-    "infer": Place("cli.infer", "app", "Do one inference stage: cam, crf, irnet-labels, walk, masks, segment."),
-    "tune": Place("cli.tune", "app", "Compare recipes over seeds: the paper's tables and your own, on Ray Tune."),
-    "evaluate": Place("cli.evaluate", "evaluate", "Score the stages of a run against ground truth."),
-    "predict": Place("cli.predict", "predict", "Segment photographs with a run's model, on the CPU."),
-    "export": Place("cli.export", "export", "Pack masks for the PASCAL VOC server."),
-    "status": Place("cli.status", "status", "Show how far a run is."),
-    "submit": Place("cli.submit", "submit", "Run any command on a Ray cluster, as a job."),
-    "jobs": Place("cli.jobs", "app", "List, show, follow, stop and resume submitted commands."),
-    "plan": Place("cli.plan", "plan", "Show what a run will take: hours and disk of each stage, and whether it fits."),
-    "deploy": Place("cli.deploy", "app", "Write what starts a cluster: KubeRay manifests, ray up files, a Slurm script."),
-    "doctor": Place("cli.doctor", "doctor", "Look whether this machine and a cluster can do the work."),
+    "run": Place("vwl.cli.run", "run", "Do all stages in order, skipping what is done."),
+    "demo": Place("vwl.cli.run", "demo", "The whole method on generated scenes, in minutes."),
+    "data": Place("vwl.cli.data", "app", "Make index tables of data sets, look at them and check them."),
+    "recipe": Place("vwl.cli.recipe", "app", "List and show recipes and their keys."),
+    "train": Place("vwl.cli.train", "app", "Train one network: classifier, irnet, segmenter."),
+    "infer": Place("vwl.cli.infer", "app", "Do one inference stage: cam, crf, irnet-labels, walk, masks, segment."),
+    "tune": Place("vwl.cli.tune", "app", "Compare recipes over seeds: the paper's tables and your own, on Ray Tune."),
+    "evaluate": Place("vwl.cli.evaluate", "evaluate", "Score the stages of a run against ground truth."),
+    "predict": Place("vwl.cli.predict", "predict", "Segment photographs with a run's model, on the CPU."),
+    "export": Place("vwl.cli.export", "export", "Pack masks for the PASCAL VOC server."),
+    "status": Place("vwl.cli.status", "status", "Show how far a run is."),
+    "submit": Place("vwl.cli.submit", "submit", "Run any command on a Ray cluster, as a job."),
+    "jobs": Place("vwl.cli.jobs", "app", "List, show, follow, stop and resume submitted commands."),
+    "plan": Place("vwl.cli.plan", "plan", "Show what a run will take: hours and disk of each stage, and whether it fits."),
+    "deploy": Place("vwl.cli.deploy", "app", "Write what starts a cluster: KubeRay manifests, ray up files, a Slurm script."),
+    "doctor": Place("vwl.cli.doctor", "doctor", "Look whether this machine and a cluster can do the work."),
 }
 
 

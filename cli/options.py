@@ -137,7 +137,7 @@ def do_stages(
     streamed: bool = False,
 ) -> None:
     """Do stages with progress on the terminal; `streamed` does those behind the maps while these are made."""
-    from cli.console import progress_view, say
+    from vwl.cli.console import progress_view, say
     from vwl.engine.base import Engine, open_engine
     from vwl.storage.lock import exclusive_lock
     from vwl.workflow.pipeline import run_stages
@@ -158,7 +158,7 @@ def do_stages(
 
 def end_with_failures(run: "Run", names: Sequence[str]) -> None:
     """Say how many images failed in the named stages and end with exit code 1, or do nothing if none did."""
-    from cli.console import say
+    from vwl.cli.console import say
     from vwl.workflow.inputs import failed_images
 
     failed = {name: images for name in names if (images := failed_images(run, name))}
@@ -171,7 +171,7 @@ def end_with_failures(run: "Run", names: Sequence[str]) -> None:
 
 def print_stage_table(run: "Run", as_json: bool) -> None:
     """Print the table of scored stages."""
-    from cli.console import print_json, print_table, say
+    from vwl.cli.console import print_json, print_table, say
     from vwl.workflow.scoring import score_table
 
     lines = [vars(line) for line in score_table(run)]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import DEFAULT_RECIPE, Address, Json, Override, with_layout
+from vwl.cli.options import DEFAULT_RECIPE, Address, Json, Override, with_layout
 
 if TYPE_CHECKING:
     from vwl.cluster.plan import Resources
@@ -34,7 +34,7 @@ def plan(
     import os
     from dataclasses import asdict
 
-    from cli.console import print_json, print_table, say
+    from vwl.cli.console import print_json, print_table, say
     from vwl.cluster.plan import calibrate, checks
     from vwl.cluster.plan import plan as planned
     from vwl.config.files import load_recipe

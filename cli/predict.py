@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import Json, RunFolder
+from vwl.cli.options import Json, RunFolder
 
 
 def predict(
@@ -22,7 +22,7 @@ def predict(
       vwl predict dog.jpg cat.jpg --run runs/voc
       vwl predict photos/*.jpg --run demo/run --out masks --no-crf
     """
-    from cli.console import print_table
+    from vwl.cli.console import print_table
     from vwl.workflow.predict import predict_files
     from vwl.workflow.run_folder import Run
 

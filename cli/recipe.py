@@ -21,7 +21,7 @@ def list_recipes(as_json: Json = False) -> None:
       vwl recipe list
       vwl recipe list --json
     """
-    from cli.console import print_table
+    from vwl.cli.console import print_table
     from vwl.config.files import builtin_recipes, recipe_summary
 
     print_table("recipes", ["name", "about"], [[name, recipe_summary(name)] for name in builtin_recipes()], as_json)
@@ -41,7 +41,7 @@ def show(
       vwl recipe show paper-voc -o classifier.codebook.num_codewords=128 -o seed=1
       vwl recipe show reference-voc --against paper-voc
     """
-    from cli.console import print_json
+    from vwl.cli.console import print_json
     from vwl.config.files import differences, load_recipe, to_yaml
 
     recipe = load_recipe(name, override or ())
@@ -69,7 +69,7 @@ def keys(
       vwl recipe keys classifier
       vwl recipe keys irnet.optimiser --json
     """
-    from cli.console import print_table
+    from vwl.cli.console import print_table
     from vwl.config.recipe import Recipe
     from vwl.errors import VwlError, did_you_mean
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import (
+from vwl.cli.options import (
     Address,
     Backend,
     Crf,
@@ -46,7 +46,7 @@ def run(
       vwl run --data voc.parquet --recipe paper-voc --run runs/voc --workers 2 --gpus-per-worker 1
       vwl run --data photos.parquet --recipe small --run runs/photos
     """
-    from cli.console import say
+    from vwl.cli.console import say
     from vwl.report.summary import write_report
     from vwl.workflow.stages import STAGES
 
@@ -70,7 +70,7 @@ def demo(
       vwl demo
       vwl demo --folder /tmp/demo --json
     """
-    from cli.console import say
+    from vwl.cli.console import say
     from vwl.data.index import write_index
     from vwl.data.scenes import prepare_scenes
 

@@ -1,6 +1,6 @@
 """`vwl status`: how far each stage of a run is."""
 
-from cli.options import Json, RunArgument
+from vwl.cli.options import Json, RunArgument
 
 
 def status(run: RunArgument, as_json: Json = False) -> None:
@@ -11,7 +11,7 @@ def status(run: RunArgument, as_json: Json = False) -> None:
       vwl status runs/voc
       vwl status runs/voc --json
     """
-    from cli.console import print_table
+    from vwl.cli.console import print_table
     from vwl.workflow.run_folder import Run
     from vwl.workflow.stages import STAGES
     from vwl.workflow.status import stage_status

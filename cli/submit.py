@@ -36,8 +36,8 @@ def submit(
       vwl submit --address http://head:8265 -- run --data /shared/voc.parquet --recipe paper-voc --run /shared/runs/voc --workers 2
       vwl submit --detach --name cams -- infer cam --run s3://bucket/runs/voc
     """
-    from cli.console import print_json, say
-    from cli.forwarding import forwarded
+    from vwl.cli.console import print_json, say
+    from vwl.cli.forwarding import forwarded
     from vwl.cluster.jobs import Jobs, Request
 
     found = forwarded(command)
@@ -57,7 +57,7 @@ def submit(
 
 def begun(jobs: "Jobs", job: str, wait: bool) -> None:
     """Say that a job is submitted, and wait for it if asked to."""
-    from cli.console import say
+    from vwl.cli.console import say
 
     say(f"submitted as {job}")
     if not wait:
@@ -68,7 +68,7 @@ def begun(jobs: "Jobs", job: str, wait: bool) -> None:
 
 def follow(jobs: "Jobs", job: str) -> None:
     """Show a job's output to its end and end with its exit code; Ctrl-C asks whether to stop it or leave it alone."""
-    from cli.console import duration, say, tables
+    from vwl.cli.console import duration, say, tables
     from vwl.cluster.jobs import advice
 
     tail, seen = "", 0
@@ -96,7 +96,7 @@ def follow(jobs: "Jobs", job: str) -> None:
 
 def _leave(jobs: "Jobs", job: str) -> bool:
     """Stop or leave a job, as the user on the terminal wants; return whether to follow it no more."""
-    from cli.console import say
+    from vwl.cli.console import say
 
     answer = "d"
     if sys.stdin.isatty():

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from cli.options import Address, Backend, Data, Override, Overwrite, RecipeName, RunFolder, StartFrom, do_stages, open_run, with_layout
+from vwl.cli.options import Address, Backend, Data, Override, Overwrite, RecipeName, RunFolder, StartFrom, do_stages, open_run, with_layout
 
 app = typer.Typer(no_args_is_help=True, help="Train one network of a run; goes on from its last checkpoint.")
 

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import duration, messages, say
+from vwl.cli.console import duration, messages, say
 
 _STYLES = {"done": "green", "failed": "red", "stopped": "yellow", "waiting": "dim"}
 _FINAL = ("done", "failed", "stopped")

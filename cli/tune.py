@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.options import DEFAULT_RECIPE, Address, Data, Json, MicroBatch, Override, RecipeName, RunArgument
+from vwl.cli.options import DEFAULT_RECIPE, Address, Data, Json, MicroBatch, Override, RecipeName, RunArgument
 from vwl.errors import VwlError
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def run(
       vwl tune run table5a --recipe small --data voc.parquet --run runs/tables --seeds 3
       vwl tune run --resume runs/tables
     """
-    from cli.console import say
-    from cli.trials import trials_view
+    from vwl.cli.console import say
+    from vwl.cli.trials import trials_view
     from vwl.storage.folder import Folder
     from vwl.storage.lock import exclusive_lock
     from vwl.tuning.report import tables, write_all
@@ -118,7 +118,7 @@ def run(
 
 def _keep(root: "Folder") -> None:
     """Write the table of trials while others run, which do not end for it."""
-    from cli.console import say
+    from vwl.cli.console import say
     from vwl.tuning.results import write_parquet
 
     try:
@@ -133,7 +133,7 @@ _DEFAULTS: dict[str, Any] = {**_WORKERS, "concurrent": "auto", "address": None}
 
 def _places(given: dict[str, Any]) -> "Places":
     """Return where trials run."""
-    from cli.options import layout
+    from vwl.cli.options import layout
     from vwl.tuning.runner import Places
 
     how = _DEFAULTS | given
@@ -189,7 +189,7 @@ def table(
       vwl tune table runs/tables --space table4 --format latex
       vwl tune table runs/tables --json
     """
-    from cli.console import print_json, say, tables
+    from vwl.cli.console import print_json, say, tables
     from vwl.storage.folder import Folder
     from vwl.tuning import report
     from vwl.tuning.results import PARQUET, write_parquet
@@ -216,7 +216,7 @@ def table(
 
 def show(found: "Table") -> None:
     """Print a table and its notes on stdout."""
-    from cli.console import print_table, tables
+    from vwl.cli.console import print_table, tables
     from vwl.tuning.table import header, texts
 
     print_table(f"{found.name}: {found.title} · recipe {found.recipe}", header(found), texts(found))
@@ -239,7 +239,7 @@ def best(
       vwl tune best runs/tables
       vwl tune best runs/tables --space table5a --split train --out k.yaml
     """
-    from cli.console import print_table
+    from vwl.cli.console import print_table
     from vwl.config.files import to_yaml
     from vwl.storage.folder import Folder, split_path
     from vwl.tuning import report
@@ -262,7 +262,7 @@ def spaces(as_json: Json = False) -> None:
       vwl tune spaces
       vwl tune spaces --json
     """
-    from cli.console import print_table
+    from vwl.cli.console import print_table
     from vwl.tuning.space import builtin_spaces, load_space
 
     found = [load_space(name) for name in builtin_spaces()]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("vwl", "cli", "tune_spaces")
+PACKAGES = ("vwl", "cli", "vwl.tune_spaces")
 LAYERS = (
     ("vwl.errors",),
     (

@@ -9,8 +9,8 @@ import pytest
 import typer
 from typer.exceptions import TyperException
 
-from cli.main import app
-from cli.options import layout
+from vwl.cli.main import app
+from vwl.cli.options import layout
 from vwl.config.files import builtin_recipes, load_recipe
 from vwl.workflow.stages import STAGES
 

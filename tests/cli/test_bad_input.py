@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from cli.main import app
 from tests.drills import SETTINGS
 from tests.helpers import tiny_scenes
+from vwl.cli.main import app
 from vwl.data.index import Index, decode_image, make_index, read_index, write_index
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli import evaluate, infer, predict, status
-from cli.main import app
 from tests.helpers import copy_run, truncate
+from vwl.cli import evaluate, infer, predict, status
+from vwl.cli.main import app
 from vwl.workflow.pipeline import SCORED, stage_table
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES

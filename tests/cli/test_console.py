@@ -6,8 +6,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cli import console
-from cli.console import ProgressLines, duration, print_json, print_table, progress_view, say
+from vwl.cli import console
+from vwl.cli.console import ProgressLines, duration, print_json, print_table, progress_view, say
 
 
 class Clock:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.exceptions import TyperException
 
-from cli.forwarding import forwarded
+from vwl.cli.forwarding import forwarded
 from vwl.config.files import load_recipe
 from vwl.errors import VwlError
 

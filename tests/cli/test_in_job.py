@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.in_job import complaint
+from vwl.cli.in_job import complaint
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,5 +39,5 @@ def test_the_file_is_read_by_old_interpreters():
 
 
 def test_it_is_vwl():
-    done = subprocess.run([sys.executable, "-m", "cli.in_job", "--version"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "vwl.cli.in_job", "--version"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("vwl ")

@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cli.main import COMMANDS, Place, app
+from vwl.cli.main import COMMANDS, Place, app
 from vwl.errors import VwlError
 
 COMMANDS_THAT_FAIL = """
@@ -142,12 +142,12 @@ def test_the_help_of_a_command_has_two_examples_that_can_be_typed(name):
 )
 def test_what_needs_no_model_does_not_wait_for_one(args, heavy):
     code = (
-        "import sys\nfrom cli.main import app\n"
+        "import sys\nfrom vwl.cli.main import app\n"
         f"try: app({args.split()!r})\n"
         "except SystemExit: pass\n"
         "print('loaded:', *sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stderr.rpartition("loaded:")[2].split())
-    assert "cli.main" in loaded
+    assert "vwl.cli.main" in loaded
     assert loaded & {"torch", "ray", "torchvision", "timm", *heavy.split()} == set()

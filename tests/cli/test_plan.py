@@ -4,7 +4,7 @@ import json
 
 from typer.testing import CliRunner, Result
 
-from cli.main import app
+from vwl.cli.main import app
 from vwl.workflow.stages import STAGES
 
 

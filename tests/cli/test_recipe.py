@@ -6,8 +6,8 @@ import shlex
 import pytest
 from typer.testing import CliRunner
 
-from cli import recipe as command
-from cli.main import app
+from vwl.cli import recipe as command
+from vwl.cli.main import app
 from vwl.config.files import builtin_recipes, load_recipe
 from vwl.config.recipe import Recipe
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli import tune
-from cli.main import app
-from cli.trials import LiveTrials, TrialLines
 from tests.tuning.searches import space, tiny_index, tiny_recipe
+from vwl.cli import tune
+from vwl.cli.main import app
+from vwl.cli.trials import LiveTrials, TrialLines
 from vwl.config.files import load_recipe
 from vwl.data.index import read_index
 from vwl.storage.folder import Folder

@@ -12,10 +12,10 @@ import yaml
 from kubernetes import client
 from typer.testing import CliRunner
 
-from cli.forwarding import Forwarded, forwarded
-from cli.main import app
 from tests.test_readme import parsed as parsed_line
 from tests.test_readme import shell_lines
+from vwl.cli.forwarding import Forwarded, forwarded
+from vwl.cli.main import app
 from vwl.cluster.deployment import RENDERERS, Deployment, load_deployment, render
 from vwl.errors import VwlError
 

@@ -29,12 +29,15 @@ def project(tmp_path) -> Path:
         "vwl/env/pyvenv.cfg": "home = /usr",
         "vwl/env/lib/x.py": "X = 1",
         "cli/main.py": "B = 1",
-        "tune_spaces/t.yaml": "t: 1",
+        "elsewhere/c.py": "C = 1",
         "runs/voc/run.json": "{}",
         ".venv/lib/y.py": "Y = 1",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
+    (tmp_path / "vwl/cli").symlink_to("../cli")
+    (tmp_path / "vwl/loop").symlink_to("../vwl")
+    (tmp_path / "vwl/outside").symlink_to("/usr/lib")
     return tmp_path
 
 
@@ -44,7 +47,7 @@ def names(made: package.Package) -> set[str]:
 
 def test_a_package_holds_code_and_the_files_given_and_nothing_else(project):
     made = make_package(project, {"mine.yaml": "name: mine"})
-    assert names(made) == {"pyproject.toml", "vwl/a.py", "vwl/config/recipes/r.yaml", "cli/main.py", "tune_spaces/t.yaml", "mine.yaml"}
+    assert names(made) == {"pyproject.toml", "vwl/a.py", "vwl/config/recipes/r.yaml", "vwl/cli/main.py", "mine.yaml"}
     assert zipfile.ZipFile(io.BytesIO(made.data)).read("mine.yaml") == b"name: mine"
 
 
@@ -66,7 +69,7 @@ def test_a_package_over_the_limit_is_refused_and_its_largest_files_are_named(pro
 def test_the_package_of_this_project_is_small():
     made = make_package(project_root(), {})
     assert len(made.data) < 2**20
-    assert {"cli/main.py", "cli/in_job.py", "vwl/config/recipes/demo.yaml"} <= names(made)
+    assert {"vwl/cli/main.py", "vwl/cli/in_job.py", "vwl/config/recipes/demo.yaml", "vwl/tune_spaces/table4.yaml"} <= names(made)
 
 
 def test_the_code_in_a_package_is_vwl_also_where_another_vwl_is_installed(tmp_path):

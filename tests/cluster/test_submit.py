@@ -57,7 +57,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_no_secret(tmp_path):
     done = vwl("submit", "--dry-run", "--env", "KEY=secret", "--packages", *words, cwd=tmp_path, RAY_ADDRESS="nowhere")
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
-    assert shown["command"].startswith("exec python -m cli.in_job run --data /")
+    assert shown["command"].startswith("exec python -m vwl.cli.in_job run --data /")
     assert "submitted-tiny.yaml" in shown["files"]
     assert "KEY" in shown["env_vars"]
     assert "secret" not in done.stdout
@@ -99,7 +99,9 @@ def test_advice_is_given_only_for_failures_of_the_cluster():
 
 def test_the_shell_on_the_head_gets_words_with_spaces_whole():
     request = Request(("run", "--run", "/my runs/a", "-o", "evaluation.classes=[cat,dog]"), python="/opt/my env/bin/python")
-    assert request.entrypoint() == ("exec '/opt/my env/bin/python' -m cli.in_job run --run '/my runs/a' -o 'evaluation.classes=[cat,dog]'")
+    assert request.entrypoint() == (
+        "exec '/opt/my env/bin/python' -m vwl.cli.in_job run --run '/my runs/a' -o 'evaluation.classes=[cat,dog]'"
+    )
 
 
 def test_a_request_does_not_show_its_environment():

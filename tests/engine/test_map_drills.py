@@ -71,7 +71,7 @@ def maps(run: Path) -> dict[str, bytes]:
 
 
 def infer(cluster: NodeProcesses, run: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "cli.main", "infer", "cam", "--run", str(run), "--address", cluster.gcs]
+    command = [sys.executable, "-m", "vwl.cli.main", "infer", "cam", "--run", str(run), "--address", cluster.gcs]
     return subprocess.Popen(
         command,
         cwd=ROOT,

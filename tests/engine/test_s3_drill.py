@@ -78,7 +78,7 @@ def cluster(server, tmp_path_factory) -> Iterator[NodeProcesses]:
 def start(cluster: NodeProcesses, folder: Path, *words: str) -> subprocess.Popen:
     """Start a command in an empty folder that no node knows."""
     return subprocess.Popen(
-        [sys.executable, "-m", "cli.main", *words, "--address", cluster.gcs],
+        [sys.executable, "-m", "vwl.cli.main", *words, "--address", cluster.gcs],
         cwd=folder,
         env=cluster.driver_environment(TMPDIR=str(folder)),
         stdout=subprocess.PIPE,

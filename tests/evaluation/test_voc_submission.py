@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from vwl.cli.main import app
 from vwl.errors import VwlError
 from vwl.evaluation.voc_submission import write_submission
 from vwl.storage.folder import Folder

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cli import console, tune
 from tests.tuning.searches import rows_of, search_of, space
+from vwl.cli import console, tune
 from vwl.config.recipe import Evaluation, Recipe
 from vwl.tuning.table import FORMATS, build_table, header, markdown, texts
 

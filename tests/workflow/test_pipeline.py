@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
 from tests.conftest import TINY
 from tests.helpers import copy_run, tiny_scenes, truncate
+from vwl.cli.main import app
 from vwl.config.files import load_recipe, overridden
 from vwl.config.layout import Layout
 from vwl.data.index import Index, make_index, write_index

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.infer import app as infer
-from cli.train import app as train
+from vwl.cli.infer import app as infer
+from vwl.cli.train import app as train
 from vwl.config.recipe import Recipe
 from vwl.data.index import Index, Row, make_index
 from vwl.inference.build import NETWORK_STAGES

@@ -57,7 +57,7 @@ class Request:
 
     def entrypoint(self) -> str:
         """Return the shell command that the cluster's head runs."""
-        return f"exec {shlex.quote(self.python)} -m cli.in_job {shlex.join(self.words)}"
+        return f"exec {shlex.quote(self.python)} -m vwl.cli.in_job {shlex.join(self.words)}"
 
     def package(self) -> Package:
         """Return the code and files as one zip."""

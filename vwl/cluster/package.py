@@ -20,7 +20,7 @@ from vwl.errors import VwlError
 
 LIMIT = 20 * 2**20
 """Largest package, bytes; the code is under one."""
-_PARTS = ("vwl", "cli", "tune_spaces")
+_CODE = "vwl"
 _BESIDE = ("pyproject.toml",)
 _WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".caffemodel")
 _DATA = (".npy", ".npz", ".parquet", ".arrow", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".zip", ".tar", ".gz", ".xz", ".bz2")
@@ -78,15 +78,17 @@ def make_package(root: Path, extra: Mapping[str, str]) -> Package:
 
 def _code(root: Path) -> Iterator[Path]:
     yield from (root / name for name in _BESIDE if (root / name).is_file())
-    for part in _PARTS:
-        for folder, folders, names in os.walk(root / part):
-            here = Path(folder)
-            folders[:] = [name for name in folders if _is_code_folder(here / name)]
-            yield from (here / name for name in names if not name.startswith(".") and Path(name).suffix.lower() not in _NOT_CODE)
+    # in a checkout, vwl/cli and vwl/tune_spaces are links to folders beside vwl
+    for folder, folders, names in os.walk(root / _CODE, followlinks=True):
+        here = Path(folder)
+        folders[:] = [name for name in folders if _is_code_folder(here / name, root)]
+        yield from (here / name for name in names if not name.startswith(".") and Path(name).suffix.lower() not in _NOT_CODE)
 
 
-def _is_code_folder(path: Path) -> bool:
-    return not path.name.startswith((".", "__pycache__")) and not (path / "pyvenv.cfg").exists()
+def _is_code_folder(path: Path, root: Path) -> bool:
+    if path.name.startswith((".", "__pycache__")) or (path / "pyvenv.cfg").exists():
+        return False
+    return not path.is_symlink() or (path.resolve().parent == root.resolve() and path.resolve() != (root / _CODE).resolve())
 
 
 def pinned_packages(root: Path) -> list[str]:

@@ -206,7 +206,7 @@ def with_keys(recipe: Recipe, keys: Mapping[str, Any], source: str) -> Recipe:
 
 def builtin_spaces() -> list[str]:
     """Return the names of the spaces that come with the package."""
-    return names_in("tune_spaces")
+    return names_in("vwl.tune_spaces")
 
 
 def load_space(name_or_path: str) -> Space:
@@ -218,7 +218,7 @@ def load_space(name_or_path: str) -> Space:
     """
     name = Path(name_or_path).stem if is_path(name_or_path) else name_or_path
     source = f"space {name_or_path}"
-    values = parse_yaml(read_named(name_or_path, "space", "tune_spaces", "vwl tune spaces"), source)
+    values = parse_yaml(read_named(name_or_path, "space", "vwl.tune_spaces", "vwl tune spaces"), source)
     if not isinstance(values, dict):
         raise VwlError(f"{source} holds no mapping of fields")
     return space_from({"name": name, **values}, source)
