@@ -121,13 +121,13 @@ def timed_worker(config: dict[str, str]) -> dict[str, float]:
     def timed(owner, name: str, kind: str) -> None:
         inner = getattr(owner, name)
 
-        def outer(*words, **named):
+        def outer(*args, **kwargs):
             with clock(kind):
-                return inner(*words, **named)
+                return inner(*args, **kwargs)
 
         setattr(owner, name, outer)
 
-    for name in ("forward", "sums", "update", "count_usage"):
+    for name in ("forward", "assigned_sums", "update", "count_usage"):
         timed(Codebook, name, "visual words")
     # result() waits for what the backward pass has not hidden; __init__ starts the sum.
     timed(distributed.PendingSum, "__init__", "all-reduce of the bank")

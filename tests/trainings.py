@@ -2,14 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 import torch
 
 from tests.helpers import tiny_scenes
 from vwl.config.layout import Layout
-from vwl.config.recipe import Backbone, Classifier, Codebook, Irnet, Optimiser, Recipe, Segmenter
+from vwl.config.recipe import Backbone, Classifier, Codebook, Irnet, Optimiser, Recipe, Section, Segmenter
 from vwl.data.index import write_index
 from vwl.storage.folder import Folder
 from vwl.training import loop
@@ -47,8 +47,19 @@ RECIPE = Recipe(
 
 FLOAT64 = Layout(precision="float64")
 
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+def with_changes(section: SectionType, **changes: Any) -> SectionType:
+    """Return a section of a recipe with other values, validated; a dictionary changes values of a section inside it."""
+    values = section.model_dump()
+    for name, value in changes.items():
+        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+    return type(section).model_validate(values)
+
+
 KINDS = ("classifier-L", "classifier-M", "irnet", "segmenter")
-"""The trainings; the classifier's two strategies of learning words are two of them."""
+"""The trainings; the classifier's two strategies of the codebook are two of them."""
 
 
 def make_data(folder: Path, num_val: int = 3) -> Path:

@@ -19,7 +19,7 @@ STEPS = 6
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A folder with every kind of training in four layouts: 1 worker here, 2 workers in processes of their own at the same time."""
+    """A folder with every kind of training in four layouts: one worker in this process, two workers in processes of their own."""
     folder = tmp_path_factory.mktemp("layouts")
     index_path = make_data(folder)
     command = [sys.executable, "-m", "tests.training.worker", str(index_path), str(folder)]
@@ -70,15 +70,15 @@ def test_the_trainings_compared_do_learn(trained, kind):
     assert start["loss"] != pytest.approx(end["loss"], rel=1e-3)
 
 
-def test_a_bank_that_is_not_summed_over_workers_is_found_out(trained):
-    alone, together = trained / "bank-not-summed", trained / f"classifier-M-1x{BATCH}"
-    assert metrics(alone)[0]["loss"] == pytest.approx(metrics(together)[0]["loss"], rel=1e-9)
-    assert not torch.allclose(weights(alone)["codebook.codewords"], weights(together)["codebook.codewords"], rtol=1e-3)
+def test_a_memory_bank_that_is_not_summed_over_workers_gives_other_codewords(trained):
+    not_summed, whole = trained / "bank-not-summed", trained / f"classifier-M-1x{BATCH}"
+    assert metrics(not_summed)[0]["loss"] == pytest.approx(metrics(whole)[0]["loss"], rel=1e-9)
+    assert not torch.allclose(weights(not_summed)["codebook.codewords"], weights(whole)["codebook.codewords"], rtol=1e-3)
     with pytest.raises(AssertionError):
-        assert_same_training(alone, together)
+        assert_same_training(not_summed, whole)
 
 
-def test_what_was_counted_before_an_interruption_is_counted_once(trained):
+def test_usage_counted_before_an_interruption_is_counted_once(trained):
     lines, expected = metrics(trained / "resumed"), metrics(trained / "whole")
     assert [line["step"] for line in lines if "loss" in line] == [4, STEPS]
     for line, wanted in zip(lines, expected, strict=True):
