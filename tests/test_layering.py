@@ -24,7 +24,7 @@ LAYERS = (
         "vwl.storage.cache",
     ),
     ("vwl.data",),
-    ("vwl.models", "vwl.maps", "vwl.models.losses", "vwl.report.overlays"),
+    ("vwl.models", "vwl.maps", "vwl.models.losses", "vwl.report.overlays", "vwl.report.sheets"),
     ("vwl.training", "vwl.inference", "vwl.evaluation.scoring"),
     ("vwl.engine", "vwl.workflow.stages", "vwl.workflow.run_folder"),
     ("vwl.workflow.pipeline", "vwl.workflow.predict", "vwl.report.summary", "vwl.evaluation.voc_submission"),

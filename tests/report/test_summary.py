@@ -1,4 +1,4 @@
-"""The report of a finished run: one picture a photograph, a sheet of all, and the scores in one file."""
+"""The report of a finished run: a picture for each image, a sheet of all, and one file of scores."""
 
 import io
 import json
@@ -10,13 +10,14 @@ from PIL import Image
 from tests.helpers import copy_run
 from vwl.maps.cam import upsample
 from vwl.report import summary as report
-from vwl.report.overlays import GAP, heat_overlay, mask_overlay
-from vwl.report.summary import panels, write_report
+from vwl.report.overlays import heat_overlay, mask_overlay
+from vwl.report.sheets import GAP
+from vwl.report.summary import image_panels, write_report
 from vwl.storage.masks import decode_mask
 from vwl.storage.score_maps import MapReader
 from vwl.workflow.pipeline import stage_table
 
-HELD_OUT = [f"val_{number:05d}" for number in range(4)]
+VAL = [f"val_{number:05d}" for number in range(4)]
 
 
 @pytest.fixture
@@ -32,11 +33,11 @@ def opened(folder, name):
     return Image.open(io.BytesIO(folder.read(name)))
 
 
-def test_every_held_out_photograph_has_its_picture_and_stands_on_the_sheet(copied):
+def test_every_val_image_has_a_picture_and_is_on_the_sheet(copied):
     folder = copied.folder / "pictures"
     assert write_report(copied) == str(folder)
-    assert folder.names() == sorted(["all.png", *(f"{image_id}.png" for image_id in HELD_OUT)])
-    rows = [opened(folder, f"{image_id}.png") for image_id in HELD_OUT]
+    assert folder.names() == sorted(["all.png", *(f"{image_id}.png" for image_id in VAL)])
+    rows = [opened(folder, f"{image_id}.png") for image_id in VAL]
     sheet = np.asarray(opened(folder, "all.png"))
     top = GAP
     for row in rows:
@@ -53,36 +54,36 @@ def test_the_scores_of_all_stages_are_in_one_file(copied):
     }
 
 
-def test_more_photographs_than_wanted_are_thinned_out_evenly(copied, monkeypatch):
+def test_pictures_are_spread_evenly_over_the_split(copied, monkeypatch):
     monkeypatch.setattr(report, "NUM_PICTURES", 2)
     write_report(copied)
     assert (copied.folder / "pictures").names() == ["all.png", "val_00000.png", "val_00003.png"]
 
 
-def test_the_panels_follow_the_photograph_through_the_stages(tiny_run):
-    row = by_id(tiny_run, HELD_OUT[0])
-    photo, palette = np.asarray(tiny_run.index.read_image(row)), tiny_run.index.palette
-    found = dict(panels(tiny_run, row))
+def test_an_image_has_a_panel_for_each_stage_in_order(tiny_run):
+    row = by_id(tiny_run, VAL[0])
+    image, palette = np.asarray(tiny_run.index.read_image(row)), tiny_run.index.palette
+    panels = dict(image_panels(tiny_run, row))
     caption = f"{row.image_id}: {', '.join(tiny_run.index.classes[label] for label in row.labels)}"
-    assert list(found) == [caption, "cam", "crf", "walk", "segment", "truth"]
-    assert np.array_equal(found[caption], photo)
-    assert np.array_equal(found["truth"], mask_overlay(photo, tiny_run.index.read_mask(row), palette))
+    assert list(panels) == [caption, "cam", "crf", "walk", "segment", "truth"]
+    assert np.array_equal(panels[caption], image)
+    assert np.array_equal(panels["truth"], mask_overlay(image, tiny_run.index.read_mask(row), palette))
     for stage in ("crf", "segment"):
         mask = decode_mask((tiny_run.folder / stage).read(f"{row.image_id}.png"), stage)
-        assert np.array_equal(found[stage], mask_overlay(photo, mask, palette))
+        assert np.array_equal(panels[stage], mask_overlay(image, mask, palette))
     for stage in ("cam", "walk"):
         score = MapReader(tiny_run.folder / stage).read(row.image_id)
-        values = upsample(score.values, *photo.shape[:2])
-        assert np.array_equal(found[stage], heat_overlay(photo, values, row.labels, palette))
+        values = upsample(score.values, *image.shape[:2])
+        assert np.array_equal(panels[stage], heat_overlay(image, values, row.labels, palette))
 
 
-def test_a_stage_that_failed_on_the_photograph_leaves_out_its_panel(copied):
-    row = by_id(copied, HELD_OUT[1])
+def test_a_stage_that_failed_on_the_image_has_no_panel(copied):
+    row = by_id(copied, VAL[1])
     (copied.folder / "crf").delete(f"{row.image_id}.png")
-    assert [name for name, _ in panels(copied, row)][1:] == ["cam", "walk", "segment", "truth"]
+    assert [name for name, _ in image_panels(copied, row)][1:] == ["cam", "walk", "segment", "truth"]
 
 
-def test_a_photograph_without_a_final_mask_has_no_picture(copied):
-    (copied.folder / "segment").delete(f"{HELD_OUT[2]}.png")
+def test_an_image_without_a_final_mask_has_no_picture(copied):
+    (copied.folder / "segment").delete(f"{VAL[2]}.png")
     write_report(copied)
     assert (copied.folder / "pictures").names() == ["all.png", "val_00000.png", "val_00001.png", "val_00003.png"]

@@ -10,7 +10,8 @@ from vwl.data.index import decode_image
 from vwl.errors import VwlError
 from vwl.inference.build import load_segmenter
 from vwl.inference.segment import SegmentStage
-from vwl.report.overlays import mask_overlay, png
+from vwl.report.overlays import mask_overlay
+from vwl.report.sheets import encode_png
 from vwl.storage.folder import Folder
 from vwl.storage.masks import encode_mask
 from vwl.workflow.run_folder import Run
@@ -59,7 +60,7 @@ def predict_files(run: Run, images: Sequence[Path], out: Path, crf: bool) -> lis
         image = np.array(decode_image(Folder(path.parent).read(path.name), str(path)))
         mask = stage.mask(image)
         folder.write(f"{path.stem}_mask.png", encode_mask(mask, run.index.palette))
-        folder.write(f"{path.stem}_overlay.png", png(mask_overlay(image, mask, run.index.palette)))
+        folder.write(f"{path.stem}_overlay.png", encode_png(mask_overlay(image, mask, run.index.palette)))
         classes = ", ".join(run.index.classes[c] for c in np.unique(mask) if c) or "only background"
         predictions.append(PredictedFile(str(path), classes, f"{out}/{path.stem}_mask.png", f"{out}/{path.stem}_overlay.png"))
     return predictions
