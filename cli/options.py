@@ -181,5 +181,5 @@ def print_stage_table(run: "Run", as_json: bool) -> None:
             print_json([])
         return
     columns = list(lines[0])
-    title = f"{run.folder} · recipe {run.recipe.name} · mIoU over {run.recipe.evaluation.in_words}"
+    title = f"{run.folder} · recipe {run.recipe.name} · mIoU over {run.recipe.evaluation.described}"
     print_table(title, columns, [list(line.values()) for line in lines], as_json)

@@ -66,7 +66,7 @@ def test_the_workers_of_a_command_can_share_the_batches_of_its_recipe(line):
     params = parsed(line)
     recipe = load_recipe(params.get("recipe") or "paper-voc")
     batch_size = getattr(recipe, line.split()[2]).batch_size
-    layout(params["workers"], gpus_per_worker=params["gpus_per_worker"]).pieces(batch_size)
+    layout(params["workers"], gpus_per_worker=params["gpus_per_worker"]).split_batch(batch_size)
 
 
 def test_the_commands_are_found():

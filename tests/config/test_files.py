@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vwl.config.files import builtin_recipes, differences, load_recipe, to_yaml
+from vwl.config.files import RENAMED, builtin_recipes, differences, load_recipe, recipe_from, to_yaml
 from vwl.config.recipe import Irnet, Optimiser, Recipe
 from vwl.errors import VwlError
 
@@ -36,7 +36,7 @@ class TestReading:
     @pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.e-4", ".1e-3", "+1e-4", "0.0001", "1.0e-4"])
     def test_a_power_of_ten_is_a_number(self, text, tmp_path):
         assert load_recipe("paper-voc", [f"classifier.codebook.momentum={text}"]).classifier.codebook.momentum == 1e-4
-        path = written(tmp_path, "r.yaml", f"classifier: {{bank_momentum: {text}}}")
+        path = written(tmp_path, "r.yaml", f"classifier: {{codebook: {{momentum: {text}}}}}")
         assert load_recipe(path).classifier.codebook.momentum == 1e-4
 
     def test_a_word_with_an_e_stays_a_word(self):
@@ -69,15 +69,15 @@ class TestReading:
         assert (classifier.epochs, classifier.optimiser.momentum, classifier.optimiser.power) == (2, 0, 0.9)
 
     @given(
-        words=st.integers(1, 10**6),
+        num_codewords=st.integers(1, 10**6),
         rate=st.floats(1e-12, 1e6),
         scales=st.lists(st.floats(0.01, 10), min_size=1, max_size=5),
         threshold=st.one_of(st.sampled_from(["auto", "auto-by-class"]), st.floats(0, 1)),
         side=st.one_of(st.none(), st.integers(1, 5000)),
     )
-    def test_every_value_survives_the_round_trip_through_yaml(self, words, rate, scales, threshold, side, tmp_path_factory):
+    def test_every_value_survives_the_round_trip_through_yaml(self, num_codewords, rate, scales, threshold, side, tmp_path_factory):
         values = Recipe().model_dump()
-        values["classifier"]["num_words"] = words
+        values["classifier"]["codebook"]["num_codewords"] = num_codewords
         values["irnet"]["optimiser"]["learning_rate"] = rate
         values["cam"].update(scales=tuple(scales), background_threshold=threshold, long_side=side)
         recipe = Recipe.model_validate(values)
@@ -97,7 +97,7 @@ class TestRefusal:
 
     @pytest.mark.parametrize("text", ["", "- 1", "paper"])
     def test_a_file_without_sections(self, text, tmp_path):
-        assert problem(written(tmp_path, "r.yaml", text)).endswith("holds no mapping of sections")
+        assert problem(written(tmp_path, "r.yaml", text)).endswith("is not a mapping of sections")
 
     def test_a_file_that_is_no_yaml_is_named_in_one_line(self, tmp_path):
         message = problem(written(tmp_path, "r.yaml", "classifier: {epochs: 3\ncam: ["))
@@ -108,7 +108,7 @@ class TestRefusal:
         ("override", "suggestion"),
         [
             ("clasifier.epochs=2", "unknown key 'clasifier'; did you mean 'classifier'?"),
-            ("classifier.num_word=2", "unknown key 'classifier.num_word'; did you mean 'num_words'?"),
+            ("classifier.codebook.num_codeword=2", "unknown key 'classifier.codebook.num_codeword'; did you mean 'num_codewords'?"),
             ("irnet.optimiser.momentun=2", "unknown key 'irnet.optimiser.momentun'; did you mean 'momentum'?"),
             ("crf.kernels.iteration=2", "unknown key 'crf.kernels.iteration'; did you mean 'iterations'?"),
             ("qqqq=2", "unknown key 'qqqq'"),
@@ -179,3 +179,28 @@ def test_differences_name_section_and_key():
         "irnet.optimiser.momentum: 0.9 -> 0.0",
     ]
     assert differences(Recipe(), Recipe()) == []
+
+
+def test_a_renamed_key_is_refused_with_its_new_name(tmp_path):
+    for old, new in RENAMED.items():
+        *sections, last = old.split(".")
+        nested = {last: "x"}
+        for section in reversed(sections):
+            nested = {section: nested}
+        for refused in (lambda values=nested: recipe_from(values, "r.yaml"), lambda key=old: load_recipe("demo", [f"{key}=1"])):
+            with pytest.raises(VwlError, match=re.escape(f"'{old}' is now '{new}'")):
+                refused()
+
+
+def test_every_renamed_key_has_a_name_that_exists_and_its_old_name_does_not():
+    keys = {line.partition(":")[0] for line in flat_keys(Recipe().model_dump())}
+    assert set(RENAMED.values()) <= keys
+    assert not set(RENAMED) & keys
+
+
+def flat_keys(values: dict, prefix: str = "") -> list[str]:
+    return [
+        key
+        for name, value in values.items()
+        for key in (flat_keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"])
+    ]

@@ -48,7 +48,7 @@ def test_what_another_process_works_on_is_refused_and_free_when_it_is_killed(tmp
     with another(tmp_path, "cam") as process:
         with pytest.raises(VwlError) as caught, exclusive_lock(Folder(tmp_path), "cam"):
             pass
-        assert str(caught.value) == f"another vwl works on cam in {tmp_path}; wait for its end, or use another --run folder"
+        assert str(caught.value) == f"another vwl command is running cam in {tmp_path}; wait until it ends, or use another --run folder"
         with exclusive_lock(Folder(tmp_path), "crf"):
             pass
         os.kill(process.pid, signal.SIGKILL)
@@ -94,7 +94,7 @@ def test_another_recipe_does_not_take_the_runs_place_while_somebody_works_there(
                 text=True,
                 check=False,
             )
-            assert f"another vwl works on segment in {folder}" in done.stderr
+            assert f"another vwl command is running segment in {folder}" in done.stderr
             assert done.returncode == 1
     assert (folder / "recipe.yaml").read_bytes() == before
 
@@ -108,5 +108,5 @@ def test_a_second_command_in_the_folder_ends_with_one_line_and_changes_nothing(w
     with another(folder, work):
         done = subprocess.run([*VWL, *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert f"another vwl works on {work} in {folder}" in done.stderr
+    assert f"another vwl command is running {work} in {folder}" in done.stderr
     assert not any((folder / name).exists() for name in ("places.json", "searches", "trials", "classifier"))

@@ -40,7 +40,7 @@ def test_grey_masks_hold_ids_too():
 
 @pytest.mark.parametrize(("mode", "told"), [("RGB", "mode RGB"), ("RGBA", "mode RGBA"), ("I;16", "mode I;16"), ("LA", "mode LA")])
 def test_an_image_whose_pixels_are_no_ids_is_refused(mode, told):
-    with pytest.raises(VwlError, match=f"mask a.png has {told}; masks hold one 8-bit class id a pixel"):
+    with pytest.raises(VwlError, match=f"mask a.png has {told}; masks hold one 8-bit class id per pixel"):
         decode_mask(png(mode), "a.png")
 
 
@@ -51,7 +51,7 @@ def test_a_jpeg_is_refused_because_it_changes_ids():
 
 @pytest.mark.parametrize("data", [b"", b"no image", png("P")[:45]])
 def test_what_cannot_be_read_is_named(data):
-    with pytest.raises(VwlError, match=r"mask a\.png cannot be read: (it is no image|.*[Tt]runcated)"):
+    with pytest.raises(VwlError, match=r"mask a\.png cannot be read: (it is not an image|.*[Tt]runcated)"):
         decode_mask(data, "a.png")
 
 

@@ -84,7 +84,7 @@ def test_a_reader_can_be_sent_to_another_process_at_any_time(tmp_path):
 
 def test_an_image_without_maps_is_named(tmp_path):
     write_maps(Folder(tmp_path), "s.parquet", [score_map("a", (1,), 8, 8)])
-    with pytest.raises(VwlError, match=f"{tmp_path} holds no map of image b; run the stage that makes it first"):
+    with pytest.raises(VwlError, match=f"{tmp_path} has no score map of image b; run its stage first"):
         MapReader(Folder(tmp_path)).read("b")
 
 
@@ -93,6 +93,6 @@ def test_a_shard_that_was_cut_off_is_named(keep, tmp_path):
     write_maps(Folder(tmp_path), "s.parquet", [score_map("a", (1,), 80, 80)])
     whole = (tmp_path / "s.parquet").read_bytes()
     (tmp_path / "s.parquet").write_bytes(whole[:keep])
-    with pytest.raises(VwlError, match=r"s.parquet is no whole file of score maps") as caught:
+    with pytest.raises(VwlError, match=r"s.parquet is damaged") as caught:
         MapReader(Folder(tmp_path)).read("a")
     assert "\n" not in str(caught.value)

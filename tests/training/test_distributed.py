@@ -104,20 +104,20 @@ def test_outside_a_process_group_a_sum_is_the_value_itself():
     ],
 )
 def test_micro_batches_of_all_workers_make_up_the_global_batch(layout, batch_size, pieces):
-    assert layout.pieces(batch_size) == pieces
+    assert layout.split_batch(batch_size) == pieces
     assert pieces[0] * pieces[1] * layout.workers == batch_size
 
 
 def test_a_batch_that_workers_cannot_share_is_refused_with_the_numbers_that_can():
     with pytest.raises(VwlError, match=r"batch of 6 cannot be shared by 4 workers; use one of \[1, 2, 3, 6\]"):
-        Layout(workers=4).pieces(6)
+        Layout(workers=4).split_batch(6)
 
 
 def test_an_elastic_layout_is_refused_at_either_end():
-    assert Layout(workers=4, min_workers=2).pieces(8) == (2, 1)
+    assert Layout(workers=4, min_workers=2).split_batch(8) == (2, 1)
     for layout in (Layout(workers=4, min_workers=3), Layout(workers=5, min_workers=2)):
         with pytest.raises(VwlError, match=r"batch of 8 cannot be shared by [35] workers"):
-            layout.pieces(8)
+            layout.split_batch(8)
 
 
 @pytest.mark.parametrize(
@@ -131,15 +131,15 @@ def test_an_elastic_layout_is_refused_at_either_end():
     ],
 )
 def test_as_many_workers_as_share_a_batch_can_be_taken(layout, batch_size, fitting):
-    assert layout.fitting(batch_size) == fitting
-    fitting.pieces(batch_size)
+    assert layout.fit_to_batch(batch_size) == fitting
+    fitting.split_batch(batch_size)
 
 
 @pytest.mark.parametrize(("layout", "now", "images"), [(Layout(workers=4, min_workers=2), 3, 5), (Layout(workers=4, micro_batch=2), 3, 2)])
 def test_between_its_ends_an_elastic_layout_still_has_a_micro_batch(layout, now, images):
-    assert layout.images_at_once(16, now) == images
+    assert layout.micro_batch_size(16, now) == images
 
 
 def test_a_micro_batch_that_does_not_divide_a_workers_share_is_refused():
     with pytest.raises(VwlError, match="share of 8 images does not divide into micro-batches of 3"):
-        Layout(workers=2, micro_batch=3).pieces(16)
+        Layout(workers=2, micro_batch=3).split_batch(16)

@@ -131,7 +131,7 @@ class TestSteps:
 
     def test_every_epoch_draws_its_own_samples_in_the_samplers_order(self, tmp_path):
         task = Slope(num_steps=5)
-        run(tmp_path, task, loader_threads=1)
+        run(tmp_path, task)
         batches = (global_batch(5, step, 10, 4) for step in range(5))
         assert task.drawn == [(epoch, number) for epoch, numbers in batches for number in numbers]
 

@@ -65,11 +65,11 @@ class Counted:
         self.trained.append(spec.folder.uri.split("/")[-2])
         return local.fit(spec, layout, report)
 
-    def run_shards(self, spec: Any, shards: list[Any], images_done: int, report: Any, most: int | None = None) -> None:
+    def run_shards(self, spec: Any, shards: list[Any], images_done: int, on_progress: Any, max_processes: int | None = None) -> None:
         self.mapped.append(spec.stage)
-        local.run_shards(spec, shards, images_done, report, most)
+        local.run_shards(spec, shards, images_done, on_progress, max_processes)
 
-    split = staticmethod(local.split)
+    split_processes = staticmethod(local.split_processes)
 
 
 def do(search: Search, root: Folder, may_stop: bool = False) -> tuple[Counted, list[dict[str, Any]]]:

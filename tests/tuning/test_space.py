@@ -72,7 +72,7 @@ def test_the_rows_of_table_4_are_the_recipes_of_that_name():
 def test_fig_12_is_hybrid_pooling_with_and_without_gap():
     with_gap, without = (with_keys(load_recipe("paper-voc"), s.overrides, "x").classifier for s in load_space("fig12").settings())
     assert (with_gap.gap_weight, without.gap_weight) == (2.0, 0.0)
-    assert with_gap.words == without.words == "none"
+    assert with_gap.codebook.strategy == without.codebook.strategy == "none"
 
 
 def test_the_joint_space_varies_what_the_tables_vary_one_at_a_time():
@@ -124,9 +124,12 @@ def test_a_space_that_is_not_there_is_answered_with_the_nearest():
         (GOOD.replace("values: [1, 2]\n", ""), "strategy grid needs either values or rows (given: none)"),
         (GOOD + "rows: [{label: a}]\n", "strategy grid needs either values or rows (given: values, rows)"),
         (GOOD.replace("parameter: classifier.codebook.num_codewords\n", ""), "values need the field parameter"),
-        (GOOD.replace("num_words", "num_wrods"), "setting 1: unknown key 'classifier.num_wrods'; did you mean 'num_words'?"),
+        (
+            GOOD.replace("num_codewords", "num_codewrods"),
+            "setting 1: unknown key 'classifier.codebook.num_codewrods'; did you mean 'num_codewords'?",
+        ),
         (GOOD.replace("[1, 2]", "[1, 0]"), "setting 0: classifier.codebook.num_codewords should be greater than 0"),
-        (GOOD + "base: {classifier.wods: none}\n", "unknown key 'classifier.wods'; did you mean 'words'?"),
+        (GOOD + "base: {classifier.codebok: none}\n", "unknown key 'classifier.codebok'; did you mean 'codebook'?"),
         ("title: T\nsource: S\nrows: [{label: a, sett: {}}]\n", "unknown field 'rows.0.sett'; did you mean 'set'?"),
         ("title: T\nsource: S\nrows: [{label: a, paper: {tran: 1}}]\n", "unknown field 'rows.0.paper.tran'; did you mean 'train'?"),
         ("title: T\nsource: S\nstrategy: search\n", "strategy search needs the field search"),

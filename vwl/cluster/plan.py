@@ -86,7 +86,7 @@ def plan(recipe: Recipe, index: Index, layout: Layout, there: Resources, calibra
     found = []
     for stage, cost in costs(recipe, index).items():
         if STAGES[stage].kind == "train":
-            used = layout.fitting(getattr(recipe, stage).batch_size)
+            used = layout.fit_to_batch(getattr(recipe, stage).batch_size)
             workers = used.workers
             seconds = cost.seconds(workers * used.cpus_per_worker, workers * used.gpus_per_worker, used.precision)
         else:
@@ -168,11 +168,11 @@ def _shares(recipe: Recipe, layout: Layout) -> Iterator[Finding]:
             continue
         batch = getattr(recipe, stage).batch_size
         try:
-            micro, pieces = layout.fitting(batch).pieces(batch)
+            micro, pieces = layout.fit_to_batch(batch).split_batch(batch)
         except VwlError as error:
             yield Finding(f"{stage} batch", "error", str(error), "choose another --micro-batch or --workers")
             continue
-        used = layout.fitting(batch).workers
+        used = layout.fit_to_batch(batch).workers
         found = f"{batch} images a step: {used} workers x {pieces} x {micro}"
         if used < layout.workers:
             yield Finding(
@@ -201,7 +201,7 @@ def worker_memory(recipe: Recipe, index: Index, layout: Layout, stages: Collecti
     for name, cost in costs(recipe, index).items():
         if STAGES[name].kind == "train" and name in stages:
             batch = getattr(recipe, name).batch_size
-            at_once = layout.fitting(batch).images_at_once(batch, layout.fitting(batch).workers)
+            at_once = layout.fit_to_batch(batch).micro_batch_size(batch, layout.fit_to_batch(batch).workers)
             found.append((cost.activations * at_once + cost.bytes, name))
     return max(found)
 

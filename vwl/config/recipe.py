@@ -8,7 +8,9 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, Field
+
+from vwl.config.strict import StrictModel
 
 
 def _ordered(ends: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -31,19 +33,8 @@ Threshold = Fraction | Literal["auto", "auto-by-class"]
 Scales = Annotated[tuple[PositiveFloat, ...], AfterValidator(_not_empty)]
 
 
-class Section(BaseModel):
-    """A group of knobs: immutable, unknown keys forbidden, each field documented by the string below it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse true for 1, which Python takes it for."""
-        wanted = cls.model_fields[info.field_name or ""].annotation
-        if wanted is not bool and any(isinstance(part, bool) for part in (value if isinstance(value, list | tuple) else [value])):
-            raise ValueError("should not be true or false")
-        return value
+class Section(StrictModel):
+    """A group of settings of a recipe; each field is described by the string below it."""
 
 
 class Backbone(Section):
@@ -256,7 +247,7 @@ class Evaluation(Section):
     """Object classes of the mean (background is always in); none: all classes present in the ground truth."""
 
     @property
-    def in_words(self) -> str:
+    def described(self) -> str:
         """What the mean is over."""
         return "all classes in the ground truth" if self.classes is None else ", ".join(("background", *self.classes))
 

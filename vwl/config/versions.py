@@ -1,4 +1,4 @@
-"""What computes: versions of packages and the commit of this code, for manifests and for what is compared with them."""
+"""Versions of the packages that results depend on, and the commit of this code, for manifests."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ PACKAGES = ("torch", "torchvision", "timm", "ray", "numpy", "pyarrow", "numba", 
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes as far as it is installed, and this checkout's commit if it is one."""
+    """Return the versions of the installed packages, of Python and of vwl, and the commit."""
     found = {}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
@@ -20,7 +20,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the commit of this code: VWL_COMMIT, which a submitted job is given, or the checkout's; else an empty string."""
+    """Return the commit of this code: VWL_COMMIT, which submitted jobs set, or that of the checkout; empty if there is none."""
     if given := os.environ.get("VWL_COMMIT"):
         return given
     try:

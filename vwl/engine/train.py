@@ -39,7 +39,7 @@ def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult
         VwlError: the cluster is too small, its nodes do not share the folder, or the training raised it.
         Interrupted: stopped on request, after a checkpoint.
     """
-    layout.pieces(getattr(spec.recipe, spec.stage).batch_size)
+    layout.split_batch(getattr(spec.recipe, spec.stage).batch_size)
     check_places(layout)
     check_shared(spec.folder)
     if reason := lacking_places(layout):

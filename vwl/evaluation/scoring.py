@@ -127,7 +127,7 @@ def score_maps(
     steps = np.unique(np.append(grid(), np.float32(threshold)))
 
     def part(some: Sequence[Row]) -> ThresholdHistogram:
-        histogram, reader = ThresholdHistogram(len(index.classes), steps), MapReader(maps.folder, maps.factors)
+        histogram, reader = ThresholdHistogram(len(index.classes), steps), MapReader(maps.folder, maps.class_scales)
         for row in some:
             found = reader.read(row.image_id)
             best, value = best_class(upsample(found.values, found.height, found.width), found.classes)

@@ -29,6 +29,8 @@ from vwl.training.task import Sample, Task
 from vwl.training.tensorboard import TensorBoard
 
 Metrics = dict[str, float]
+_LOADER_THREADS = 2
+"""Threads of a worker that read and augment images."""
 LOG_EVERY = 10
 """Steps between lines of metrics.jsonl."""
 
@@ -103,8 +105,8 @@ class _Trainer:
     def __init__(self, task: Task, layout: Layout, folder: Folder, fingerprint: str) -> None:
         self.task, self.layout, self.folder, self.fingerprint = task, layout, folder, fingerprint
         self.device = device()
-        layout.pieces(task.batch_size)  # refuses what does not divide
-        self.micro_batch = layout.images_at_once(task.batch_size, world_size())
+        layout.split_batch(task.batch_size)  # refuses what does not divide
+        self.micro_batch = layout.micro_batch_size(task.batch_size, world_size())
         self.epoch_steps = steps_per_epoch(task.num_samples, task.batch_size)
         self.step = 0
         self.saved_step: int | None = None
@@ -123,7 +125,7 @@ class _Trainer:
         if layout.compile:
             self.forward.compile()
         self.board = TensorBoard(folder, self.step)
-        self.samples = _read_ahead(task, self.step, self.micro_batch, layout.loader_threads, dtype)
+        self.samples = _read_ahead(task, self.step, self.micro_batch, _LOADER_THREADS, dtype)
         self.clock, self.waited, self.images = time.perf_counter(), 0.0, 0
 
     def _resume(self) -> None:

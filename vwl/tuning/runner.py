@@ -78,7 +78,7 @@ def run_search(
     for entry in search.entries() or search.entries_of({}, 0, search.seeds[:1]):
         for stage in entry.trial.stages:
             if STAGES[stage].kind == "train":
-                places.layout.pieces(getattr(entry.trial.recipe, stage).batch_size)
+                places.layout.split_batch(getattr(entry.trial.recipe, stage).batch_size)
     follow = _Follower(root, search, view, after_trial)
     for trial in {entry.trial.id: entry.trial for entry in search.entries()}.values():
         follow.show(trial)

@@ -11,36 +11,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from vwl.config.files import overridden, parse_yaml
+from vwl.config.files import overridden
 from vwl.config.named_files import is_path, names_in, read_named
 from vwl.config.recipe import Recipe
-from vwl.errors import VwlError, did_you_mean
+from vwl.config.strict import StrictModel, describe_errors
+from vwl.config.yaml_text import parse_yaml
+from vwl.errors import VwlError
 
 Scored = Literal["cam", "crf", "walk", "segment"]
 Value = str | int | float | bool | None
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class Figures(_Part):
+class Figures(StrictModel):
     """What the paper reports, mIoU in percent."""
 
     train: float | None = None
     val: float | None = None
 
 
-class PaperColumns(_Part):
+class PaperColumns(StrictModel):
     """What the paper reports for each of `values`, in their order."""
 
     train: list[float | None] = []
     val: list[float | None] = []
 
 
-class RowOfFile(_Part):
+class RowOfFile(StrictModel):
     """A setting of several keys."""
 
     label: str
@@ -48,7 +46,7 @@ class RowOfFile(_Part):
     paper: Figures = Figures()
 
 
-class Domain(_Part):
+class Domain(StrictModel):
     """What a key is drawn from: choices, or a closed range."""
 
     choices: list[Value] | None = None
@@ -69,7 +67,7 @@ class Domain(_Part):
         return self
 
 
-class EarlyStopping(_Part):
+class EarlyStopping(StrictModel):
     """Asynchronous successive halving over epochs: at each rung the better trials go on."""
 
     grace_epochs: int = Field(1, gt=0)
@@ -93,7 +91,7 @@ class Setting(NamedTuple):
     paper_val: float | None = None
 
 
-class Space(_Part):
+class Space(StrictModel):
     """A search space."""
 
     name: str
@@ -233,7 +231,7 @@ def space_from(values: Mapping[str, Any], source: str) -> Space:
     try:
         space = Space.model_validate(values)
     except ValidationError as error:
-        raise VwlError(f"{source}: {'; '.join(_problem(item) for item in error.errors())}") from None
+        raise VwlError(f"{source}: {describe_errors(error, Space, 'field')}") from None
     for setting in space.settings():
         with_keys(Recipe(), setting.overrides, f"{source}, setting {setting.label}")
     with_keys(Recipe(), space.base, f"{source}, base")
@@ -253,20 +251,3 @@ def _tried(key: str, domain: Domain, source: str) -> Domain:
         with_keys(Recipe(), {key: int(between)}, source)
         return domain.model_copy(update={"whole": True})
     return domain
-
-
-_PARTS: dict[str, type[BaseModel]] = {"rows": RowOfFile, "search": Domain, "paper": PaperColumns, "early_stopping": EarlyStopping}
-
-
-def _problem(error: Any) -> str:
-    """Return a sentence about one error that names its field."""
-    loc = [str(part) for part in error["loc"]]
-    field = ".".join(loc)
-    if error["type"] == "extra_forbidden":
-        known = _PARTS.get(loc[0], Space) if len(loc) > 1 else Space
-        known = Figures if loc[-2:-1] == ["paper"] and len(loc) > 2 else known
-        return f"unknown field '{field}'{did_you_mean(loc[-1], known.model_fields)}"
-    if error["type"] == "missing":
-        return f"the field '{field}' is missing"
-    message = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"{field} {message[0].lower()}{message[1:]} (given: {error['input']!r})" if field else message

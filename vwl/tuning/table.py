@@ -157,7 +157,7 @@ def _why(row: Row) -> str:
 
 def _notes(search: Search, lines: Sequence[Line], chosen: Sequence[str]) -> list[str]:
     notes = [
-        f"mIoU in percent of the stage {search.space.stage} over {search.recipe.evaluation.in_words}; mean and sample standard "
+        f"mIoU in percent of the stage {search.space.stage} over {search.recipe.evaluation.described}; mean and sample standard "
         f"deviation over seeds; background threshold: {'; '.join(chosen) or 'none yet'}; "
         "gt: mean with the threshold that ground truth would choose."
     ]

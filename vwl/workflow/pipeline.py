@@ -75,8 +75,8 @@ def run_stages(
 def _training_layout(run: Run, stage: str, layout: Layout, fit_workers: bool) -> Layout:
     """Return the layout of a training; one that does not divide the batch is refused before the first stage runs."""
     batch_size = getattr(run.recipe, stage).batch_size
-    fitting = layout.fitting(batch_size) if fit_workers else layout
-    fitting.pieces(batch_size)
+    fitting = layout.fit_to_batch(batch_size) if fit_workers else layout
+    fitting.split_batch(batch_size)
     return fitting
 
 
