@@ -49,7 +49,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     from vwl.config.layout import Layout
     from vwl.data.index import write_index
     from vwl.engine import local
-    from vwl.workflow.pipeline import Engine, run_stages
+    from vwl.engine.base import Engine
+    from vwl.workflow.pipeline import run_stages
     from vwl.workflow.run_folder import Run
     from vwl.workflow.stages import STAGES
 
@@ -57,9 +58,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     index_path = str(folder / "index.parquet")
     write_index(tiny_scenes(folder / "scenes", 8, 4), index_path)
     run = Run.start(str(folder / "run"), load_recipe("demo", TINY), index_path)
-    said: list[str] = []
-    run_stages(run, list(STAGES), Engine(local, local), Layout(cpus_per_worker=1), lambda *_: None, said.append)
-    assert said == []
+    messages: list[str] = []
+    run_stages(run, list(STAGES), Engine(local, local), Layout(cpus_per_worker=1), lambda progress: None, messages.append)
+    assert messages == []
     return run
 
 

@@ -83,13 +83,13 @@ def tiny_spec(kind: str, index_path: Path, folder: Path, num_steps: int = 6) -> 
 
 
 def train_to_end(
-    spec: TrainSpec, layout: Layout = FLOAT64, control: loop.Control | None = None, log_every: int = 1
-) -> tuple[Task, dict[str, Any]]:
+    spec: TrainSpec, layout: Layout = FLOAT64, callbacks: loop.Callbacks | None = None, log_every: int = 1
+) -> tuple[Task, loop.TrainResult]:
     """Train in this process, or as a worker of its process group; return the task and the loop's result."""
     torch.set_num_threads(layout.cpus_per_worker)  # the last bit depends on it, and a test before may have left another number
     task = build_task(spec)
     with mock.patch.object(loop, "LOG_EVERY", log_every):
-        return task, loop.train(task, layout, spec.folder, spec.fingerprint, control)
+        return task, loop.train(task, layout, spec.folder, spec.fingerprint, callbacks)
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:

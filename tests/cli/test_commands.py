@@ -5,6 +5,7 @@ import json
 import shlex
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from typer.testing import CliRunner, Result
 from tests.helpers import copy_run, truncate
 from vwl.cli import evaluate, infer, predict, status
 from vwl.cli.main import app
-from vwl.workflow.pipeline import SCORED, stage_table
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
+from vwl.workflow.scoring import score_table
+from vwl.workflow.stages import SCORED, STAGES
 
 INFERENCE = [name for name, spec in STAGES.items() if spec.kind != "train"]
 
@@ -78,7 +79,7 @@ def test_status_as_a_table_names_every_stage(tiny_run):
 
 
 def test_the_scores_as_json_are_those_of_the_table(tiny_run):
-    assert vwl_json("evaluate", "--run", tiny_run.folder) == stage_table(tiny_run)
+    assert vwl_json("evaluate", "--run", tiny_run.folder) == [asdict(line) for line in score_table(tiny_run)]
 
 
 @pytest.mark.parametrize("stage", SCORED)
@@ -128,7 +129,7 @@ def test_predict_as_json_names_the_files_it_wrote(tiny_run, tmp_path):
 def test_a_run_that_is_done_prints_its_table_as_json_and_makes_its_pictures(copied):
     result = vwl("run", "--run", copied.folder, "--backend", "local", "--json")
     assert result.exit_code == 0
-    assert json.loads(result.stdout) == stage_table(copied) == copied.folder.read_json("scores.json")
+    assert json.loads(result.stdout) == [asdict(line) for line in score_table(copied)] == copied.folder.read_json("scores.json")
     assert result.stderr.splitlines() == [
         *(f"{name}: done before, skipped" for name in STAGES),
         f"pictures: {copied.folder}/pictures",
@@ -172,11 +173,11 @@ def test_a_stage_with_two_truncated_photographs_ends_with_exit_code_1(copied):
 @pytest.mark.parametrize("name", ["crf", "irnet-labels", "segment"])
 def test_a_stage_is_refined_by_the_implementation_that_is_asked_for(copied, name):
     pytest.importorskip("pydensecrf")
-    before = copied.manifest(name)["settings"]["kernels"]["implementation"]
+    before = copied.manifest(name).settings["kernels"]["implementation"]
     result = vwl("infer", name, "--run", copied.folder, "--backend", "local", "--crf", "pydensecrf", "--overwrite")
     assert result.exit_code == 0, result.output
     again = Run.open(str(copied.folder))
-    assert (before, again.manifest(name)["settings"]["kernels"]["implementation"]) == ("auto", "pydensecrf")
+    assert (before, again.manifest(name).settings["kernels"]["implementation"]) == ("auto", "pydensecrf")
     assert again.is_done(name)
 
 

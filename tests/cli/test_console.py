@@ -8,6 +8,7 @@ from rich.console import Console
 
 from vwl.cli import console
 from vwl.cli.console import ProgressLines, duration, print_json, print_table, progress_view, say
+from vwl.engine.base import Progress
 
 
 class Clock:
@@ -103,8 +104,8 @@ class TestProgressLines:
 def test_in_a_pipe_progress_is_lines_on_stderr_also_when_cut_off(capsys):
     def cut_off() -> None:
         with progress_view() as view:
-            view.update("cam", 1, 3)
-            view.update("cam", 2, 3, "half [way]")
+            view.update(Progress("cam", 1, 3))
+            view.update(Progress("cam", 2, 3, "half [way]"))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -119,15 +120,23 @@ def test_on_a_terminal_the_figures_of_the_running_training_stand_below_the_bars(
     terminal = Console(file=StringIO(), force_terminal=True, width=160, _environ={})
     monkeypatch.setattr(console, "messages", terminal)
     with progress_view() as view:
-        view.update("classifier", 10, 20, {"step": 10, "loss": 0.75, "loss_image": 0.5, "learning_rate": 0.01, "codewords_used": 142})
+        view.update(
+            Progress(
+                "classifier", 10, 20, metrics={"step": 10, "loss": 0.75, "loss_image": 0.5, "learning_rate": 0.01, "codewords_used": 142}
+            )
+        )
         while_training = drawn(view)
-        view.update("classifier", 20, 20, {"step": 20, "loss": 0.25, "loss_image": 0.125, "learning_rate": 0.001, "codewords_used": 140})
-        view.update("cam", 1, 8, "")
+        view.update(
+            Progress(
+                "classifier", 20, 20, metrics={"step": 20, "loss": 0.25, "loss_image": 0.125, "learning_rate": 0.001, "codewords_used": 140}
+            )
+        )
+        view.update(Progress("cam", 1, 8))
         afterwards = drawn(view)
     assert "classifier" in while_training[0]
     assert "10/20" in while_training[0]
     assert "loss 0.7500" in while_training[0]
-    assert [line.split() for line in while_training[1:]] == [["image", "learning", "rate", "words", "in", "use"], ["0.5", "0.01", "142"]]
+    assert [line.split() for line in while_training[1:]] == [["image", "learning", "rate", "codewords", "used"], ["0.5", "0.01", "142"]]
     assert len(afterwards) == 2
     assert "cam" in afterwards[1]
 

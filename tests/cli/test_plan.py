@@ -27,7 +27,7 @@ def test_a_plan_as_json_adds_up(tiny_run):
     found = json.loads(result.stdout)
     assert found["where"] == "this machine"
     assert found["hours"] == sum(stage["hours"] for stage in found["stages"])
-    seconds = {name: tiny_run.manifest(name)["seconds"] for name in STAGES}  # in tenths: the quickest stage may have taken none
+    seconds = {name: tiny_run.manifest(name).seconds for name in STAGES}  # in tenths: the quickest stage may have taken none
     assert seconds["classifier"] > 0
     assert {stage["stage"]: stage["source"] for stage in found["stages"]} == {
         name: "measured" if seconds[name] or name in {"classifier", "irnet", "segmenter"} else "estimate" for name in STAGES

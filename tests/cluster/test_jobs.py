@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ import pytest
 from tests.drills import results
 from tests.ray_cluster import VWL, NodeProcesses
 from vwl.config.files import to_yaml
-from vwl.workflow.pipeline import stage_table
 from vwl.workflow.run_folder import Run
+from vwl.workflow.scoring import score_table
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(1800)]
 ENDLESS = ("-o", "classifier.epochs=100000", "--checkpoint-steps", "2", "--backend", "local", "--cpus-per-worker", "1")
@@ -98,13 +99,13 @@ def test_a_submitted_run_gives_the_numbers_of_one_here(terminal, tiny_run, backe
     # What is seen is the same too: lines of progress, and the table.
     assert re.search(r"^segment 12/12 100% in ", done.stdout, re.MULTILINE)
     seen = [line.split()[:4] for line in done.stdout.splitlines() if re.match(r"(cam|segment) +(train|val) ", line)]
-    expected = [line for line in stage_table(tiny_run) if line["stage"] in {"cam", "segment"}]
+    expected = [asdict(line) for line in score_table(tiny_run) if line.stage in {"cam", "segment"}]
     assert seen == [[line["stage"], line["split"], str(line["images"]), f"{line['miou']:.4g}"] for line in expected]
     assert re.search(r"^sending \d+ files, 0\.\d\d MiB of code to http://", done.stderr, re.MULTILINE)
     assert f"index.parquet is taken as {terminal.folder}/index.parquet" in done.stderr
     assert f"{name} succeeded after " in done.stderr
     # The job has no checkout, and its manifests name the commit all the same.
-    assert there.manifest("cam")["versions"] == tiny_run.manifest("cam")["versions"]
+    assert there.manifest("cam").versions == tiny_run.manifest("cam").versions
 
 
 def test_the_job_is_listed_and_shown_and_its_output_kept(terminal):

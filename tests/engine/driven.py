@@ -19,7 +19,7 @@ def main() -> None:
     layout = Layout(workers=workers, min_workers=fewest, checkpoint_steps=checkpoint_steps, precision="float64")
     spec = tiny_spec("classifier-M", Path(index_path), Path(folder), steps)
     with session(address):
-        train.fit(spec, layout, lambda stage, done, total, figures: print(done, flush=True))
+        train.fit(spec, layout, lambda progress: print(progress.done, flush=True))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ from vwl.config.files import load_recipe
 from vwl.config.layout import Layout
 from vwl.data.index import write_index
 from vwl.engine import local, map, train
+from vwl.engine.base import Engine
 from vwl.engine.session import session
 from vwl.errors import VwlError
-from vwl.workflow.pipeline import Engine, run_stages
+from vwl.workflow.pipeline import run_stages
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES
 

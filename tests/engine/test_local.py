@@ -77,7 +77,7 @@ def masks(index_path, tmp_path) -> tuple[MapSpec, list[Shard]]:
 def test_shards_are_done_one_after_another_and_counted_in_images(masks):
     spec, shards = masks
     seen = []
-    local.run_shards(spec, shards[1:], 3, lambda *line: seen.append(line))
+    local.run_shards(spec, shards[1:], 3, seen.append)
     assert seen == [("masks", done, 8, "") for done in (3, 6, 8)]
     assert (spec.run / "masks" / "done").names() == ["00001.json", "00002.json"]
     assert (spec.run / "masks").names(".png") == [f"{row.image_id}.png" for shard in shards[1:] for row in shard.rows]
@@ -88,18 +88,18 @@ def test_an_interrupted_inference_keeps_its_finished_shards(masks):
     with pytest.raises(KeyboardInterrupt):
         local.run_shards(spec, shards, 0, interrupt_at(6))
     assert unfinished(shards, spec.run / "masks") == shards[2:]
-    local.run_shards(spec, shards[2:], 6, lambda *line: None)
+    local.run_shards(spec, shards[2:], 6, lambda progress: None)
     assert len((spec.run / "masks").names(".png")) == 8
 
 
 def test_many_shards_are_done_by_processes_with_the_same_bytes(masks, tmp_path):
     spec, shards = masks
-    local.run_shards(spec, shards, 0, lambda *line: None)
+    local.run_shards(spec, shards, 0, lambda progress: None)
     rows = [row for shard in shards for row in shard.rows]
     seen = []
     other = MapSpec(spec.stage, spec.recipe, spec.index_path, Folder(tmp_path / "other"), spec.threshold)
     shutil.copytree(Path(spec.run.path) / "walk", tmp_path / "other" / "walk")
-    local.run_shards(other, [Shard(number, (row,)) for number, row in enumerate(rows)], 0, lambda *line: seen.append(line), most=2)
+    local.run_shards(other, [Shard(number, (row,)) for number, row in enumerate(rows)], 0, seen.append, max_processes=2)
     assert [line[1] for line in seen] == list(range(9))
     for row in rows:
         name = f"{row.image_id}.png"
@@ -111,7 +111,7 @@ def test_a_mistake_in_a_process_arrives_as_it_is(masks, tmp_path):
     one_each = [Shard(number, (row,)) for number, row in enumerate(row for shard in shards for row in shard.rows)]
     empty = MapSpec(spec.stage, spec.recipe, str(tmp_path / "gone.parquet"), spec.run, spec.threshold)
     with pytest.raises(VwlError, match=r"gone\.parquet"):
-        local.run_shards(empty, one_each, 0, lambda *line: None, most=2)
+        local.run_shards(empty, one_each, 0, lambda progress: None, max_processes=2)
     strict = MapSpec(spec.stage, spec.recipe, spec.index_path, Folder(tmp_path / "without maps"), spec.threshold, strict=True)
     with pytest.raises(VwlError, match=r"^image .*: .* holds no map of image .*; put that right"):
-        local.run_shards(strict, one_each, 0, lambda *line: None, most=2)
+        local.run_shards(strict, one_each, 0, lambda progress: None, max_processes=2)

@@ -20,7 +20,8 @@ from vwl.config.layout import Layout
 from vwl.data.index import make_index, write_index
 from vwl.data.voc import prepare_voc
 from vwl.engine import local
-from vwl.workflow.pipeline import Engine, run_stages
+from vwl.engine.base import Engine
+from vwl.workflow.pipeline import run_stages
 from vwl.workflow.run_folder import Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(1200)]

@@ -19,8 +19,9 @@ from vwl.config.files import load_recipe, to_yaml
 from vwl.config.layout import Layout
 from vwl.data.index import make_index, write_index
 from vwl.engine import local
+from vwl.engine.base import Engine
 from vwl.storage.folder import Folder
-from vwl.workflow.pipeline import Engine, run_stages
+from vwl.workflow.pipeline import run_stages
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES
 

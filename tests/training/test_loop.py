@@ -16,7 +16,7 @@ from vwl.data.sampler import global_batch
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.training import checkpoint, loop
-from vwl.training.loop import Control
+from vwl.training.loop import Callbacks
 from vwl.training.task import Forward, Sample, Task
 
 
@@ -65,24 +65,26 @@ class Slope(Task):
         return {"most_seen": most}
 
 
-def run(folder: Path, task: Task | None = None, control: Control | None = None, fingerprint: str = "same", **layout: Any) -> dict[str, Any]:
-    return loop.train(task or Slope(), Layout(**{"precision": "float64", **layout}), Folder(folder), fingerprint, control)
+def run(
+    folder: Path, task: Task | None = None, callbacks: Callbacks | None = None, fingerprint: str = "same", **layout: Any
+) -> dict[str, Any]:
+    return loop.train(task or Slope(), Layout(**{"precision": "float64", **layout}), Folder(folder), fingerprint, callbacks)
 
 
-def stop_before(step: int) -> Control:
+def stop_before(step: int) -> Callbacks:
     """Ask for a stop when `step` steps of this process are done."""
     asked = iter(range(10**6))
-    return Control(stop_requested=lambda: next(asked) == step)
+    return Callbacks(should_stop=lambda: next(asked) == step)
 
 
-def break_off(step: int) -> Control:
+def break_off(step: int) -> Callbacks:
     """End as a crash does, right after a step."""
 
     def progress(done: int, total: int, text: str) -> None:
         if done == step:
             raise ConnectionAbortedError
 
-    return Control(progress=progress)
+    return Callbacks(on_step=progress)
 
 
 def by_hand(num_steps: int, rate: float = 0.1, momentum: float = 0.0, decay: float = 0.0, clip: float | None = None) -> tuple[float, float]:
@@ -177,7 +179,7 @@ class TestSteps:
 
     def test_progress_is_told_of_every_step(self, tmp_path):
         told = []
-        run(tmp_path, control=Control(progress=lambda *news: told.append(news)))
+        run(tmp_path, callbacks=Callbacks(on_step=lambda *news: told.append(news)))
         assert [(step, total) for step, total, _ in told] == [(step, 10) for step in range(1, 11)]
         assert told[0][2] == {"loss": 0}
         assert told[-1][2]["images_per_second"] > 0
@@ -209,7 +211,7 @@ class TestMistakes:
             run(tmp_path, Slope(broken=("photo3",)))
 
     def test_a_checkpoint_of_another_recipe_is_refused(self, tmp_path):
-        run(tmp_path, control=stop_before(3))
+        run(tmp_path, callbacks=stop_before(3))
         before = (tmp_path / "metrics.jsonl").read_bytes()
         with pytest.raises(VwlError, match="holds a checkpoint of another recipe or other data; use another run folder or --overwrite"):
             run(tmp_path, fingerprint="another")
@@ -233,8 +235,8 @@ class TestResume:
     @pytest.mark.parametrize("step", [0, 1, 3, 4, 9])
     def test_a_stopped_training_goes_on_where_it_stopped(self, tmp_path, whole, step):
         result = run(tmp_path, Slope(momentum=0.9), stop_before(step))
-        assert result["finished"] is False
-        assert result["step"] == step
+        assert result.finished is False
+        assert result.step == step
         assert not (tmp_path / "weights.pt").exists()
         task = Slope(momentum=0.9)
         run(tmp_path, task)
@@ -306,7 +308,7 @@ class TestTheFourTrainings:
     @pytest.fixture(scope="class")
     def train(self, index_path) -> Callable[..., Any]:
         layout = Layout(checkpoint_steps=2)
-        return lambda kind, folder, control=None: train_to_end(tiny_spec(kind, index_path, folder), layout, control, log_every=5)
+        return lambda kind, folder, callbacks=None: train_to_end(tiny_spec(kind, index_path, folder), layout, callbacks, log_every=5)
 
     def assert_same_bits(self, one: Path, other: Path) -> None:
         assert metrics(one) == metrics(other)
@@ -321,9 +323,9 @@ class TestTheFourTrainings:
             if step == 5:  # its line of this step is later than its checkpoint of step 4
                 shutil.copytree(tmp_path / "whole", tmp_path / "copied")
 
-        train(kind, tmp_path / "whole", Control(progress=copy))
+        train(kind, tmp_path / "whole", Callbacks(on_step=copy))
         _, result = train(kind, tmp_path / "stopped", stop_before(3))
-        assert result["finished"] is False
+        assert result.finished is False
         train(kind, tmp_path / "stopped")
         self.assert_same_bits(tmp_path / "stopped", tmp_path / "whole")
         assert metrics(tmp_path / "copied")[-1]["step"] == 5

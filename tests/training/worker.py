@@ -15,7 +15,7 @@ from vwl.config.layout import Layout
 from vwl.training import checkpoint
 from vwl.training import classifier as classifier_training
 from vwl.training.distributed import rank
-from vwl.training.loop import Control
+from vwl.training.loop import Callbacks
 
 
 class LocalSum:
@@ -37,10 +37,10 @@ def run_layouts(index_path: Path, folder: Path, world_size: int, micro_batches: 
             checkpoint.save(spec.folder, f"rank-{rank()}.pt", task.model.state_dict())
 
 
-def stop_before(step: int) -> Control:
-    """Return a control that asks for a stop after `step` steps."""
+def stop_before(step: int) -> Callbacks:
+    """Return a callbacks that asks for a stop after `step` steps."""
     asked = iter(range(10**6))
-    return Control(stop_requested=lambda: next(asked) == step)
+    return Callbacks(should_stop=lambda: next(asked) == step)
 
 
 def main() -> None:

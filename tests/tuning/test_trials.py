@@ -15,8 +15,8 @@ from vwl.storage.folder import Folder
 from vwl.tuning.results import trial_rows
 from vwl.tuning.search import Search
 from vwl.tuning.trials import epoch_metrics, note, record
-from vwl.workflow.pipeline import progress_of
 from vwl.workflow.run_folder import Run
+from vwl.workflow.status import stage_status
 
 THRESHOLDS = [{"label": str(value), "set": {"cam.background_threshold": value}} for value in (0.02, 0.9)]
 
@@ -60,7 +60,7 @@ def test_what_is_copied_is_decided_by_the_trials_own_settings(thresholds):
 def test_a_trial_is_an_ordinary_run_folder(thresholds):
     search, root, _, _ = thresholds
     run = Run.open(str(search.entries()[0].trial.folder(root)))
-    assert [progress_of(run, stage)["state"] for stage in ("classifier", "cam", "crf")] == ["done", "done", "not begun"]
+    assert [stage_status(run, stage).state for stage in ("classifier", "cam", "crf")] == ["done", "done", "not started"]
 
 
 def test_a_trial_tells_how_far_it_is_its_epochs_and_its_score(thresholds):

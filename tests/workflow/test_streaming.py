@@ -13,11 +13,12 @@ from vwl.config.files import load_recipe, overridden
 from vwl.config.layout import Layout
 from vwl.data.index import write_index
 from vwl.engine import local, map, train
+from vwl.engine.base import Engine
 from vwl.engine.session import session
 from vwl.errors import VwlError
 from vwl.inference.build import MapSpec
 from vwl.inference.runner import Shard
-from vwl.workflow.pipeline import Engine, run_stages
+from vwl.workflow.pipeline import run_stages
 from vwl.workflow.run_folder import Run
 from vwl.workflow.streaming import STREAMED, Streaming
 
@@ -34,14 +35,14 @@ class Slowly:
         self.calls: list[tuple[str, int]] = []
         self.threads: set[str] = set()
 
-    def split(self) -> tuple[int, int]:
+    def split_processes(self) -> tuple[int, int]:
         return 1, 1
 
-    def run_shards(self, spec: MapSpec, shards: list[Shard], images_done: int, report, most: int | None = None) -> None:
+    def run_shards(self, spec: MapSpec, shards: list[Shard], images_done: int, on_progress, max_processes: int | None = None) -> None:
         self.calls.append((spec.stage, len(shards)))
         self.threads.add(threading.current_thread().name)
         for shard in [*shards[self.first : self.first + 1], *shards[: self.first], *shards[self.first + 1 :]]:
-            local.run_shards(spec, [shard], images_done, report)
+            local.run_shards(spec, [shard], images_done, on_progress)
             images_done += len(shard.rows)
             if spec.stage == "cam":
                 time.sleep(0.2)
@@ -54,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     write_index(tiny_scenes(folder / "scenes", 70, 6), folder / "index.parquet")
     settings = [*TINY, *OVERRIDES, "classifier.batch_size=35"]
     run = Run.start(str(folder / "run"), load_recipe("demo", settings), str(folder / "index.parquet"))
-    run_stages(run, ["classifier"], Engine(local, local), Layout(), lambda *_: None, lambda _: None)
+    run_stages(run, ["classifier"], Engine(local, local), Layout(), lambda progress: None, lambda message: None)
     for image_id in BAD:
         truncate(run.index, image_id)
     return run
@@ -92,14 +93,14 @@ def before_the_last_map(seen: list[tuple[str, int, int]]) -> set[str]:
 def left(run: Run) -> dict[str, bytes]:
     """Every file of the three stages but their manifests, and what these say of images that failed."""
     found = {name: data for name, data in results(Path(str(run.folder))).items() if name.split("/")[0] in STREAMED}
-    failed = {stage: (run.manifest(stage) or {})["failed"] for stage in STREAMED}
+    failed = {stage: run.manifest(stage).failed for stage in STREAMED}
     return found | {"failed": repr(sorted(failed.items())).encode()}
 
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """One shard is worth a pool, and is looked for without pause."""
-    monkeypatch.setattr("vwl.workflow.streaming._SHARDS_A_CPU", 1)
+    monkeypatch.setattr("vwl.workflow.streaming._SHARDS_PER_CPU", 1)
     monkeypatch.setattr("vwl.workflow.streaming._POLL", 0.01)
 
 
@@ -119,8 +120,8 @@ def test_streamed_stages_leave_the_bytes_of_one_after_the_other(run, wanted, fir
 @pytest.mark.usefixtures("eager")
 def test_a_streamed_pass_that_was_cut_off_goes_on(run, wanted):
     class CutOff(Slowly):
-        def run_shards(self, spec, shards, images_done, report, most=None):
-            super().run_shards(spec, shards[:2] if spec.stage == "cam" else shards, images_done, report, most)
+        def run_shards(self, spec, shards, images_done, on_progress, max_processes=None):
+            super().run_shards(spec, shards[:2] if spec.stage == "cam" else shards, images_done, on_progress, max_processes)
             if spec.stage == "cam":
                 time.sleep(1)
                 raise VwlError("cut off")
