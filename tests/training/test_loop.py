@@ -16,7 +16,7 @@ from vwl.data.sampler import global_batch
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.training import checkpoint, loop
-from vwl.training.loop import Callbacks
+from vwl.training.loop import Callbacks, TrainResult
 from vwl.training.task import Forward, Sample, Task
 
 
@@ -175,7 +175,7 @@ class TestSteps:
         result = run(tmp_path, Slope(num_steps=5))
         scored = [entry for entry in metrics(tmp_path) if "val_slope" in entry]
         assert [(entry["step"], entry["epoch"]) for entry in scored] == [(2, 0), (4, 1), (5, 2)]
-        assert result == {"finished": True, "step": 5, "scores": {"val_slope": line(tmp_path)[0]}, "weights": []}
+        assert result == TrainResult(True, 5, {"val_slope": line(tmp_path)[0]}, [])
 
     def test_progress_is_told_of_every_step(self, tmp_path):
         told = []
@@ -213,7 +213,7 @@ class TestMistakes:
     def test_a_checkpoint_of_another_recipe_is_refused(self, tmp_path):
         run(tmp_path, callbacks=stop_before(3))
         before = (tmp_path / "metrics.jsonl").read_bytes()
-        with pytest.raises(VwlError, match="holds a checkpoint of another recipe or other data; use another run folder or --overwrite"):
+        with pytest.raises(VwlError, match="holds a checkpoint of another recipe or data set; use another run folder, or --overwrite"):
             run(tmp_path, fingerprint="another")
         assert (tmp_path / "metrics.jsonl").read_bytes() == before
         assert checkpoint.steps(Folder(tmp_path) / "checkpoints") == [3]
@@ -246,7 +246,7 @@ class TestResume:
     def test_a_training_may_be_stopped_again_and_again(self, tmp_path, whole):
         for _ in range(9):
             run(tmp_path, Slope(momentum=0.9), stop_before(1))
-        assert run(tmp_path, Slope(momentum=0.9))["finished"]
+        assert run(tmp_path, Slope(momentum=0.9)).finished
         self.assert_like(tmp_path, whole)
 
     @pytest.mark.parametrize("step", [3, 5, 8, 10])
@@ -297,7 +297,7 @@ class TestResume:
         (whole / "weights.pt").unlink()
         result = run(whole, task)
         assert task.drawn == []
-        assert result == {"finished": True, "step": 10, "scores": {"val_slope": line(whole)[0]}, "weights": []}
+        assert result == TrainResult(True, 10, {"val_slope": line(whole)[0]}, [])
 
 
 class TestTheFourTrainings:

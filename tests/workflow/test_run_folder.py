@@ -82,7 +82,7 @@ def test_a_run_folder_that_was_moved_still_opens(run, folder, tmp_path):
     moved = Run.open(str(tmp_path / "elsewhere"))
     assert moved.recipe == RECIPE
     assert moved.is_done("cam")
-    with pytest.raises(VwlError, match="no run folder"):
+    with pytest.raises(VwlError, match="is not a run folder"):
         Run.open(folder)
 
 
