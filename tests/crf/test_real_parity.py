@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 from PIL import Image
-from tests.maps.test_mean_field import blocks as drawn_probabilities
-from tests.maps.test_mean_field import both
+from tests.crf.test_mean_field import blocks as drawn_probabilities
+from tests.crf.test_mean_field import both
 
 from tests.helpers import real_data
 from vwl.config.recipe import CrfKernels, IrnetLabels

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from vwl.config.recipe import Backbone, Recipe
+from vwl.config.recipe import Recipe
 from vwl.data.index import Index, read_index
 from vwl.errors import VwlError
 from vwl.inference.cam import CamStage
@@ -82,23 +82,17 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 
 def load_classifier(recipe: Recipe, index: Index, run: Folder) -> Classifier:
     """Return the run's trained classifier, ready for inference."""
-    settings = recipe.classifier.model_copy(update={"backbone": _bare(recipe.classifier.backbone)})
-    return _filled(Classifier(settings, index.num_objects), run / "classifier")
+    return _filled(Classifier(recipe.classifier, index.num_objects), run / "classifier")
 
 
 def load_boundary_net(recipe: Recipe, run: Folder) -> BoundaryNet:
     """Return the run's trained boundary network, ready for inference."""
-    return _filled(BoundaryNet(_bare(recipe.irnet.backbone)), run / "irnet")
+    return _filled(BoundaryNet(recipe.irnet.backbone), run / "irnet")
 
 
 def load_segmenter(recipe: Recipe, index: Index, run: Folder) -> DeepLabV2:
     """Return the run's trained segmentation model, ready for inference."""
-    settings = recipe.segmenter.model_copy(update={"backbone": _bare(recipe.segmenter.backbone)})
-    return _filled(DeepLabV2(settings, len(index.classes)), run / "segmenter")
-
-
-def _bare(backbone: Backbone) -> Backbone:
-    return backbone.model_copy(update={"weights": "none"})
+    return _filled(DeepLabV2(recipe.segmenter, len(index.classes)), run / "segmenter")
 
 
 def _filled(network: Network, folder: Folder) -> Network:

@@ -227,9 +227,7 @@ def split_path(path: str | Path) -> tuple[Folder, str]:
 def storage_error(what: str, error: Exception, advice: str = "") -> VwlError:
     """Return a file system's error as one line: what failed, the reason, and `advice`; `Unreachable` if it is transient."""
     if is_transient(error):
-        return Unreachable(
-            f"{what}: {_reason(error)}; it stayed unreachable; check the storage, then run the same command again"
-        )
+        return Unreachable(f"{what}: {_reason(error)}; it stayed unreachable; check the storage, then run the same command again")
     return VwlError(f"{what}: {_reason(error)}{advice}")
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from vwl.config.recipe import Recipe
 from vwl.data.index import Row, read_index
 from vwl.errors import VwlError
-from vwl.models.weights import load_weights
 from vwl.storage.folder import Folder
 from vwl.training.classifier import ClassifierTask
 from vwl.training.irnet import IrnetTask
+from vwl.training.pretrained import load_network
 from vwl.training.segmenter import SegmenterTask
 from vwl.training.task import Task
 
@@ -47,7 +47,7 @@ def build_task(spec: TrainSpec) -> Task:
     task = _new_task(spec)
     start_from = getattr(spec.recipe, spec.stage).start_from
     if start_from is not None:
-        load_weights(task.model, start_from)
+        load_network(task.model, start_from)
     return task
 
 

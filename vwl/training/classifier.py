@@ -14,6 +14,7 @@ from vwl.errors import VwlError
 from vwl.models.classifier import Classifier, cells_inside
 from vwl.models.losses import decov, soft_margin
 from vwl.training.distributed import PendingSum, all_reduce, device, rank, world_size
+from vwl.training.pretrained import load_backbone
 from vwl.training.task import Forward, Sample, Task
 
 
@@ -48,6 +49,7 @@ class ClassifierTask(Task):
         self.num_steps = self.settings.epochs * steps_per_epoch(len(rows), self.batch_size)
         torch.manual_seed(recipe.seed)
         self.model: Classifier = Classifier(self.settings, index.num_objects)
+        load_backbone(self.model.backbone, self.settings.backbone)
         if self.settings.image_bias:
             with torch.no_grad():
                 self.model.image_head.bias.copy_(log_odds(torch.stack([self._targets(row) for row in rows])))

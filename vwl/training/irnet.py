@@ -14,6 +14,7 @@ from vwl.maps.affinity import affinity_loss_sums, pair_affinities, pair_labels
 from vwl.models.irnet import BoundaryNet
 from vwl.storage.folder import Folder
 from vwl.storage.masks import decode_mask
+from vwl.training.pretrained import load_backbone
 from vwl.training.task import Forward, Sample, Task
 
 
@@ -31,6 +32,7 @@ class IrnetTask(Task):
         self.num_steps = self.settings.epochs * steps_per_epoch(len(rows), self.batch_size)
         torch.manual_seed(recipe.seed)
         self.model = BoundaryNet(self.settings.backbone)
+        load_backbone(self.model.backbone, self.settings.backbone)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the head's parameters; the backbone does not train."""
