@@ -87,6 +87,8 @@ def test_the_reference_recipes_differ_from_the_paper_where_its_code_does():
         "irnet.optimiser.momentum: 0.9 -> 0.0001",
         "name: paper-voc -> reference-voc",
         "segment.hflip: True -> False",
+        "walk.normalise_at: stride4 -> full_size",
+        "walk.pad_to: None -> 512",
     ]
     assert differences(load_recipe("reference-voc"), load_recipe("reference-voc-m")) == [
         "classifier.codebook.init: features -> gaussian",

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from tests.inference.conftest import PHOTOS, save_index, save_maps
 from vwl.constants import map_size
 from vwl.inference.walk import WalkStage
+from vwl.maps.random_walk import walk
 from vwl.storage.folder import Folder
 
 
@@ -74,3 +76,34 @@ def test_scores_spread_over_the_photograph(recipe, boundary_net, tmp_path):
     values[0, 6, 8] = 1
     found = WalkStage(recipe, index, save_maps(Folder(tmp_path / "maps"), index, {"grey": values}), boundary_net)(index.rows[0]).values[0]
     assert (found > 0.01).sum() > 20
+
+
+@pytest.mark.parametrize("name", ["even", "odd", "flat"])
+def test_the_reference_settings_follow_the_published_irnet(recipe, photos, rows, maps, boundary_net, name):
+    """A transcription: pad to 512 after normalisation, crop, average the logits of both flips; divide by the maximum at full size."""
+    walk_settings = {"long_side": None, "pad_to": 512, "normalise_at": "full_size"}
+    settings = recipe.model_copy(update={"walk": recipe.walk.model_copy(update=walk_settings)})
+    stage, image = WalkStage(settings, photos, maps, boundary_net), np.asarray(photos.read_image(rows[name]))
+    height, width = image.shape[:2]
+    rows_4, columns_4 = -(-height // 4), -(-width // 4)
+    canvas = np.zeros((2, 3, 512, 512), np.float32)
+    canvas[0, :, :height, :width] = ((image / 255 - boundary_net.backbone.mean) / boundary_net.backbone.std).transpose(2, 0, 1)
+    canvas[1, :, :height, :width] = canvas[0, :, :height, :width][:, :, ::-1]
+    with torch.inference_mode():
+        straight, flipped = boundary_net(torch.from_numpy(canvas))[:, 0, :rows_4, :columns_4].numpy()
+    edge = 1 / (1 + np.exp(-(straight / 2 + flipped[:, ::-1] / 2)))
+    np.testing.assert_allclose(stage.boundaries(image), edge, atol=1e-5)
+    s = recipe.walk
+    walked = walk(maps.read(name).values.astype(np.float32), edge.astype(np.float32), s.radius, s.exponent, s.steps, s.tolerance)
+    enlarged = functional.interpolate(torch.from_numpy(walked)[None], scale_factor=4, mode="bilinear", align_corners=False)[0]
+    expected = (walked / max(float(enlarged[:, :height, :width].max()), 1e-12)).astype(np.float16)
+    np.testing.assert_allclose(stage(rows[name]).values.astype(np.float32), expected.astype(np.float32), atol=2e-3)
+
+
+def test_images_larger_than_the_padding_are_not_padded(recipe, photos, rows, maps, boundary_net):
+    def boundaries(pad_to: int | None) -> np.ndarray:
+        settings = recipe.model_copy(update={"walk": recipe.walk.model_copy(update={"long_side": None, "pad_to": pad_to})})
+        return WalkStage(settings, photos, maps, boundary_net).boundaries(np.asarray(photos.read_image(rows["even"])))
+
+    np.testing.assert_array_equal(boundaries(16), boundaries(None))
+    assert np.abs(boundaries(512) - boundaries(None)).max() > 1e-3

@@ -230,6 +230,18 @@ class TestScores:
     def test_the_worst_order_has_the_smallest_precision(self):
         assert mean_average_precision(np.array([[4.0], [3.0], [2.0], [1.0]]), np.array([[0], [0], [0], [1]], bool)) == 1 / 4
 
+    def test_mean_average_precision_is_the_mean_precision_at_the_positives_in_order_of_score(self):
+        rng = np.random.default_rng(0)
+        scores, truth = rng.permutation(80 * 4).reshape(80, 4).astype(float), rng.random((80, 4)) < 0.3
+        values = []
+        for score, positive in zip(scores.T, truth.T, strict=True):
+            hits = positive[np.argsort(-score)]
+            values.append((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
+        assert mean_average_precision(scores, truth) == pytest.approx(np.mean(values), rel=1e-12)
+
+    def test_equal_scores_count_as_one_rank(self):
+        assert mean_average_precision(np.zeros((4, 1)), np.array([[1], [0], [0], [0]], bool)) == 1 / 4
+
     def test_without_any_positive_there_is_no_score(self):
         assert np.isnan(mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2), bool)))
 

@@ -203,7 +203,14 @@ class Walk(Section):
     """Photographs are resized to this long side for the boundary network; none: their own size."""
     tile: Tile = 1536
     """Side of the overlapping squares that photographs larger than it are cut into for the network, pixels; bounds its memory."""
+    pad_to: Positive | None = None
+    """Images are padded at the right and bottom to this side for the boundary network, pixels, with the mean colour, as published IRNet
+    does (512); larger images are not padded. None: no padding."""
+    normalise_at: Literal["stride4", "full_size"] = "stride4"
+    """Where the largest score that the walked maps are divided by is taken: at stride 4, or after enlargement to the image's size
+    (published IRNet)."""
     background_threshold: Threshold = 0.25
+    """Score of the background when masks are made; `auto` and `auto-by-class` as in `cam`."""
 
 
 class Segmenter(Section):
