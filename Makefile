@@ -9,7 +9,7 @@ BIN := .venv/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pydensecrf lock check format test drill demo bench clean
+.PHONY: help setup pydensecrf lock check format test coverage drill demo bench wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -70,6 +70,11 @@ format: setup  ## format the code
 test: check  ## check, then all tests (PYTEST_ARGS="-k crf" for some)
 	PYTHONHASHSEED=random $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+coverage: setup  ## all tests with the share of lines that they run, in percent
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 drill: setup  ## the failure drills on Ray, minutes each
 	$(BIN)/python -m pytest -m drill $(PYTEST_ARGS)
 
@@ -79,6 +84,9 @@ demo: setup  ## the whole method on a few generated scenes
 bench: setup  ## every script in benchmarks/, and one table of the ratios
 	$(BIN)/python benchmarks/_all.py
 
-clean:  ## remove caches and the demo's folder (.venv stays)
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
+wheel: setup  ## build the wheel and the source archive in dist/
+	$(BIN)/python -m hatchling build -t sdist -t wheel
+
+clean:  ## remove caches, dist/ and the demo's folder (.venv stays)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist demo
 	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
