@@ -35,9 +35,7 @@ Backend = Annotated[str, typer.Option(help="ray, or local: in this process, with
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be worked on, instead of listing it.")]
 Crf = Annotated[
     str | None,
-    typer.Option(
-        "--crf", help="Implementation of the dense CRF: auto, native, torch or pydensecrf; sets kernels.implementation of the recipe."
-    ),
+    typer.Option("--crf", help="Implementation of the dense CRF: auto, native, torch or pydensecrf (kernels.implementation)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
