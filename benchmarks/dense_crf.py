@@ -13,7 +13,7 @@ from _paired import Line, Paired, paired, photographs, show
 
 from vwl.config.recipe import CrfKernels, IrnetLabels
 from vwl.crf.dense_crf import crf_probabilities, irnet_labels
-from vwl.crf.mean_field import lattice_of_places
+from vwl.crf.mean_field_numba import lattice_of_places
 
 SETS = {"cam": CrfKernels(), "irnet_labels": IrnetLabels().kernels}
 

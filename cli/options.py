@@ -35,7 +35,7 @@ Backend = Annotated[str, typer.Option(help="ray, or local: in this process, with
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be worked on, instead of listing it.")]
 Crf = Annotated[
     str | None,
-    typer.Option("--crf", help="Dense CRF by auto, pydensecrf or native; sets kernels.implementation of the recipe."),
+    typer.Option("--crf", help="Implementation of the dense CRF: auto, native, torch or pydensecrf (kernels.implementation)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -71,8 +71,8 @@ def with_crf(sections: Sequence[str], crf: str | None, override: Sequence[str] |
     """Return the overrides with those of `--crf` for these sections of the recipe."""
     if crf is None:
         return override
-    if crf not in {"auto", "pydensecrf", "native"}:
-        raise VwlError(f"--crf {crf} is none of auto, pydensecrf, native")
+    if crf not in {"auto", "native", "torch", "pydensecrf"}:
+        raise VwlError(f"--crf {crf} is not one of auto, native, torch, pydensecrf")
     return [*(override or ()), *(f"{section}.kernels.implementation={crf}" for section in sections)]
 
 

@@ -136,7 +136,9 @@ def test_an_id_listed_twice_is_named(tmp_path):
 
 
 def test_a_misspelled_recipe_key_has_a_suggestion(scenes, tmp_path):
-    assert_one_line(start(scenes[1], tmp_path / "run", "classifier.num_word=8"), "classifier.num_word", "num_words")
+    assert_one_line(
+        start(scenes[1], tmp_path / "run", "classifier.codebook.num_codeword=8"), "classifier.codebook.num_codeword", "num_codewords"
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -169,7 +171,7 @@ def test_a_stage_whose_input_is_missing_names_the_command(scenes, tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
-    assert_one_line(vwl("status", tmp_path / "nothing"), "no run folder")
+    assert_one_line(vwl("status", tmp_path / "nothing"), "is not a run folder")
 
 
 def test_an_index_that_is_not_there_names_the_command(tmp_path):

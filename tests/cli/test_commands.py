@@ -196,7 +196,7 @@ def test_a_whole_run_takes_the_implementation_for_all_its_stages(copied):
 @pytest.mark.parametrize("words", [["run"], ["infer", "crf"]])
 def test_an_unknown_implementation_is_refused_in_one_line(copied, words):
     result = vwl(*words, "--run", copied.folder, "--backend", "local", "--crf", "simplecrf")
-    assert (result.exit_code, result.stderr) == (1, "error: --crf simplecrf is none of auto, pydensecrf, native\n")
+    assert (result.exit_code, result.stderr) == (1, "error: --crf simplecrf is not one of auto, native, torch, pydensecrf\n")
 
 
 def test_without_the_package_every_stage_works_and_asking_for_it_is_one_line(copied, monkeypatch):
@@ -207,4 +207,4 @@ def test_without_the_package_every_stage_works_and_asking_for_it_is_one_line(cop
     assert all(copied.is_done(name) for name in STAGES)
     result = vwl("infer", "crf", "--run", copied.folder, "--backend", "local", "--crf", "pydensecrf", "--overwrite")
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1].startswith("error: implementation: pydensecrf needs the package pydensecrf2")
+    assert result.stderr.splitlines()[-1].startswith("error: implementation: pydensecrf is not installed")

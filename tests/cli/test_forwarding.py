@@ -39,7 +39,7 @@ def test_absolute_paths_and_buckets_stay():
 
 
 def test_a_recipe_file_goes_along_as_what_it_resolves_to(here):
-    (here / "mine.yaml").write_text("base: demo\nclassifier:\n  num_words: 17\n")
+    (here / "mine.yaml").write_text("base: demo\nclassifier:\n  codebook: {num_codewords: 17}\n")
     found = forwarded(["run", "--run", "/r", "--data", "/d", "--recipe", "mine.yaml", "-o", "seed=3"])
     assert found.words == ["run", "--run", "/r", "--data", "/d", "--recipe", "submitted-mine.yaml", "-o", "seed=3"]
     (here / "elsewhere.yaml").write_text(found.files["submitted-mine.yaml"])

@@ -63,7 +63,7 @@ def test_what_is_missing_is_said(index_path, tmp_path):
 
 def test_a_batch_that_the_workers_cannot_share_is_refused_before_ray_is_started(index_path, tmp_path):
     line = refused("table5a", "--recipe", "demo", "--data", index_path, "--run", tmp_path, "--workers-per-trial", 3)
-    assert "batch of 8 cannot be shared by 3 workers" in line
+    assert "batch of 8 does not divide among 3 workers" in line
     assert not (tmp_path / "searches").exists()
 
 
@@ -78,7 +78,7 @@ def test_what_a_resumed_search_cannot_change_is_refused(done_search):
 def test_options_of_a_search_that_is_refused_are_not_kept_for_the_next(index_path, tmp_path):
     given = ("--recipe", "demo", "--data", index_path, "--run", tmp_path)
     assert "neither float32 nor bf16" in refused("table5a", *given, "--precision", "half")
-    assert "batch of 8 cannot be shared" in refused("table5a", *given, "--workers-per-trial", 3)
+    assert "batch of 8 does not divide" in refused("table5a", *given, "--workers-per-trial", 3)
     assert not (tmp_path / "places.json").exists()
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.helpers import real_data
 from vwl.config.recipe import CrfKernels, IrnetLabels
-from vwl.crf.mean_field import MeanField
+from vwl.crf.mean_field_numba import NumbaMeanField
 from vwl.crf.mean_field_torch import TorchMeanField
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
@@ -26,7 +26,7 @@ def on(device, images, unary, kernels):
 
 
 def one_by_one(images, unary, kernels):
-    flat = [MeanField(image, kernels).infer(u.reshape(len(u), -1)) for image, u in zip(images, unary, strict=True)]
+    flat = [NumbaMeanField(image, kernels).infer(u.reshape(len(u), -1)) for image, u in zip(images, unary, strict=True)]
     return np.stack(flat).reshape(np.stack(unary).shape)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.crf.test_mean_field import blocks as drawn_probabilities
-from tests.crf.test_mean_field import both
+from tests.crf.test_mean_field_numba import blocks as drawn_probabilities
+from tests.crf.test_mean_field_numba import both
 from tests.helpers import real_data
 from vwl.config.recipe import CrfKernels, IrnetLabels
 from vwl.maps.affinity import affinities, pair_offsets

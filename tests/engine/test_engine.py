@@ -47,7 +47,14 @@ def new_run(index: Path, name: str, *overrides: str) -> Run:
 
 def quietly(run: Run, stages, engine: Engine, layout: Layout) -> list[tuple[str, int, int]]:
     seen = []
-    run_stages(run, list(stages), engine, layout, lambda *line: seen.append(line[:3]), lambda line: None)
+    run_stages(
+        run,
+        list(stages),
+        engine,
+        layout,
+        lambda progress: seen.append((progress.stage, progress.done, progress.total)),
+        lambda message: None,
+    )
     return seen
 
 
@@ -102,5 +109,5 @@ def test_a_stage_that_cannot_be_built_arrives_as_one_line(index, ray_engine):
     run = new_run(index, "broken")
     quietly(run, ["classifier"], Engine(local, local), Layout())
     (run.folder / "classifier").write("weights.pt", b"damaged")
-    with pytest.raises(VwlError, match=r"weights\.pt is no checkpoint"):
+    with pytest.raises(VwlError, match=r"weights\.pt holds other objects"):
         quietly(run, ["cam"], ray_engine, Layout())

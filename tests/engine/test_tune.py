@@ -95,7 +95,7 @@ def test_a_sampled_search_trains_each_setting_with_each_seed_and_goes_on_with_mo
         (Layout(gpus_per_worker=1), {}, "1 worker of 1 CPU and 1 GPU each"),
         (Layout(), {"concurrent": 3}, "3 trials at a time are asked for and 2 fit"),
         (Layout(workers=2), {"concurrent": 2}, "2 trials at a time are asked for and 1 fit"),
-        (Layout(workers=3), {}, "cannot be shared by 3 workers"),
+        (Layout(workers=3), {}, "does not divide among 3 workers"),
     ],
 )
 def test_what_could_never_run_is_refused_in_a_line_and_nothing_is_begun(search, tmp_path, layout, more, told):

@@ -122,8 +122,8 @@ def test_a_joint_search_is_read_from_its_best_downwards():
             row |= {"state": "stopped", "reason": "stopped early after epoch 1"}
     table = build_table(search, rows)
     assert [(line.train.mean, line.val.mean) for line in table.lines] == [(3.0, 31.5), (2.0, 21.0), (None, None)]
-    assert [line.label for line in table.lines] == ["sample 3: num_words 16", "sample 1: num_words 4", "sample 2: num_words 8"]
-    assert table.notes[-1] == "sample 2: num_words 8, seed 1: stopped early after epoch 1"
+    assert [line.label for line in table.lines] == ["sample 3: num_codewords 16", "sample 1: num_codewords 4", "sample 2: num_codewords 8"]
+    assert table.notes[-1] == "sample 2: num_codewords 8, seed 1: stopped early after epoch 1"
     assert table.is_complete
     assert not any("INCOMPLETE" in note for note in table.notes)
 

@@ -335,7 +335,7 @@ def slurm(deployment: Deployment) -> dict[str, str]:
         "signal": "B:USR1@300",
     }
     lines = [f"#SBATCH --{name}={value}" for name, value in directives.items()] + ["#SBATCH --requeue"]
-    text = resources.files("vwl").joinpath("templates/slurm.sbatch").read_text(encoding="utf-8")
+    text = resources.files("vwl.cluster").joinpath("templates/slurm.sbatch").read_text(encoding="utf-8")
     filled = {"directives": "\n".join(lines), "venv": shlex.quote(s.venv), "gpus": str(nodes.gpus), "shared": deployment.shared}
     for name, value in filled.items():
         text = text.replace(f"%{{{name}}}", value)

@@ -135,9 +135,9 @@ class Cam(Section):
 class CrfKernels(Section):
     """Pairwise terms of the dense CRF."""
 
-    implementation: Literal["auto", "native", "pydensecrf"] = "auto"
-    """`native` (arrays of our own, compiled by numba) or the package `pydensecrf`: the same energies, probabilities within 1e-3.
-    `auto` is native, the faster of the two, whether or not the package is there: the answer does not depend on what is installed."""
+    implementation: Literal["auto", "native", "torch", "pydensecrf"] = "auto"
+    """`native` (NumPy and numba, CPU), `torch` (GPU or CPU) or the package `pydensecrf`: the same energies, probabilities within 1e-3.
+    `auto` is `torch` where the process has a GPU, else `native`, whether or not pydensecrf is installed."""
     max_pixels: Positive = 2_000_000
     """Photographs of more pixels are refined at this many and the answer enlarged; kernel widths then count pixels of that size."""
     iterations: Positive = 10

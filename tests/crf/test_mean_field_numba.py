@@ -7,7 +7,7 @@ from PIL import Image
 from tests.helpers import real_data
 from vwl.config.recipe import CrfKernels, IrnetLabels, Segment
 from vwl.crf.dense_crf import crf_probabilities, irnet_labels, label_energies
-from vwl.crf.mean_field import MeanField
+from vwl.crf.mean_field_numba import NumbaMeanField
 
 KERNELS = {"cam": CrfKernels(), "irnet_labels": IrnetLabels().kernels, "segment": Segment().kernels}
 CASES = [("cam", 2), ("irnet_labels", 3), ("segment", 4), ("irnet_labels", 5), ("cam", 6), ("irnet_labels", 8), ("segment", 21)]
@@ -51,9 +51,9 @@ def test_on_photographs_of_odd_sizes_it_agrees_with_pydensecrf(photos, size, num
 
 def test_lattices_serve_any_number_of_labels_in_any_order():
     image = np.random.default_rng(0).integers(0, 256, (9, 11, 3)).astype(np.uint8)
-    field = MeanField(image, CrfKernels())
+    field = NumbaMeanField(image, CrfKernels())
     energies = {n: -np.log(blocks(n, 9, 11, seed=n).reshape(n, -1) + 1e-5) for n in (2, 4, 7)}
-    alone = {n: MeanField(image, CrfKernels()).infer(energies[n]) for n in energies}
+    alone = {n: NumbaMeanField(image, CrfKernels()).infer(energies[n]) for n in energies}
     for n in (7, 2, 4, 2):
         np.testing.assert_array_equal(field.infer(energies[n]), alone[n])
 
@@ -62,14 +62,14 @@ def test_energies_far_apart_give_certain_labels():
     energies = np.array([[0, 1000], [500, 0], [1e6, 1e6]], np.float32)
     image = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
     alone = CrfKernels(gaussian_compat=0.0, bilateral_compat=0.0)
-    np.testing.assert_array_equal(MeanField(image, alone).infer(energies), [[1, 0], [0, 1], [0, 0]])
+    np.testing.assert_array_equal(NumbaMeanField(image, alone).infer(energies), [[1, 0], [0, 1], [0, 0]])
 
 
 def test_without_pairwise_terms_it_is_the_softmax():
     energies = np.random.default_rng(0).uniform(0, 40, (6, 1000)).astype(np.float32)
     image, alone = np.zeros((25, 40, 3), np.uint8), CrfKernels(gaussian_compat=0.0, bilateral_compat=0.0)
     powers = np.exp(-energies.astype(float))
-    np.testing.assert_allclose(MeanField(image, alone).infer(energies), powers / powers.sum(axis=0), atol=3e-7)
+    np.testing.assert_allclose(NumbaMeanField(image, alone).infer(energies), powers / powers.sum(axis=0), atol=3e-7)
 
 
 def test_real_photographs_have_the_same_irnet_labels_from_both(photos):
@@ -87,5 +87,5 @@ def test_read_only_energies_are_left_alone():
     energies = label_energies(np.eye(6, dtype=np.uint8), 2, 0.7).reshape(2, -1)
     before = energies.copy()
     energies.flags.writeable = False
-    MeanField(np.zeros((6, 6, 3), np.uint8), CrfKernels()).infer(energies)
+    NumbaMeanField(np.zeros((6, 6, 3), np.uint8), CrfKernels()).infer(energies)
     np.testing.assert_array_equal(energies, before)
