@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vwl.config.files import RENAMED
+
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 SCHEMAS = {
@@ -75,3 +77,13 @@ def test_citation_and_changelog_name_the_version_of_the_package():
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == version
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (.*)$", changelog, re.MULTILINE)[0] == "[Unreleased]"
+
+
+def test_the_changelog_names_every_renamed_recipe_key():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    shared = ("irnet.optimiser.head_factor", "segmenter.optimiser.head_factor")  # in the classifier's line
+    assert [
+        (old, new)
+        for old, new in RENAMED.items()
+        if old not in shared and not {f"`{old}`", f"`{new}`"} <= set(re.findall(r"`[^`]+`", changelog))
+    ] == []
