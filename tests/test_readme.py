@@ -16,7 +16,7 @@ from vwl.workflow.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "CHANGELOG.md", "docs/design.md", "docs/coco-cost.md")
+DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/design.md", "docs/coco-cost.md")
 
 
 def shell_lines(text: str) -> list[str]:
@@ -31,7 +31,7 @@ def resolved(line: str) -> tuple[Any, Any, list[str]]:
     _, *words = shlex.split(line)
     command = typer.main.get_command(app)
     ctx = typer.Context(command, info_name="vwl")
-    while hasattr(command, "resolve_command"):
+    while words and hasattr(command, "resolve_command"):
         name, command, words = command.resolve_command(ctx, words)
         ctx = typer.Context(command, parent=ctx, info_name=name)
     return command, ctx, words
