@@ -32,8 +32,8 @@ def render(
       vwl deploy render slurm --from deploy/cluster.yaml -o slurm.partition=gpu
     """
     from vwl.cli.console import say
-    from vwl.cluster.deployment import load_deployment
-    from vwl.cluster.deployment import render as rendered
+    from vwl.cluster.deployment.render import render as rendered
+    from vwl.cluster.deployment.schema import load_deployment
 
     given = {"gpu.count": workers, "gpu.gpus": gpus, "cpu.count": cpu_workers, "image": image}
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]

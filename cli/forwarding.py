@@ -24,12 +24,12 @@ class Forwarded:
     """A command that can run in another folder.
 
     Attributes:
-        words: without `vwl`.
+        command: arguments of `vwl`.
         files: texts by name, which must lie in its working folder.
         moved: relative paths and what they became.
     """
 
-    words: list[str]
+    command: list[str]
     files: dict[str, str] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
 
@@ -66,7 +66,7 @@ def forwarded(words: Sequence[str]) -> Forwarded:
                 found.moved[old.partition("=")[2]] = new.partition("=")[2]
             else:
                 continue
-            found.words = _replaced(found.words, options[name], old, new)
+            found.command = _replaced(found.command, options[name], old, new)
     return found
 
 

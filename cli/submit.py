@@ -38,10 +38,11 @@ def submit(
     """
     from vwl.cli.console import print_json, say
     from vwl.cli.forwarding import forwarded
-    from vwl.cluster.jobs import Jobs, Request
+    from vwl.cluster.job import Request
+    from vwl.cluster.jobs import Jobs
 
     found = forwarded(command)
-    request = Request(tuple(found.words), found.files, python, packages, _environment(env or []))
+    request = Request(tuple(found.command), found.files, python, packages, _environment(env or []))
     package = request.package()
     for old, new in found.moved.items():
         say(f"{old} is taken as {new}, which the cluster's nodes must see")
@@ -69,7 +70,7 @@ def begun(jobs: "Jobs", job: str, wait: bool) -> None:
 def follow(jobs: "Jobs", job: str) -> None:
     """Show a job's output to its end and end with its exit code; Ctrl-C asks whether to stop it or leave it alone."""
     from vwl.cli.console import duration, say, tables
-    from vwl.cluster.jobs import advice
+    from vwl.cluster.job import advice
 
     tail, seen = "", 0
 

@@ -16,7 +16,8 @@ from tests.test_readme import parsed as parsed_line
 from tests.test_readme import shell_lines
 from vwl.cli.forwarding import Forwarded, forwarded
 from vwl.cli.main import app
-from vwl.cluster.deployment import RENDERERS, Deployment, load_deployment, render
+from vwl.cluster.deployment.render import RENDERERS, render
+from vwl.cluster.deployment.schema import Deployment, load_deployment
 from vwl.errors import VwlError
 
 ROOT = Path(__file__).parents[2]
@@ -174,7 +175,7 @@ def test_the_readme_has_five_commands_a_path_and_names_files_that_exist():
 
 
 def test_unknown_keys_and_values_out_of_range_are_named(tmp_path):
-    with pytest.raises(VwlError, match=r"gpu\.cont: Extra inputs .*did you mean 'count'.*; slurm\.time: "):
+    with pytest.raises(VwlError, match=r"unknown key 'gpu\.cont'; did you mean 'count'.*; slurm\.time "):
         load_deployment(None, ["gpu.cont=2", "slurm.time=soon"])
     with pytest.raises(VwlError, match=r"description .*cluster\.yaml cannot be read"):
         load_deployment(str(tmp_path / "cluster.yaml"))

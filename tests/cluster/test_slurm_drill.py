@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.ray_cluster import processes_of
-from vwl.cluster.deployment import load_deployment, render
+from vwl.cluster.deployment.render import render
+from vwl.cluster.deployment.schema import load_deployment
 from vwl.config.files import to_yaml
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES

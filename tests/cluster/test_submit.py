@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.ray_cluster import ROOT, VWL, free_port, without_ray
-from vwl.cluster.jobs import Job, Request, advice
+from vwl.cluster.job import Job, Request, advice
 
 pytestmark = pytest.mark.ray
 

@@ -30,3 +30,8 @@ def commit() -> str:
     except OSError:  # no git here
         return ""
     return done.stdout.strip()
+
+
+def ray_version() -> str:
+    """Return the version of Ray that nodes of a cluster must have: the installed one."""
+    return metadata.version("ray")
