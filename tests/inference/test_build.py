@@ -98,7 +98,7 @@ def test_every_stage_is_built_by_its_name_and_works(spec, photos, rows, name, ki
 def test_the_masks_are_of_the_walk_and_the_crf_is_of_the_class_activation_maps(spec, run, rows):
     run.delete("walk/part-00000.parquet")
     assert build_stage(replace(spec, stage="crf"))(rows["dot"]).shape == (1, 1)
-    with pytest.raises(VwlError, match="walk holds no map of image dot"):
+    with pytest.raises(VwlError, match="walk has no score map of image dot"):
         build_stage(replace(spec, stage="masks"))(rows["dot"])
 
 
@@ -116,9 +116,9 @@ def saved(state: object) -> bytes:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (lambda run, recipe: run.read("classifier/weights.pt")[:5000], "weights.pt is"),
-        (lambda run, recipe: b"not a checkpoint", "weights.pt is"),
-        (lambda run, recipe: saved([1, 2]), "is no checkpoint"),
+        (lambda run, recipe: run.read("classifier/weights.pt")[:5000], "weights.pt holds"),
+        (lambda run, recipe: b"not a checkpoint", "weights.pt holds"),
+        (lambda run, recipe: saved([1, 2]), "is not a checkpoint"),
         (lambda run, recipe: saved({"layer.weight": torch.zeros(2)}), "of another network"),
         (lambda run, recipe: saved({"model": {"layer.weight": torch.zeros(2)}}), "of another network"),
         (lambda run, recipe: saved({"model": 3}), "of another network"),
