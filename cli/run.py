@@ -39,7 +39,7 @@ def run(
     crf: Crf = None,
     as_json: Json = False,
 ) -> None:
-    """Do all stages, from photographs and labels to a segmentation model and its scores; go on where an earlier start stopped.
+    """Do all stages, from images and labels to a segmentation model and its scores; go on where an earlier start stopped.
 
     \b
     Examples:

@@ -103,7 +103,7 @@ class Classifier(Section):
     gap_weight: float = Field(2.0, ge=0)
     """gamma of Eq. 10; 0 is hybrid pooling without GAP (Fig. 12)."""
     image_bias: bool = False
-    """Whether the image-label head has a bias, which starts at the log odds of each class among the training photographs. The paper's
+    """Whether the image-label head has a bias, which starts at the log odds of each class among the training images. The paper's
     has none: the level of a class's map over the background then has to say how frequent the class is."""
     codebook: Codebook = Codebook()
     optimiser: Optimiser = Optimiser()
@@ -124,9 +124,9 @@ class Cam(Section):
     hflip_fusion: Literal["max", "sum"] = "max"
     """`max` in the VWL code, `sum` in IRNet's."""
     long_side: Positive | None = None
-    """Side that scale 1.0 means, pixels; none: the photograph's own size."""
+    """Side that scale 1.0 means, pixels; none: the image's own size."""
     tile: Tile = 1536
-    """Side of the overlapping squares that photographs larger than it are cut into for the network, pixels; bounds its memory."""
+    """Side of the overlapping squares that images larger than it are cut into for the network, pixels; bounds its memory."""
     background_threshold: Threshold = 0.13
     """Score of the background when masks are made; `auto`: chosen without ground truth; `auto-by-class`: so for each class by itself
     (a frequent class's maps are brighter than a rare one's)."""
@@ -139,7 +139,7 @@ class CrfKernels(Section):
     """`native` (NumPy and numba, CPU), `torch` (GPU or CPU) or the package `pydensecrf`: the same energies, probabilities within 1e-3.
     `auto` is `torch` where the process has a GPU, else `native`, whether or not pydensecrf is installed."""
     max_pixels: Positive = 2_000_000
-    """Photographs of more pixels are refined at this many and the answer enlarged; kernel widths then count pixels of that size."""
+    """Images of more pixels are refined at this many and the answer enlarged; kernel widths then count pixels of that size."""
     iterations: Positive = 10
     gaussian_sxy: PositiveFloat = 1.0
     """Pixels."""
@@ -183,7 +183,7 @@ class Irnet(Section):
     batch_size: Positive = 32
     crop: Positive = 512
     long_side: Positive | None = None
-    """Photographs are first resized to this long side; none: their own size."""
+    """Images are first resized to this long side; none: their own size."""
     rescale: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)] = (0.5, 1.5)
     radius: Positive = 10
     """Pairs of pixels nearer than this many cells of the stride-4 grid."""
@@ -200,9 +200,9 @@ class Walk(Section):
     tolerance: float = Field(1e-5, gt=0)
     """Bound of the Chebyshev expansion's error, relative to the map's maximum."""
     long_side: Positive | None = None
-    """Photographs are resized to this long side for the boundary network; none: their own size."""
+    """Images are resized to this long side for the boundary network; none: their own size."""
     tile: Tile = 1536
-    """Side of the overlapping squares that photographs larger than it are cut into for the network, pixels; bounds its memory."""
+    """Side of the overlapping squares that images larger than it are cut into for the network, pixels; bounds its memory."""
     pad_to: Positive | None = None
     """Images are padded at the right and bottom to this side for the boundary network, pixels, with the mean colour, as published IRNet
     does (512); larger images are not padded. None: no padding."""
@@ -231,7 +231,7 @@ class Segmenter(Section):
     batch_size: Positive = 10
     crop: Positive = 321
     long_side: Positive | None = None
-    """Photographs are first resized to this long side; none: their own size."""
+    """Images are first resized to this long side; none: their own size."""
     rescale: Scales = (0.5, 0.75, 1.0, 1.25, 1.5)
 
 
@@ -242,7 +242,7 @@ class Segment(Section):
     hflip: bool = True
     long_side: Positive | None = None
     tile: Tile = 1536
-    """Side of the overlapping squares that photographs larger than it are cut into for the network, pixels; bounds its memory."""
+    """Side of the overlapping squares that images larger than it are cut into for the network, pixels; bounds its memory."""
     crf: bool = True
     kernels: CrfKernels = CrfKernels(gaussian_sxy=1, gaussian_compat=3, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4)
 
