@@ -1,7 +1,7 @@
-"""A command line that is to run elsewhere: parsed by the real one, its recipe resolved, its paths made absolute.
+"""Prepares a command line to run on a cluster: parses it, resolves its recipe and makes its paths absolute.
 
-A recipe file lies on the submitter's disk, so its text goes along. Other paths are those of the cluster; relative ones are taken from the
-submitter's working folder, as they would be without `vwl submit`.
+A recipe file is on the submitter's disk, so its text is sent along. Other paths are the cluster's; relative ones start at the submitter's
+working folder, as they would without `vwl submit`.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ import typer
 
 from vwl.errors import VwlError
 
-NOT_ELSEWHERE = ("submit", "jobs", "deploy")
-"""Commands that make sense only where the user is."""
+NOT_SUBMITTED = ("submit", "jobs", "deploy")
+"""Commands that run only on the user's machine."""
 PATHS = frozenset("run data index out root sbd labels images masks classes folder storage from_run start_from".split())  # noqa: SIM905
 """Parameters of commands that hold a path."""
 
@@ -25,8 +25,8 @@ class Forwarded:
 
     Attributes:
         command: arguments of `vwl`.
-        files: texts by name, which must lie in its working folder.
-        moved: relative paths and what they became.
+        files: text files by name that its working folder must contain.
+        moved: relative paths and their absolute forms.
     """
 
     command: list[str]
@@ -34,20 +34,20 @@ class Forwarded:
     moved: dict[str, str] = field(default_factory=dict)
 
 
-def forwarded(words: Sequence[str]) -> Forwarded:
+def forwarded(arguments: Sequence[str]) -> Forwarded:
     """Check a command line and make it independent of the working folder.
 
     Raises:
-        VwlError: it is none that can run elsewhere, or its recipe is wrong.
-        typer exceptions: the words are not a command line of `vwl`.
+        VwlError: it is not a command that can be submitted, or its recipe is wrong.
+        typer exceptions: the arguments are not a command line of `vwl`.
     """
     from vwl.config.files import load_recipe, to_yaml
 
-    words = list(words[1:] if words[:1] == ["vwl"] else words)
-    if not words or words[0] in NOT_ELSEWHERE:
-        raise VwlError(f"vwl submit takes a command that works, e.g. vwl submit -- run --run /shared/runs/voc; not '{' '.join(words)}'")
-    params, options = _parsed(words)
-    found = Forwarded(words)
+    command = list(arguments[1:] if arguments[:1] == ["vwl"] else arguments)
+    if not command or command[0] in NOT_SUBMITTED:
+        raise VwlError(f"vwl submit cannot submit '{' '.join(command)}'; submit e.g.: vwl submit -- run --run /shared/runs/voc")
+    params, options = _parsed(command)
+    result = Forwarded(command)
     recipe, overrides = params.get("recipe"), params.get("override") or ()
     if recipe:
         load_recipe(recipe, overrides)
@@ -58,33 +58,33 @@ def forwarded(words: Sequence[str]) -> Forwarded:
             old = str(text)
             if _is_file_to_send(old):
                 new = f"submitted-{Path(old).name}"
-                found.files[new] = to_yaml(load_recipe(old)) if name == "recipe" else Path(old).read_text(encoding="utf-8")
+                result.files[new] = to_yaml(load_recipe(old)) if name == "recipe" else Path(old).read_text(encoding="utf-8")
             elif name in PATHS and "://" not in old and not Path(old).is_absolute():
                 new = str(Path.cwd() / old)
-                found.moved[old] = new
+                result.moved[old] = new
             elif name == "override" and (new := _absolute_value(old)) != old:
-                found.moved[old.partition("=")[2]] = new.partition("=")[2]
+                result.moved[old.partition("=")[2]] = new.partition("=")[2]
             else:
                 continue
-            found.command = _replaced(found.command, options[name], old, new)
-    return found
+            result.command = _replaced(result.command, options[name], old, new)
+    return result
 
 
-def _parsed(words: list[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+def _parsed(arguments: list[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Return a command's parameters, and the options by which each is given (none for arguments)."""
     from vwl.cli.main import app
 
     command: Any = typer.main.get_command(app)
     ctx = typer.Context(command, info_name="vwl")
-    rest = words
+    rest = arguments
     while hasattr(command, "resolve_command"):
         if not rest:
-            raise VwlError(f"vwl {' '.join(words)} is no whole command; see vwl {' '.join(words)} --help")
+            raise VwlError(f"vwl {' '.join(arguments)} is not a complete command; see vwl {' '.join(arguments)} --help")
         name, command, rest = command.resolve_command(ctx, rest)
         ctx = typer.Context(command, parent=ctx, info_name=name)
     made = command.make_context(ctx.info_name, rest, parent=ctx.parent)
     options = {param.name: list(param.opts) if param.param_type_name == "option" else [] for param in command.params}
-    # what was not given keeps its default, which is the command's own affair
+    # parameters that are not given keep their defaults
     given = {name: value for name, value in made.params.items() if made.get_parameter_source(name).name == "COMMANDLINE"}
     return given, options
 
@@ -101,15 +101,15 @@ def _absolute_value(override: str) -> str:
     return f"{key}{equals}{Path.cwd() / path}" if value and not path.is_absolute() and path.is_file() else override
 
 
-def _replaced(words: list[str], options: list[str], old: str, new: str) -> list[str]:
-    """Return the words with a parameter's value replaced, wherever it stands: after its option, joined to it, or as an argument."""
-    found = []
-    for place, word in enumerate(words):
-        before = words[place - 1] if place else ""
-        if word == old and (before in options if options else not before.startswith("-")):
-            found.append(new)
-        elif word in {f"{option}={old}" for option in options}:
-            found.append(word.replace(f"={old}", f"={new}", 1))
+def _replaced(arguments: list[str], options: list[str], old: str, new: str) -> list[str]:
+    """Return the arguments with a parameter's value replaced: after its option, joined to it by =, or as a positional argument."""
+    replaced = []
+    for position, argument in enumerate(arguments):
+        before = arguments[position - 1] if position else ""
+        if argument == old and (before in options if options else not before.startswith("-")):
+            replaced.append(new)
+        elif argument in {f"{option}={old}" for option in options}:
+            replaced.append(argument.replace(f"={old}", f"={new}", 1))
         else:
-            found.append(word)
-    return found
+            replaced.append(argument)
+    return replaced

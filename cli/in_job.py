@@ -23,7 +23,7 @@ def complaint(version: Any, executable: str, missing: Any) -> str:
 
 
 def main() -> None:
-    """Run the command line's words, or say in one line why this interpreter cannot."""
+    """Run the command, or say in one line why this interpreter cannot."""
     problem = complaint(sys.version_info, sys.executable, [name for name in PACKAGES if find_spec(name) is None])
     if problem:
         sys.stderr.write(f"error: the cluster's {problem}\n")

@@ -35,7 +35,7 @@ def list_jobs(address: JobsAddress = None, as_json: Json = False) -> None:
 
 @app.command()
 def status(job: JobName, address: JobsAddress = None, as_json: Json = False) -> None:
-    """Show one job; how far its run is says vwl status.
+    """Show one job; vwl status shows how far its run is.
 
     \b
     Examples:
@@ -90,12 +90,12 @@ def stop(job: JobName, address: JobsAddress = None) -> None:
     from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)
-    say(f"{job} {jobs.stop(job).state}; go on with: vwl jobs resume {job} --address {jobs.url}")
+    say(f"{job} {jobs.stop(job).state}; resume it with: vwl jobs resume {job} --address {jobs.url}")
 
 
 @app.command()
 def resume(job: JobName, address: JobsAddress = None, wait: Wait = True) -> None:
-    """Submit a stopped or failed job's command anew; its run goes on where it stopped.
+    """Submit the command of a stopped or failed job again; its run resumes.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`vwl plan`: what a run will take, before it is begun."""
+"""`vwl plan`: estimates a run before it starts."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +24,7 @@ def plan(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Show images, hours and disk of each stage, and whether this machine or a cluster can give what is asked.
+    """Show images, hours and disk of each stage, and whether this machine or a cluster is large enough.
 
     \b
     Examples:

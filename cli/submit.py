@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 JobsAddress = Annotated[
     str | None, typer.Option("--address", help="The cluster: http://HEAD:8265 (default: RAY_ADDRESS, else this machine's).")
 ]
-Wait = Annotated[bool, typer.Option("--wait/--detach", help="Follow the job to its end and end with its exit code, or leave it alone.")]
+Wait = Annotated[bool, typer.Option("--wait/--detach", help="Follow the job and exit with its exit code, or return at once.")]
 
 
 def submit(
@@ -68,7 +68,7 @@ def begun(jobs: "Jobs", job: str, wait: bool) -> None:
 
 
 def follow(jobs: "Jobs", job: str) -> None:
-    """Show a job's output to its end and end with its exit code; Ctrl-C asks whether to stop it or leave it alone."""
+    """Show a job's output until it ends and exit with its exit code; Ctrl-C asks whether to stop the job."""
     from vwl.cli.console import duration, say, tables
     from vwl.cluster.job import advice
 
@@ -102,14 +102,14 @@ def _leave(jobs: "Jobs", job: str) -> bool:
     answer = "d"
     if sys.stdin.isatty():
         with suppress(typer.Abort, KeyboardInterrupt, EOFError):
-            answer = typer.prompt(f"\n{job} runs: s stops it, d leaves it running, c goes on following", default="d").strip().lower()[:1]
+            answer = typer.prompt(f"\n{job} is running: s stops it, d detaches, c continues to follow it", default="d").strip().lower()[:1]
     if answer == "c":
         return False
     if answer == "s":
         say(f"stopping {job}")
-        say(f"{job} {jobs.stop(job).state}; go on with: vwl jobs resume {job} --address {jobs.url}")
+        say(f"{job} {jobs.stop(job).state}; resume it with: vwl jobs resume {job} --address {jobs.url}")
     else:
-        say(f"{job} goes on; follow it with: vwl jobs logs {job} --follow --address {jobs.url}")
+        say(f"{job} is still running; follow it with: vwl jobs logs {job} --follow --address {jobs.url}")
     return True
 
 

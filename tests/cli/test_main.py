@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from vwl.cli.main import COMMANDS, Place, app
+from vwl.cli.main import COMMANDS, Command, app
 from vwl.errors import VwlError
 
 COMMANDS_THAT_FAIL = """
@@ -51,7 +51,7 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "commands_that_fail.py").write_text(COMMANDS_THAT_FAIL)
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("mistake", "bug", "stop", "ctrl_c", "ctrl_c_in_c", "bug_in_c", "greet"):
-        monkeypatch.setitem(COMMANDS, name, Place("commands_that_fail", name, "For this test."))
+        monkeypatch.setitem(COMMANDS, name, Command("commands_that_fail", name, "For this test."))
     monkeypatch.delitem(sys.modules, "commands_that_fail", raising=False)
     return lambda *args: CliRunner().invoke(app, args)
 

@@ -18,12 +18,12 @@ from vwl.engine.session import SAME_VERSIONS, session
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 
-_PATIENCE = 60.0
-_COLLECTIVE_PATIENCE = 180.0
-_JOIN_PATIENCE = 300.0
+_TIMEOUT = 60.0
+_COLLECTIVE_TIMEOUT = 180.0
+_JOIN_TIMEOUT = 300.0
 _SAME = ("ray", "torch", "torchvision", "timm", "numpy", "pyarrow")
 """Packages that must have one version on all nodes: results depend on them, or they talk to each other."""
-_NEEDED = (*_SAME, "pydensecrf2")
+_NEEDED = _SAME
 _CLOCKS = (1.0, 30.0)
 """Seconds between clocks for a warning (logs confuse), and an error (S3 refuses requests, manifests are out of order)."""
 _DISK = (10.0, 1.0)
@@ -38,7 +38,7 @@ class _Node:
 
 
 def cluster_findings(address: str | None, storage: str | None, nodes: int | None = None) -> Iterator[Finding]:
-    """Yield what there is to say of the cluster at `address` (or RAY_ADDRESS).
+    """Yield the findings about the cluster at `address` (or RAY_ADDRESS).
 
     `storage` is where runs are to lie; with `nodes` it is waited until so many have joined, up to five minutes. An address for
     submissions (http://...) is tried, and its nodes are left to a submitted `vwl doctor`.
@@ -58,11 +58,11 @@ def cluster_findings(address: str | None, storage: str | None, nodes: int | None
 
 
 def _waited(nodes: int) -> Finding:
-    deadline = time.monotonic() + _JOIN_PATIENCE
+    deadline = time.monotonic() + _JOIN_TIMEOUT
     while (alive := sum(node["Alive"] for node in ray.nodes())) < nodes and time.monotonic() < deadline:
         time.sleep(1)
     if alive < nodes:
-        return Finding("nodes", "error", f"{alive} of {nodes} have joined in {_JOIN_PATIENCE:.0f} s", "look at the logs of the others")
+        return Finding("nodes", "error", f"{alive} of {nodes} have joined in {_JOIN_TIMEOUT:.0f} s", "look at the logs of the others")
     return Finding("nodes", "ok", f"{alive} of {nodes} have joined")
 
 
@@ -78,7 +78,7 @@ def _connected(storage: str | None) -> Iterator[Finding]:
     known = ray.nodes()
     dead = [node for node in known if not node["Alive"]]
     if dead:
-        yield Finding("nodes", "warning", f"{len(dead)} of {len(known)} nodes that were of the cluster are gone", "look at their logs")
+        yield Finding("nodes", "warning", f"{len(dead)} of {len(known)} nodes have left the cluster", "look at their logs")
     alive = [node for node in known if node["Alive"]]
     for node in alive:
         yield _resources(node)
@@ -122,7 +122,7 @@ def _inside(nodes: Sequence[_Node]) -> tuple[list[_Node], list[Finding]]:
     found = []
     for node, answer in asked:
         try:
-            answers.append((node, ray.get(answer, timeout=_PATIENCE)))
+            answers.append((node, ray.get(answer, timeout=_TIMEOUT)))
         except (GetTimeoutError, RayError) as error:
             found.append(Finding(f"node {node.name}", "error", f"does not answer ({type(error).__name__})", "look at its logs in /tmp/ray"))
     for node, about in answers:
@@ -156,7 +156,7 @@ def _clocks(nodes: Sequence[_Node]) -> Iterator[Finding]:
         seen = []
         for _ in range(5):
             before = time.time()
-            there = ray.get(node.actor.now.remote(), timeout=_PATIENCE)
+            there = ray.get(node.actor.now.remote(), timeout=_TIMEOUT)
             seen.append(there - (before + time.time()) / 2)
         offsets[node.name] = median(seen)
     if not offsets:
@@ -178,7 +178,7 @@ def _storage(nodes: Sequence[_Node], storage: str) -> Iterator[Finding]:
             check, own = f"storage from {node.name}", f"{name}-{number}"
             written.append(own)
             try:
-                there = ray.get(node.actor.read_and_write.remote(str(folder), name, own), timeout=_PATIENCE)
+                there = ray.get(node.actor.read_and_write.remote(str(folder), name, own), timeout=_TIMEOUT)
                 same = there == name and folder.read(own).decode() == own
                 yield Finding(check, "ok" if same else "error", f"{folder} is one folder" if same else "holds other bytes")
             except (VwlError, RayError) as error:
@@ -203,9 +203,9 @@ def _collective(nodes: Sequence[_Node]) -> Finding:
     actors = [ray.remote(num_cpus=0, num_gpus=1)(probe.Probe).remote() for _ in range(gpus)] or [node.actor for node in nodes]
     world = len(actors)
     try:
-        place = ray.get(actors[0].place.remote(), timeout=_PATIENCE)
+        place = ray.get(actors[0].place.remote(), timeout=_TIMEOUT)
         sums = ray.get(
-            [actor.all_reduce.remote(rank, world, place, backend) for rank, actor in enumerate(actors)], timeout=_COLLECTIVE_PATIENCE
+            [actor.all_reduce.remote(rank, world, place, backend) for rank, actor in enumerate(actors)], timeout=_COLLECTIVE_TIMEOUT
         )
     except (GetTimeoutError, RayError) as error:
         reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1][:160]

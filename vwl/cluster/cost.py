@@ -69,7 +69,7 @@ class Cost:
     activations: float = 0.0
 
     def seconds(self, cpus: float, gpus: int, precision: str = "float32") -> float:
-        """Return the time: the network on GPUs, where there are any, beside it the rest on their processes' cores; else all on cores."""
+        """Return the time: networks on GPUs if there are any, with the rest on their processes' cores meanwhile; else all on cores."""
         if not gpus or not self.operations:
             return self.images * (self.operations / CPU_CORE + self.cpu_seconds) / cpus
         processes = max(gpus, min(cpus, gpus * PROCESSES_PER_GPU))
@@ -147,7 +147,7 @@ Counted = Callable[[int, int], tuple[float, float, int]]
 
 
 def _passes(network: Counted, section: Cam | Segment, size: tuple[int, int]) -> float:
-    """Operations of all scales, with mirror images where they are asked for."""
+    """Return the operations of all scales, including horizontal flips."""
     once = network(*scaled_size(size, long_side_scale(size, section.long_side)))[0]
     return once * sum(scale**2 for scale in section.scales) * (2 if section.hflip else 1)
 

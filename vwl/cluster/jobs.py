@@ -113,11 +113,11 @@ class Jobs:
             except (OSError, RuntimeError):
                 pass
             if time.monotonic() - since > _TIMEOUT:
-                raise VwlError(f"the cluster at {self.url} answers no more; the job may go on: vwl jobs logs {job} --follow")
+                raise VwlError(f"the cluster at {self.url} stopped answering; the job may still run: vwl jobs logs {job} --follow")
             time.sleep(_POLL)
 
     async def _tail(self, job: str, seen: int, write: Callable[[str], None]) -> int:
-        """Write what comes after the first `seen` characters; each connection is told everything from the start."""
+        """Write the log after the first `seen` characters; each connection sends it from the start."""
         position = 0
         try:
             async for text in self._client.tail_job_logs(job):
@@ -149,7 +149,7 @@ class Jobs:
         return found
 
     def resume(self, job: str) -> str:
-        """Submit the command of a job that was stopped or failed anew, with the code of now; return the new job's id.
+        """Submit the command of a stopped or failed job again, with the current code; return the id of the new job.
 
         Raises:
             VwlError: it runs, has succeeded, or was not submitted by `vwl`.

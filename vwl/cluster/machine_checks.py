@@ -46,7 +46,7 @@ class Finding:
 
 
 def local_findings(storage: str | None) -> Iterator[Finding]:
-    """Yield what there is to say of this machine; `storage` is the folder or URI where runs are to lie."""
+    """Yield the findings about this machine; `storage` is the folder or URI of future runs."""
     checks: tuple[Callable[[], Finding], ...] = (python, packages, torch_and_cuda, torchvision_pair, ray_package, crf, cpus, memory)
     for check in checks:
         yield check()

@@ -1,7 +1,7 @@
-"""The project's code as one zip for a cluster, and the pinned packages it needs; knows no Ray.
+"""Packs the code of vwl as one zip for a cluster, and lists the pinned packages that it needs.
 
-Code only: the packages `vwl`, `cli` and `tune_spaces`, without data, checkpoints and virtual environments. The same code gives the
-same bytes, so that a cluster which has them is not sent them again.
+The zip holds code only, without data, checkpoints and virtual environments. The same code gives the same bytes, so that it is uploaded to
+a cluster only once.
 """
 
 import io
@@ -57,7 +57,7 @@ def make_package(root: Path, extra: Mapping[str, str]) -> Package:
     """
     contents = {path.relative_to(root).as_posix(): path for path in _code(root)}
     version = metadata.version("vwl")
-    # what importlib.metadata answers with where vwl is not installed
+    # read by importlib.metadata where vwl is not installed
     texts = {**extra, f"vwl-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: vwl\nVersion: {version}\n"}
     sizes = {name: path.stat().st_size for name, path in contents.items()} | {name: len(text.encode()) for name, text in texts.items()}
     files = tuple(sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0])))
@@ -66,7 +66,7 @@ def make_package(root: Path, extra: Mapping[str, str]) -> Package:
         largest = ", ".join(f"{name} ({size / 2**20:.1f} MiB)" for name, size in files[:3])
         raise VwlError(
             f"the code to send is {total / 2**20:.1f} MiB, more than the {LIMIT / 2**20:.0f} MiB of a package; "
-            f"move what is no code out of {root}: {largest}"
+            f"move everything but code out of {root}/vwl: {largest}"
         )
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -1,4 +1,4 @@
-"""What a run will take, before it is begun: images, hours and disk of each stage, and whether machine or cluster can give it.
+"""Estimates a run before it starts: images, hours and disk of each stage, and whether the machine or cluster is large enough.
 
 Hours are measured where a run is given to calibrate on: its throughput is scaled by the work, stage by stage. Otherwise they are
 estimates of `vwl/cluster/cost.py`, and are called so.
@@ -35,7 +35,7 @@ BASE_MEMORY = 1.5 * GIB
 
 @dataclass(frozen=True)
 class Resources:
-    """What there is to work with.
+    """Available resources.
 
     Attributes:
         where: in words.
@@ -129,7 +129,7 @@ def calibrate(run: Run, cpus: int, gpus: int) -> dict[str, float]:
         if measured is not None:
             found[stage] = measured / estimated
     if not found:
-        raise VwlError(f"{run.folder} has no finished stage to calibrate on; let it do some first (vwl status {run.folder})")
+        raise VwlError(f"{run.folder} has no finished stage to calibrate on; run some stages first (vwl status {run.folder})")
     return found
 
 
@@ -143,7 +143,7 @@ def _seconds_an_image(run: Run, stage: str, manifest: Manifest) -> float | None:
 
 
 def checks(recipe: Recipe, index: Index, layout: Layout, there: Resources, plans: list[StagePlan]) -> Iterator[Finding]:
-    """Yield whether the machine or cluster can give what is asked."""
+    """Yield whether the machine or cluster has the requested resources."""
     for kind, wanted, has in (
         ("CPUs", layout.workers * layout.cpus_per_worker, there.cpus),
         ("GPUs", layout.workers * layout.gpus_per_worker, there.gpus),
@@ -183,7 +183,7 @@ def _shares(recipe: Recipe, layout: Layout) -> Iterator[Finding]:
 
 
 def _memory(recipe: Recipe, index: Index, layout: Layout, there: Resources) -> Finding:
-    """Compare the largest training's workers with the memory there is; GPUs keep networks in their own."""
+    """Compare the workers of the largest training with the available memory; networks on GPUs use theirs."""
     heaviest, stage = worker_memory(recipe, index, layout)
     found = f"about {heaviest / GIB:.1f} GiB a worker for {stage} (estimate)"
     if layout.gpus_per_worker:

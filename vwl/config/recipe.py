@@ -1,7 +1,7 @@
-"""The recipe: every knob of the method, typed, with its unit and the paper's symbol.
+"""The recipe: every setting of the method, typed, with its unit and the paper's symbol.
 
-A recipe says *what* is computed and never *where*: the number of workers, micro-batches and devices belong to
-`vwl.config.layout.Layout`, because the answer must not depend on them. `vwl/config/files.py` reads and writes recipes.
+A recipe says *what* is computed, never *where*: workers, micro-batches and devices belong to `vwl.config.layout.Layout`, because the
+result must not depend on them. `vwl.config.files` reads and writes recipes.
 """
 
 import hashlib
@@ -50,16 +50,16 @@ class Optimiser(Section):
     """SGD with polynomial decay per iteration: lr * (1 - step / max_step) ** power."""
 
     learning_rate: float = Field(0.01, gt=0)
-    """Of the pre-trained parameters."""
+    """Learning rate of the pre-trained parameters."""
     head_lr_mult: float = Field(10.0, gt=0)
-    """Newly added parameters learn at this multiple of `learning_rate`."""
+    """Multiple of `learning_rate` for newly added parameters."""
     momentum: Fraction = 0.9
-    """0.9 in the paper; the published code's argument order makes it 1e-4 (recipe `reference`)."""
+    """0.9 in the paper; 1e-4 in the published code, which passes the weight decay in its place (`reference-*` recipes)."""
     weight_decay: float = Field(1e-4, ge=0)
     power: float = Field(0.9, ge=0)
     """Exponent of the polynomial decay."""
     clip_norm: PositiveFloat | None = None
-    """Largest gradient norm; none: no clipping."""
+    """Largest norm of the gradient; none: no clipping."""
 
 
 class Codebook(Section):
@@ -94,17 +94,17 @@ class Classifier(Section):
 
     backbone: Backbone = Backbone()
     start_from: str | None = None
-    """Weights file of such a whole network to start from instead (e.g. another run's weights.pt): path or URI; none: only the
-    backbone is pre-trained."""
+    """Path or URI of weights of the whole network to start from, e.g. another run's weights.pt; none: only the backbone is
+    pre-trained."""
     frozen_stages: int = Field(1, ge=0, le=5)
-    """Leading stages without gradient: 1 = stem; 3 = stem, layer1, layer2."""
+    """Number of leading stages without gradient: 1 = stem; 3 = stem, layer1, layer2."""
     pooling: Literal["gap", "hybrid"] = "hybrid"
     """`gap` is the baseline of Table 4; `hybrid` is Eq. 10."""
     gap_weight: float = Field(2.0, ge=0)
     """gamma of Eq. 10; 0 is hybrid pooling without GAP (Fig. 12)."""
     image_bias: bool = False
-    """Whether the image-label head has a bias, which starts at the log odds of each class among the training images. The paper's
-    has none: the level of a class's map over the background then has to say how frequent the class is."""
+    """Whether the image-label head has a bias, initialised with the log odds of each class among the training images. The paper's has
+    none, so that the maps' level over the background also encodes how frequent a class is."""
     codebook: Codebook = Codebook()
     optimiser: Optimiser = Optimiser()
     epochs: Positive = 6
@@ -124,12 +124,12 @@ class Cam(Section):
     hflip_fusion: Literal["max", "sum"] = "max"
     """`max` in the VWL code, `sum` in IRNet's."""
     long_side: Positive | None = None
-    """Side that scale 1.0 means, pixels; none: the image's own size."""
+    """Long side of the image at scale 1.0, pixels; none: the image's own size."""
     tile: Tile = 1536
-    """Side of the overlapping squares that images larger than it are cut into for the network, pixels; bounds its memory."""
+    """Images with a longer side pass through the network in overlapping tiles of this side, pixels, which bounds memory."""
     background_threshold: Threshold = 0.13
-    """Score of the background when masks are made; `auto`: chosen without ground truth; `auto-by-class`: so for each class by itself
-    (a frequent class's maps are brighter than a rare one's)."""
+    """Score of the background when masks are made; `auto`: Otsu's threshold, chosen without ground truth; `auto-by-class`: one for each
+    class, since the maps of frequent classes are brighter than those of rare ones."""
 
 
 class CrfKernels(Section):
@@ -139,7 +139,7 @@ class CrfKernels(Section):
     """`native` (NumPy and numba, CPU), `torch` (GPU or CPU) or the package `pydensecrf`: the same energies, probabilities within 1e-3.
     `auto` is `torch` where the process has a GPU, else `native`, whether or not pydensecrf is installed."""
     max_pixels: Positive = 2_000_000
-    """Images of more pixels are refined at this many and the answer enlarged; kernel widths then count pixels of that size."""
+    """Larger images are refined at this number of pixels and the result enlarged; kernel widths then count pixels of that size."""
     iterations: Positive = 10
     gaussian_sxy: PositiveFloat = 1.0
     """Pixels."""
@@ -155,7 +155,7 @@ class Crf(Section):
     """Dense CRF on class activation maps (Table 1, column +CRF)."""
 
     background: Fraction | Literal["auto"] = 0.15
-    """Score of the background beside the maps before the softmax; `auto`: the one of the maps (`cam.background_threshold`)."""
+    """Score of the background before the softmax; `auto`: the threshold of the maps (`cam.background_threshold`)."""
     sharpness: float = Field(1.0, gt=0)
     """Scores are multiplied by this before the softmax; 1 in the published code."""
     kernels: CrfKernels = CrfKernels()
@@ -176,17 +176,17 @@ class Irnet(Section):
 
     backbone: Backbone = Backbone(name="resnet50")
     start_from: str | None = None
-    """Weights file of such a whole network to start from instead (e.g. another run's weights.pt): path or URI; none: only the
-    backbone is pre-trained."""
+    """Path or URI of weights of the whole network to start from, e.g. another run's weights.pt; none: only the backbone is
+    pre-trained."""
     optimiser: Optimiser = Optimiser(learning_rate=0.1, head_lr_mult=1.0)
     epochs: Positive = 3
     batch_size: Positive = 32
     crop: Positive = 512
     long_side: Positive | None = None
-    """Images are first resized to this long side; none: their own size."""
+    """Long side that images are resized to first, pixels; none: their own size."""
     rescale: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)] = (0.5, 1.5)
     radius: Positive = 10
-    """Pairs of pixels nearer than this many cells of the stride-4 grid."""
+    """Pairs of pixels closer than this many cells of the stride-4 grid take part in the loss."""
 
 
 class Walk(Section):
@@ -202,7 +202,7 @@ class Walk(Section):
     long_side: Positive | None = None
     """Images are resized to this long side for the boundary network; none: their own size."""
     tile: Tile = 1536
-    """Side of the overlapping squares that images larger than it are cut into for the network, pixels; bounds its memory."""
+    """Images with a longer side pass through the network in overlapping tiles of this side, pixels, which bounds memory."""
     pad_to: Positive | None = None
     """Images are padded at the right and bottom to this side for the boundary network, pixels, with the mean colour, as published IRNet
     does (512); larger images are not padded. None: no padding."""
@@ -218,8 +218,8 @@ class Segmenter(Section):
 
     backbone: Backbone = Backbone()
     start_from: str | None = None
-    """Weights file of such a whole network to start from instead (e.g. another run's weights.pt): path or URI; none: only the
-    backbone is pre-trained."""
+    """Path or URI of weights of the whole network to start from, e.g. another run's weights.pt; none: only the backbone is
+    pre-trained."""
     output_stride: Literal[8, 16] = 8
     atrous_rates: Annotated[tuple[Positive, ...], AfterValidator(_not_empty)] = (6, 12, 18, 24)
     """Dilations of the parallel 3x3 convolutions (ASPP)."""
@@ -231,7 +231,7 @@ class Segmenter(Section):
     batch_size: Positive = 10
     crop: Positive = 321
     long_side: Positive | None = None
-    """Images are first resized to this long side; none: their own size."""
+    """Long side that images are resized to first, pixels; none: their own size."""
     rescale: Scales = (0.5, 0.75, 1.0, 1.25, 1.5)
 
 
@@ -242,20 +242,20 @@ class Segment(Section):
     hflip: bool = True
     long_side: Positive | None = None
     tile: Tile = 1536
-    """Side of the overlapping squares that images larger than it are cut into for the network, pixels; bounds its memory."""
+    """Images with a longer side pass through the network in overlapping tiles of this side, pixels, which bounds memory."""
     crf: bool = True
     kernels: CrfKernels = CrfKernels(gaussian_sxy=1, gaussian_compat=3, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4)
 
 
 class Evaluation(Section):
-    """What is scored."""
+    """Which classes are scored."""
 
     classes: tuple[str, ...] | None = None
     """Object classes of the mean (background is always in); none: all classes present in the ground truth."""
 
     @property
     def described(self) -> str:
-        """What the mean is over."""
+        """The classes of the mean, for people."""
         return "all classes in the ground truth" if self.classes is None else ", ".join(("background", *self.classes))
 
 

@@ -1,4 +1,4 @@
-"""The permutohedral lattice: Gaussian filtering of an image's pixels by place and colour in linear time (Adams et al. 2010).
+"""The permutohedral lattice: Gaussian filtering of an image's pixels by position and colour in linear time (Adams et al. 2010).
 
 Each pixel's features lie in a simplex of the lattice; its values are spread over the simplex's vertices (splat), the vertices are
 blurred along each axis, and the pixel takes up what its vertices hold then (slice). This is the costly part of the dense CRF; it

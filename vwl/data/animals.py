@@ -199,7 +199,7 @@ def _ground(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarr
 
 
 def _stone(rng: np.random.Generator, picture: np.ndarray, ground: np.ndarray) -> None:
-    """Draw a plain lump in place: it belongs to the background and is coloured as an animal could be."""
+    """Draw a plain blob in place: background in the colours of an animal."""
     height, width = picture.shape[:2]
     size = rng.uniform(0.06, 0.18) * min(height, width)
     y, x = rng.uniform(0, height), rng.uniform(0, width)
@@ -212,7 +212,7 @@ def _stone(rng: np.random.Generator, picture: np.ndarray, ground: np.ndarray) ->
 
 
 def _paint(picture: np.ndarray, seen: np.ndarray, depth: np.ndarray, colours: np.ndarray) -> None:
-    """Paint the seen pixels in place; those the outline runs through (`depth` within half a pixel) are mixed with what is below."""
+    """Paint the visible pixels in place; pixels on the outline (`depth` within half a pixel) are blended with the background."""
     cover = np.clip(0.5 - depth, 0, 1)[:, None]
     picture[seen] = picture[seen] * (1 - cover) + colours * cover
 

@@ -1,4 +1,4 @@
-"""Which images make up a step: a function of (seed, step) only, so that it is the same at any worker count and after a resume."""
+"""The images of each step: a function of (seed, step) only, so that they are the same at any worker count and after resuming."""
 
 import hashlib
 
@@ -12,7 +12,7 @@ def generator(*key: int | str) -> np.random.Generator:
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:
-    """Return the full batches of an epoch (the rest is left out, another one each epoch); at least 1."""
+    """Return the full batches of an epoch (the remaining images, others in each epoch, are left out); at least 1."""
     return max(1, num_samples // batch_size)
 
 

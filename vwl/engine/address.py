@@ -1,4 +1,4 @@
-"""Where a Ray cluster answers, and in one line why it does not: dead address, token, version.
+"""The address of a Ray cluster, and why it does not answer in one line: wrong address, token, version.
 
 Ray itself waits for minutes at a dead address and ends the process at some, so every address is tried here first. This is the one
 place that knows Ray's authentication: `RAY_AUTH_MODE`, and the token in `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` or `~/.ray/auth_token`.
@@ -20,10 +20,10 @@ from ray.exceptions import AuthenticationError, RayError
 from vwl.errors import VwlError
 
 LOCAL_JOBS = "http://127.0.0.1:8265"
-"""Where a cluster's head takes submissions, on the head itself."""
+"""URL of the Jobs API on the cluster's head."""
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-_PATIENCE = 5.0
-_HTTP_PATIENCE = 10.0
+_TIMEOUT = 5.0
+_HTTP_TIMEOUT = 10.0
 
 
 def check_driver_address(address: str) -> None:
@@ -37,13 +37,13 @@ def check_driver_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
         return  # auto, local and what else Ray knows: it finds the place itself
-    _knock(host, int(port), address)
-    with _refusal(address):
+    _connect(host, int(port), address)
+    with _one_line(address):
         ray._raylet.GcsClient(address=address)
 
 
 def jobs_url(address: str | None) -> str:
-    """Return the URL that takes submissions for an address: a URL, host:port of dashboard or cluster, or `auto`.
+    """Return the URL of the Jobs API for an address: a URL, host:port of dashboard or cluster, or `auto`.
 
     Without an address RAY_API_SERVER_ADDRESS and RAY_ADDRESS are asked, then this machine.
 
@@ -59,16 +59,16 @@ def jobs_url(address: str | None) -> str:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise VwlError(f"the address {address} has no port; name the cluster's dashboard: http://HEAD:8265")
-        _knock(host, int(port), address)
+        _connect(host, int(port), address)
         if _speaks_http(address):
             return f"http://{address}"
         check_driver_address(address)
-    with without_addresses(), _refusal(address):
+    with without_addresses(), _one_line(address):
         return str(get_address_for_submission_client(address))
 
 
 def check_jobs_url(url: str) -> None:
-    """Check that the cluster at `url` answers, takes our token and runs our minor version of Ray.
+    """Check that the cluster at `url` answers, accepts our token and runs the same minor version of Ray.
 
     Raises:
         VwlError: naming which of these is not so, and the way out.
@@ -78,11 +78,11 @@ def check_jobs_url(url: str) -> None:
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
         raise VwlError(f"the address {url} has no valid port; name the cluster's dashboard: http://HEAD:8265") from None
-    _knock(parts.hostname or "", port, url)
-    with _refusal(url):
+    _connect(parts.hostname or "", port, url)
+    with _one_line(url):
         headers = get_auth_headers_if_auth_enabled({})
     try:
-        answer = requests.get(f"{url}/api/version", headers=headers, timeout=_HTTP_PATIENCE)
+        answer = requests.get(f"{url}/api/version", headers=headers, timeout=_HTTP_TIMEOUT)
     except requests.exceptions.RequestException as error:
         raise VwlError(
             f"no Ray cluster answers at {url} ({type(error).__name__}); is it the dashboard's address, http://HEAD:8265?"
@@ -93,7 +93,7 @@ def check_jobs_url(url: str) -> None:
         theirs = str(answer.json()["ray_version"])
     except (ValueError, KeyError, TypeError):
         raise VwlError(
-            f"what answers at {url} is no Ray dashboard (status {answer.status_code}); its address is http://HEAD:8265"
+            f"what answers at {url} is not a Ray dashboard (status {answer.status_code}); its address is http://HEAD:8265"
         ) from None
     if theirs.split(".")[:2] != ray.__version__.split(".")[:2]:
         raise VwlError(
@@ -120,7 +120,7 @@ def without_addresses() -> Iterator[None]:
 
 
 @contextmanager
-def _refusal(address: str) -> Iterator[None]:
+def _one_line(address: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError:
@@ -131,9 +131,9 @@ def _refusal(address: str) -> Iterator[None]:
         raise VwlError(f"no Ray cluster answers at {address} ({str(error).splitlines()[0]})") from None
 
 
-def _knock(host: str, port: int, address: str) -> None:
+def _connect(host: str, port: int, address: str) -> None:
     try:
-        socket.create_connection((host.strip("[]"), port), timeout=_PATIENCE).close()
+        socket.create_connection((host.strip("[]"), port), timeout=_TIMEOUT).close()
     except OSError as error:
         reason = error.strerror or str(error)
         raise VwlError(f"nothing answers at {address} ({reason.lower()}); is the cluster up, and the address right?") from None
@@ -141,7 +141,7 @@ def _knock(host: str, port: int, address: str) -> None:
 
 def _speaks_http(address: str) -> bool:
     try:
-        requests.get(f"http://{address}/api/version", timeout=_PATIENCE)
+        requests.get(f"http://{address}/api/version", timeout=_TIMEOUT)
     except requests.exceptions.RequestException:
         return False
     return True
