@@ -103,7 +103,7 @@ def test_a_photograph_that_cannot_be_read_is_listed_and_the_others_are_kept(inde
     assert broken.image in failed[broken.image_id]
     assert gone.image in failed[gone.image_id]
     assert (out / "done").read_json("00000.json") == {"images": SHARD_SIZE, "failed": failed}
-    there = {*MapReader(out).places, *(name.removesuffix(".png") for name in out.names(".png"))}
+    there = {*MapReader(out).locations, *(name.removesuffix(".png") for name in out.names(".png"))}
     assert there == {row.image_id for row in index.rows[:SHARD_SIZE]} - failed.keys()
 
 
