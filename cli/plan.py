@@ -24,12 +24,12 @@ def plan(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Show photographs, hours and disk of each stage, and whether this machine or a cluster can give what is asked.
+    """Show images, hours and disk of each stage, and whether this machine or a cluster can give what is asked.
 
     \b
     Examples:
       vwl plan --recipe paper-voc --data voc.parquet --workers 4 --gpus-per-worker 1 --address auto
-      vwl plan --recipe small --data photos.parquet --from runs/first --json
+      vwl plan --recipe small --data images.parquet --from runs/first --json
     """
     import os
     from dataclasses import asdict

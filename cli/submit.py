@@ -29,7 +29,7 @@ def submit(
     packages: Annotated[bool, typer.Option("--packages", help="Install the pinned packages first; else the nodes must have them.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
 ) -> None:
-    """Run a command on a cluster: sends this code, not data; index, run folder and photographs must be where the nodes see them.
+    """Run a command on a cluster: sends this code, not data; index, run folder and images must be where the nodes see them.
 
     \b
     Examples:

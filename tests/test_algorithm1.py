@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from tests import equations as paper
 from tests.trainings import BATCH, STEPS_PER_EPOCH, make_data, metrics, weights
 from vwl.config.layout import Layout
+from vwl.config.recipe import Backbone, Codebook, Recipe
 from vwl.config.recipe import Classifier as Settings
-from vwl.config.recipe import Codebook, Recipe
 from vwl.data.index import read_index
 from vwl.data.sampler import generator, global_batch
 from vwl.models import classifier as classifier_model
@@ -123,7 +123,9 @@ def test_algorithm_1(index_path, tmp_path, monkeypatch, strategy):
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
     optimiser = Settings().optimiser.model_copy(update={"learning_rate": 0.05, "weight_decay": 0.01})
     codebook = Codebook(strategy=strategy, num_codewords=NUM_CODEWORDS, momentum=0.2)
-    settings = Settings(codebook=codebook, batch_size=BATCH, crop=64, resize=(48, 96), epochs=2, optimiser=optimiser)
+    settings = Settings(
+        backbone=Backbone(weights="none"), codebook=codebook, batch_size=BATCH, crop=64, resize=(48, 96), epochs=2, optimiser=optimiser
+    )
     index = read_index(index_path)
     task = ClassifierTask(Recipe(classifier=settings), index, list(index.rows), [])
     expected = list(algorithm1(task, num_steps=2 * STEPS_PER_EPOCH))

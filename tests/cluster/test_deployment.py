@@ -180,7 +180,7 @@ def test_unknown_keys_and_values_out_of_range_are_named(tmp_path):
     with pytest.raises(VwlError, match=r"description .*cluster\.yaml cannot be read"):
         load_deployment(str(tmp_path / "cluster.yaml"))
     (tmp_path / "list.yaml").write_text("- a\n")
-    with pytest.raises(VwlError, match=r"list\.yaml holds no mapping"):
+    with pytest.raises(VwlError, match=r"list\.yaml is not a mapping"):
         load_deployment(str(tmp_path / "list.yaml"))
     with pytest.raises(VwlError, match="override 'gpu' is not of the form"):
         load_deployment(None, ["gpu"])

@@ -22,7 +22,7 @@ def project(tmp_path) -> Path:
         "vwl/a.py": "A = 1",
         "vwl/config/recipes/r.yaml": "name: r",
         "vwl/model.pth": "weights",
-        "vwl/data/photo.jpg": "photo",
+        "vwl/data/image.jpg": "image",
         "vwl/data/index.parquet": "table",
         "vwl/__pycache__/a.cpython-311.pyc": "code",
         "vwl/.hidden": "secret",

@@ -19,7 +19,7 @@ def square(number, category, x, y, side, crowd=0):
 
 @pytest.fixture
 def tiny(tmp_path):
-    """One train photograph with a dog (category 18) on a bed (65), one photograph without annotation."""
+    """One train image with a dog (category 18) on a bed (65), one image without annotation."""
     content = {
         "images": [{"id": n, "file_name": f"p{n}.jpg", "height": 10, "width": 12} for n in (1, 2)],
         "categories": [{"id": 65, "name": "bed"}, {"id": 18, "name": "dog"}],
@@ -47,7 +47,7 @@ def test_the_smaller_instance_lies_on_top_and_ids_ascend_with_the_categories(tin
     mask = index.read_mask(row)
     assert mask.shape == (10, 12)
     assert Counter(mask.ravel().tolist()) == {0: 120 - 64, 2: 64 - 16, 1: 16}
-    assert "train2014: 1 photographs without annotation are left out" in notes
+    assert "train2014: 1 images without annotation are left out" in notes
     assert "there are 2 categories; COCO has 80" in notes
 
 
@@ -92,7 +92,7 @@ def test_masks_beside_the_data_move_the_root_up(tiny, tmp_path_factory):
     assert index.read_image(index.rows[0]).size == (12, 10)
 
 
-def test_the_year_whose_photographs_are_there_is_taken(tiny):
+def test_the_year_whose_images_are_there_is_taken(tiny):
     root = tiny(year="2017")
     (root / "images").mkdir()
     (root / "train2014").rename(root / "images/train2017")

@@ -115,7 +115,7 @@ def test_a_table_that_was_tampered_with_cannot_leave_the_root(tmp_path):
         read_index(tmp_path / "index.parquet")
 
 
-def test_photographs_and_masks_are_read_from_below_the_root(tmp_path):
+def test_images_and_masks_are_read_from_below_the_root(tmp_path):
     index = tiny_scenes(tmp_path / "scenes", 1, 0)
     write_index(index, tmp_path / "index.parquet")
     again = read_index(tmp_path / "index.parquet")

@@ -22,7 +22,7 @@ def test_the_random_numbers_are_the_same_in_every_version():
 
 
 @given(sizes, sizes)
-def test_an_epoch_shows_photographs_once_and_leaves_less_than_a_batch_out(num_samples, batch_size):
+def test_an_epoch_shows_images_once_and_leaves_less_than_a_batch_out(num_samples, batch_size):
     steps = steps_per_epoch(num_samples, batch_size)
     batches = [global_batch(0, step, num_samples, batch_size) for step in range(steps)]
     assert {epoch for epoch, _ in batches} == {0}

@@ -36,11 +36,11 @@ def annotation(*names):
 def devkit(tmp_path):
     """Two images in train, one in val, one more in train_aug; text labels, masks, no annotations."""
     root = tmp_path / "VOC2012"
-    photograph = io.BytesIO()
-    Image.new("RGB", (8, 6)).save(photograph, format="JPEG")
+    image = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(image, format="JPEG")
     labels = {"a1": (CAT,), "a2": (DOG, PERSON), "v1": (PERSON,), "x1": (CAT, DOG)}
     for image_id, ids in labels.items():
-        write(root / f"JPEGImages/{image_id}.jpg", photograph.getvalue())
+        write(root / f"JPEGImages/{image_id}.jpg", image.getvalue())
         write(root / f"SegmentationClassAug/{image_id}.png", encode_mask(mask_of(*ids), voc_palette()))
     write(root / f"{LISTS}/train.txt", "a1\na2\n")
     write(root / f"{LISTS}/val.txt", "v1\n")
@@ -104,7 +104,7 @@ def test_test_images_have_no_labels_and_no_mask_and_are_left_out_where_all_are_a
     write(devkit / f"{LISTS}/test.txt", "t1\n")
     index, notes = prepare_voc(devkit)
     assert "t1" not in rows(index)
-    assert "the split test is left out: none of its 1 photographs is there" in notes
+    assert "the split test is left out: none of its 1 images is there" in notes
     (devkit / "JPEGImages/t1.jpg").write_bytes((devkit / "JPEGImages/a1.jpg").read_bytes())
     row = rows(prepare_voc(devkit)[0])["t1"]
     assert (row.split, row.labels, row.mask) == ("test", (), None)
@@ -165,7 +165,7 @@ def test_a_broken_sbd_file_is_named(devkit, sbd):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        (f"{LISTS}/train.txt", "a1\na2\nz9\nz8\n", r"JPEGImages/z9\.jpg is listed but not there \(2 of 6 photographs"),
+        (f"{LISTS}/train.txt", "a1\na2\nz9\nz8\n", r"JPEGImages/z9\.jpg is listed but not there \(2 of 6 images"),
         (f"{LISTS}/train.txt", "a1\na2\na1\n", "lists image a1 twice"),
         (f"{LISTS}/val.txt", "v1\na1\n", r"image a1 is in .*train\.txt and in val\.txt"),
         ("ImageSets/image_labels.txt", "a1 cat\na2 dog\nv1 cat\n", "image x1 has no line in .*image_labels.txt"),

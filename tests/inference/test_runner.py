@@ -43,7 +43,7 @@ class Brightness(Bright):
 @pytest.fixture
 def index(tmp_path) -> Index:
     drawn = {f"p{number:02d}": (draw(9, 10 + number % 3, number), (1,)) for number in range(NUM_IMAGES)}
-    return save_index(tmp_path / "photos", drawn, ("background", "bright"))
+    return save_index(tmp_path / "images", drawn, ("background", "bright"))
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_shard_of_maps_is_one_file_and_its_done_file(index, out):
 
 
 @pytest.mark.parametrize("kind", [Bright, Brightness])
-def test_a_photograph_that_cannot_be_read_is_listed_and_the_others_are_kept(index, out, kind):
+def test_an_image_that_cannot_be_read_is_listed_and_the_others_are_kept(index, out, kind):
     broken, gone = index.rows[3], index.rows[5]
     truncate(index, broken)
     Path(index.root.path, gone.image).unlink()
@@ -170,7 +170,7 @@ def test_results_that_cannot_be_written_leave_the_shard_undone(index, tmp_path):
         process(Bright(index), shard, Folder(tmp_path / "file" / "out"))
 
 
-def test_a_bug_in_a_stage_is_not_taken_for_a_bad_photograph(index, out):
+def test_a_bug_in_a_stage_is_not_taken_for_a_bad_image(index, out):
     class Buggy(Bright):
         def __call__(self, row: Row) -> np.ndarray:
             return super().__call__(row)[5]  # a row of pixels is no mask

@@ -105,7 +105,7 @@ def test_maps_of_any_size_come_to_the_stride_4_grid(size):
         np.testing.assert_allclose(after, bilinear(before, (9, 13)), atol=1e-5)
 
 
-def test_a_map_of_another_photograph_is_refused():
+def test_a_map_of_another_image_is_refused():
     with pytest.raises(ValueError, match="does not belong"):
         upsample(np.zeros((1, 3, 3)), 9, 13)
 
@@ -124,7 +124,7 @@ def test_read_only_maps_are_accepted_and_left_alone():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 2000), (4000, 6000), (3, 5_000_000)])
-def test_a_working_size_has_the_shape_of_the_photograph_and_no_more_than_the_pixels(size):
+def test_a_working_size_has_the_shape_of_the_image_and_no_more_than_the_pixels(size):
     found = working_size(*size, 2_000_000)
     assert min(found) >= 1
     assert found[0] * found[1] <= 2_000_000 * 1.2

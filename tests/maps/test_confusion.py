@@ -92,7 +92,7 @@ def test_a_true_id_beyond_the_classes_is_refused_by_name():
 
 
 def test_masks_of_different_sizes_are_refused():
-    with pytest.raises(VwlError, match="one photograph"):
+    with pytest.raises(VwlError, match="one image"):
         confusion_matrix(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), N)
 
 

@@ -60,7 +60,7 @@ def test_the_walk_equals_the_dense_matrix_power(shape, kind):
 
 
 @pytest.mark.parametrize("num_maps", [1, 20])
-def test_on_the_edges_of_a_photograph_the_walk_equals_the_dense_matrix_power(num_maps):
+def test_on_the_edges_of_an_image_the_walk_equals_the_dense_matrix_power(num_maps):
     path = min((real_data("voc12mini") / "JPEGImages").glob("*.jpg"))
     grey = np.asarray(Image.open(path).convert("L").resize((29, 21)), float)
     edge = np.hypot(*np.gradient(grey))

@@ -21,7 +21,7 @@ def origin(tmp_path) -> Folder:
 
 
 def kept(folder: Path) -> list[int]:
-    """The first byte of every file, sorted: which photographs are there."""
+    """The first byte of every file, sorted: which images are there."""
     return sorted(path.read_bytes()[0] for path in folder.iterdir()) if folder.exists() else []
 
 
@@ -34,7 +34,7 @@ def test_what_was_read_once_is_read_from_here(origin, tmp_path):
     assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
 
 
-def test_another_process_finds_it_and_a_photograph_that_was_replaced_is_read_anew(origin, tmp_path):
+def test_another_process_finds_it_and_an_image_that_was_replaced_is_read_anew(origin, tmp_path):
     Cache(tmp_path / "cache", 1000).read(origin, "3.jpg")
     (file,) = (tmp_path / "cache").iterdir()
     file.write_bytes(b"\7" * 100)  # to see where it is read

@@ -85,7 +85,7 @@ def test_maps_and_index_are_read_in_any_order(folder, tmp_path):
     assert [float(reader.read(m.image_id).values.max()) for m in reversed(maps)] == [3, 2, 1, 0]
 
 
-def test_photographs_are_read_once(folder, tmp_path, monkeypatch):
+def test_images_are_read_once(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     index = tiny_scenes(tmp_path / "scenes", 2, 0)
     copy_tree(tmp_path / "scenes", folder)

@@ -55,7 +55,7 @@ def test_the_same_maps_make_the_same_bytes(tmp_path):
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
 
 
-def test_a_map_of_another_size_than_its_photograph_is_a_mistake(tmp_path):
+def test_a_map_of_another_size_than_its_image_is_a_mistake(tmp_path):
     good = score_map("a", (1,), 30, 41)
     with pytest.raises(ValueError, match="map of a has shape"):
         write_maps(Folder(tmp_path), "s.parquet", [ScoreMap("a", (1,), 30, 60, good.values)])

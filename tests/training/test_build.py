@@ -39,5 +39,5 @@ def test_what_does_not_fit_is_named(index_path, tmp_path):
 
 def test_weights_of_another_network_are_refused(index_path, tmp_path):
     torch.save({"somewhere.else": torch.zeros(3)}, tmp_path / "other.pt")
-    with pytest.raises(VwlError, match=r"other\.pt is of another network: none of its 1 tensors fits"):
+    with pytest.raises(VwlError, match=r"other\.pt is of another network: none of its 1 tensors matches"):
         build_task(starting_from(tiny_spec("irnet", index_path, tmp_path / "run"), tmp_path / "other.pt"))

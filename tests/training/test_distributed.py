@@ -109,14 +109,14 @@ def test_micro_batches_of_all_workers_make_up_the_global_batch(layout, batch_siz
 
 
 def test_a_batch_that_workers_cannot_share_is_refused_with_the_numbers_that_can():
-    with pytest.raises(VwlError, match=r"batch of 6 cannot be shared by 4 workers; use one of \[1, 2, 3, 6\]"):
+    with pytest.raises(VwlError, match=r"batch of 6 does not divide among 4 workers; use one of \[1, 2, 3, 6\]"):
         Layout(workers=4).split_batch(6)
 
 
 def test_an_elastic_layout_is_refused_at_either_end():
     assert Layout(workers=4, min_workers=2).split_batch(8) == (2, 1)
     for layout in (Layout(workers=4, min_workers=3), Layout(workers=5, min_workers=2)):
-        with pytest.raises(VwlError, match=r"batch of 8 cannot be shared by [35] workers"):
+        with pytest.raises(VwlError, match=r"batch of 8 does not divide among [35] workers"):
             layout.split_batch(8)
 
 

@@ -24,7 +24,7 @@ from vwl.workflow.streaming import STREAMED, Streaming
 
 OVERRIDES = ("crf.background=0.2", "crf.kernels.iterations=2", "irnet_labels.kernels.iterations=2")
 BAD = ("train_00003", "train_00020")
-"""Photographs that are cut off: in the first and in the second shard."""
+"""Images that are cut off: in the first and in the second shard."""
 
 
 class Slowly:

@@ -124,7 +124,7 @@ def ray_package() -> Finding:
 
 
 def crf() -> Finding:
-    """Refine a tiny photograph."""
+    """Refine a tiny image."""
     try:
         from vwl.config.recipe import CrfKernels
         from vwl.crf.dense_crf import crf_probabilities

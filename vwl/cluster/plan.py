@@ -1,4 +1,4 @@
-"""What a run will take, before it is begun: photographs, hours and disk of each stage, and whether machine or cluster can give it.
+"""What a run will take, before it is begun: images, hours and disk of each stage, and whether machine or cluster can give it.
 
 Hours are measured where a run is given to calibrate on: its throughput is scaled by the work, stage by stage. Otherwise they are
 estimates of `vwl/cluster/cost.py`, and are called so.
@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from pyarrow import fs
 
-from vwl.cluster.cost import Cost, inference_cost, photographs, training_cost
+from vwl.cluster.cost import Cost, image_stats, inference_cost, training_cost
 from vwl.cluster.machine_checks import Finding, free_memory
 from vwl.config.layout import Layout
 from vwl.config.recipe import Recipe
@@ -58,7 +58,7 @@ class StagePlan:
 
     Attributes:
         stage: its name.
-        images: photographs through it; of a training, steps x batch.
+        images: images through it; of a training, steps x batch.
         workers: processes that share it.
         hours: expected.
         source: `estimate`, or `measured` on the calibrating run and scaled by the work.
@@ -101,13 +101,13 @@ def plan(recipe: Recipe, index: Index, layout: Layout, there: Resources, calibra
 
 def costs(recipe: Recipe, index: Index) -> dict[str, Cost]:
     """Return each stage's cost, in their order."""
-    photos, classes, training = photographs(index), len(index.classes), len(training_rows(index))
+    stats, classes, training = image_stats(index), len(index.classes), len(training_rows(index))
     found = {}
     for stage, spec in STAGES.items():
         if spec.kind == "train":
             found[stage] = training_cost(recipe, stage, training, classes)
         else:
-            found[stage] = inference_cost(recipe, stage, len(spec.rows(index)), classes, photos)
+            found[stage] = inference_cost(recipe, stage, len(spec.rows(index)), classes, stats)
     return found
 
 

@@ -1,6 +1,6 @@
 """MS COCO (2014 or 2017) as an index table, with masks painted from its instances (paper section 4.1).
 
-One way among four to make an index table. Classes are the categories in ascending id after the background, 80 in COCO; photographs without
+One way among four to make an index table. Classes are the categories in ascending id after the background, 80 in COCO; images without
 annotation are left out (82,081 train and 40,137 val remain in 2014). A mask is painted from the largest instance to the
 smallest, so that a tie lies on its person; regions of a crowd are ignored (255).
 """
@@ -29,21 +29,21 @@ _NUM_CLASSES = 80
 def prepare_coco(
     root: str | Path | Folder, out_masks: str | Path | Folder | None = None, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Index, list[str]]:
-    """Paint COCO's masks and index its photographs in splits `train` and `val`; masks that are there are kept.
+    """Paint COCO's masks and index its images in splits `train` and `val`; masks that are there are kept.
 
     Labels are the categories of all annotations, those of crowds too.
 
     Args:
-        root: folder with `annotations/instances_train2014.json` (val2014; or 2017) and the photographs in `train2014` or
+        root: folder with `annotations/instances_train2014.json` (val2014; or 2017) and the images in `train2014` or
             `images/train2014`.
         out_masks: folder of the masks; none: `SegmentationClass` in `root`. Each split has its own folder in it.
         progress: called with (done, total) after each mask of a split.
 
     Returns:
-        the index, its root being the deepest folder above photographs and masks, and notes for the user.
+        the index, its root being the deepest folder above images and masks, and notes for the user.
 
     Raises:
-        VwlError: annotations that are missing or broken, a missing photograph; the message names it.
+        VwlError: annotations that are missing or broken, a missing image; the message names it.
     """
     root = root if isinstance(root, Folder) else Folder(root)
     painted = root / "SegmentationClass" if out_masks is None else out_masks if isinstance(out_masks, Folder) else Folder(out_masks)
@@ -62,22 +62,22 @@ def prepare_coco(
         if names and categories != names:
             raise VwlError(f"{root}/{_annotations(name)} has other categories than {_annotations(sets[0][1])}")
         names = categories
-        photographs, num_bare = _photographs(content, f"{root}/{_annotations(name)}")
+        annotated, num_bare = _annotated(content, f"{root}/{_annotations(name)}")
         folder = _place(root, name)
-        _require_files(root / folder, [image["file_name"] for image, _ in photographs])
-        num_new = _paint_all(painted / name, photographs, names, progress)
+        _require_files(root / folder, [image["file_name"] for image, _ in annotated])
+        num_new = _paint_all(painted / name, annotated, names, progress)
         ids = {category: label for label, category in enumerate(names, 1)}
-        for image, annotations in photographs:
+        for image, annotations in annotated:
             stem = Path(image["file_name"]).stem
             labels = tuple(sorted({ids[a["category_id"]] for a in annotations}))
             rows.append(
                 Row(stem, f"{below(top, root)}{folder}/{image['file_name']}", labels, f"{below(top, painted)}{name}/{stem}.png", split)
             )
-        notes.append(f"{name}: painted {num_new:,} masks, kept {len(photographs) - num_new:,} that were there")
+        notes.append(f"{name}: painted {num_new:,} masks, kept {len(annotated) - num_new:,} that were there")
         if num_bare:
-            notes.append(f"{name}: {num_bare:,} photographs without annotation are left out")
-        if len(photographs) != _SIZES.get(name, len(photographs)):
-            notes.append(f"{name} has {len(photographs):,} annotated photographs; COCO has {_SIZES[name]:,}")
+            notes.append(f"{name}: {num_bare:,} images without annotation are left out")
+        if len(annotated) != _SIZES.get(name, len(annotated)):
+            notes.append(f"{name} has {len(annotated):,} annotated images; COCO has {_SIZES[name]:,}")
     if len(names) != _NUM_CLASSES:
         notes.append(f"there are {len(names)} categories; COCO has {_NUM_CLASSES}")
     return make_index(rows, ["background", *names.values()], top, f"MS COCO {year}"), notes
@@ -89,7 +89,7 @@ def paint_mask(annotations: Sequence[dict[str, Any]], ids: dict[int, int], heigh
     Args:
         annotations: of one image, as in COCO's JSON: `segmentation` (polygons, or run lengths), `area`, `iscrowd`, `category_id`, `id`.
         ids: class id of each category id.
-        height, width: of the photograph, pixels.
+        height, width: of the image, pixels.
 
     Returns:
         (height, width) uint8: class ids, 255 where a crowd lies on top.
@@ -126,17 +126,17 @@ def _region(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
 
 def _paint_all(
     folder: Folder,
-    photographs: list[tuple[dict[str, Any], list[dict[str, Any]]]],
+    annotated: list[tuple[dict[str, Any], list[dict[str, Any]]]],
     names: dict[int, str],
     progress: Callable[[int, int], None] | None,
 ) -> int:
     """Paint the masks that are not there yet; return how many."""
     there = set(folder.names(".png"))
     ids = {category: label for label, category in enumerate(names, 1)}
-    wanted = [(image, annotations) for image, annotations in photographs if f"{Path(image['file_name']).stem}.png" not in there]
+    wanted = [(image, annotations) for image, annotations in annotated if f"{Path(image['file_name']).stem}.png" not in there]
 
-    def paint(photograph: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
-        image, annotations = photograph
+    def paint(item: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+        image, annotations = item
         mask = paint_mask(annotations, ids, image["height"], image["width"])
         folder.write(f"{Path(image['file_name']).stem}.png", encode_mask(mask, voc_palette()))
 
@@ -147,7 +147,7 @@ def _paint_all(
     return len(wanted)
 
 
-def _photographs(content: dict[str, Any], source: str) -> tuple[list[tuple[dict[str, Any], list[dict[str, Any]]]], int]:
+def _annotated(content: dict[str, Any], source: str) -> tuple[list[tuple[dict[str, Any], list[dict[str, Any]]]], int]:
     """Return images with their annotations, by file name, and the number of images without any."""
     try:
         images = {image["id"]: image for image in content["images"]}
@@ -177,7 +177,7 @@ def _require_files(folder: Folder, names: list[str]) -> None:
     there = set(folder.names())
     gone = [name for name in names if name not in there]
     if gone:
-        raise VwlError(f"{folder}/{gone[0]} is annotated but not there ({len(gone):,} of {len(names):,} photographs are missing)")
+        raise VwlError(f"{folder}/{gone[0]} is annotated but not there ({len(gone):,} of {len(names):,} images are missing)")
 
 
 def _place(root: Folder, name: str) -> str:

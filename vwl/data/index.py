@@ -36,7 +36,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Row:
-    """One photograph: id, path below the root, object ids, mask path or None, split."""
+    """One image: id, path below the root, object ids, mask path or None, split."""
 
     image_id: str
     image: str
@@ -50,7 +50,7 @@ class Index:
     """A data set.
 
     Attributes:
-        rows: the photographs, in a fixed order.
+        rows: the images, in a fixed order.
         classes: names, `classes[0]` is the background.
         root: folder below which images and masks lie.
         palette: 768 colour values.
@@ -92,12 +92,12 @@ class Index:
         return [self.classes.index(name) for name in names]
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits that identify rows and classes, wherever the photographs lie."""
+        """Return 16 hex digits that identify rows and classes, wherever the images lie."""
         parts = [self.classes, *((r.image_id, r.image, r.labels, r.mask, r.split) for r in self.rows)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def read_image(self, row: Row) -> Image.Image:
-        """Return a photograph as 8-bit RGB (grey, palette and 16-bit files are converted).
+        """Return an image as 8-bit RGB (grey, palette and 16-bit files are converted).
 
         Raises:
             VwlError: it is missing, truncated or no image.
@@ -116,7 +116,7 @@ class Index:
 
 
 def decode_image(data: bytes, source: str) -> Image.Image:
-    """Return an encoded photograph as 8-bit RGB; 16-bit grey is scaled to 8 bits, transparency is dropped.
+    """Return an encoded image as 8-bit RGB; 16-bit grey is scaled to 8 bits, transparency is dropped.
 
     Raises:
         VwlError: truncated, or no image.

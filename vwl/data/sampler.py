@@ -1,4 +1,4 @@
-"""Which photographs make up a step: a function of (seed, step) only, so that it is the same at any worker count and after a resume."""
+"""Which images make up a step: a function of (seed, step) only, so that it is the same at any worker count and after a resume."""
 
 import hashlib
 

@@ -1,6 +1,6 @@
 """A data set that needs no download: generated scenes for the demo and the tests.
 
-One way among four to make an index table, and the only one that also makes the photographs. What is drawn, and why, stands in
+One way among four to make an index table, and the only one that also makes the images. What is drawn, and why, stands in
 `vwl.data.animals`. Every scene is drawn from (seed, split, number) alone, so that a larger set contains the smaller one
 and a set that was cut off goes on where it stopped.
 """

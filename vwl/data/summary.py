@@ -12,10 +12,10 @@ class SplitSummary:
 
     Attributes:
         split: its name.
-        images: number of photographs.
-        labels_per_image: mean number of labels of a photograph.
-        masks: number of photographs with a mask.
-        classes: number of photographs by class name, in class order, without background.
+        images: number of images.
+        labels_per_image: mean number of labels of an image.
+        masks: number of images with a mask.
+        classes: number of images by class name, in class order, without background.
     """
 
     split: str

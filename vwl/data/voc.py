@@ -1,6 +1,6 @@
 """PASCAL VOC 2012, with or without SBD's extra masks, as an index table (paper section 4.1).
 
-One way among four to make an index table. It reads a devkit folder (`VOCdevkit/VOC2012`) or a subset of one: photographs, lists,
+One way among four to make an index table. It reads a devkit folder (`VOCdevkit/VOC2012`) or a subset of one: images, lists,
 masks, and image labels from the annotations, a text file or the masks. The 10,582 training images of the literature are
 `train` (1,464, VOC) and `aug` (the rest, SBD) together.
 """
@@ -50,23 +50,21 @@ def prepare_voc(
         the index, and notes for the user, one line each.
 
     Raises:
-        VwlError: no list, an image listed twice or in train and val, a missing photograph, an image without label, an unknown
+        VwlError: no list, an image listed twice or in train and val, a missing image, an image without label, an unknown
             class, an unreadable file; the message names it.
     """
     root = root if isinstance(root, Folder) else Folder(root)
-    photographs = _stems(root, "JPEGImages", ".jpg")
-    if not photographs:
-        raise VwlError(f"{root} holds no photographs in JPEGImages; give the folder VOCdevkit/VOC2012")
+    images = _stems(root, "JPEGImages", ".jpg")
+    if not images:
+        raise VwlError(f"{root} holds no images in JPEGImages; give the folder VOCdevkit/VOC2012")
     sbd = _sbd_folder(sbd) if sbd is not None else None
     splits, notes = _splits(root, sbd)
-    if "test" in splits and photographs.isdisjoint(splits["test"]):
-        notes.append(f"the split test is left out: none of its {len(splits.pop('test')):,} photographs is there")
+    if "test" in splits and images.isdisjoint(splits["test"]):
+        notes.append(f"the split test is left out: none of its {len(splits.pop('test')):,} images is there")
     wanted = [image_id for ids in splits.values() for image_id in ids]
-    gone = [image_id for image_id in wanted if image_id not in photographs]
+    gone = [image_id for image_id in wanted if image_id not in images]
     if gone:
-        raise VwlError(
-            f"{root}/JPEGImages/{gone[0]}.jpg is listed but not there ({len(gone):,} of {len(wanted):,} photographs are missing)"
-        )
+        raise VwlError(f"{root}/JPEGImages/{gone[0]}.jpg is listed but not there ({len(gone):,} of {len(wanted):,} images are missing)")
 
     masks = _masks(root)
     if sbd is not None:

@@ -22,8 +22,8 @@ from vwl.storage.folder import Folder
 from vwl.storage.masks import decode_mask
 from vwl.storage.score_maps import MapReader
 
-FEW_PHOTOGRAPHS = 10
-"""A class of fewer photographs has no threshold of its own: they tell too little of its maps."""
+MIN_IMAGES_PER_CLASS = 10
+"""A class of fewer images has no threshold of its own: they tell too little of its maps."""
 _LEAST = 0.01
 """Thresholds by class are divided by."""
 
@@ -100,29 +100,29 @@ def choose_threshold(wanted: Threshold, maps: MapReader, rows: Sequence[Row]) ->
 
 
 def class_thresholds(maps: MapReader, rows: Sequence[Row]) -> dict[int, float]:
-    """Return each class's own background threshold: Otsu's over its maps of `rows`, where at least `FEW_PHOTOGRAPHS` show it.
+    """Return each class's own background threshold: Otsu's over its maps of `rows`, where at least `MIN_IMAGES_PER_CLASS` show it.
 
     What one threshold for all cannot serve: the maps of a frequent class are bright all over, those of a rare one on its most
-    telling part only. On 437 VOC photographs it gave 1 mIoU more than one threshold before the walk, and 2 to 3 after it.
+    telling part only. On 437 VOC images it gave 1 mIoU more than one threshold before the walk, and 2 to 3 after it.
     """
     found: dict[int, Otsu] = {}
-    photographs: dict[int, int] = {}
+    num_images: dict[int, int] = {}
     for row in rows:
         score_map = maps.read(row.image_id)
         for class_id, values in zip(score_map.classes, score_map.values.astype(np.float32), strict=True):
             found.setdefault(class_id, Otsu()).add(values)
-            photographs[class_id] = photographs.get(class_id, 0) + 1
-    enough = [class_id for class_id in sorted(found) if class_id and photographs[class_id] >= FEW_PHOTOGRAPHS]
+            num_images[class_id] = num_images.get(class_id, 0) + 1
+    enough = [class_id for class_id in sorted(found) if class_id and num_images[class_id] >= MIN_IMAGES_PER_CLASS]
     return {class_id: max(round(found[class_id].choose(), 4), _LEAST) for class_id in enough}
 
 
 def score_maps(
     index: Index, rows: Sequence[Row], maps: MapReader, stage: str, split: str, threshold: float, chosen: str, class_ids: list[int] | None
 ) -> Score:
-    """Score soft maps at every threshold in one pass over the photographs' pixels.
+    """Score soft maps at every threshold in one pass over the images' pixels.
 
     Raises:
-        VwlError: a map or mask is missing, or a mask has another size than its photograph.
+        VwlError: a map or mask is missing, or a mask has another size than its image.
     """
     steps = np.unique(np.append(grid(), np.float32(threshold)))
 
@@ -190,6 +190,6 @@ def _parallel(part: Callable[[Sequence[Row]], Any], rows: Sequence[Row]) -> list
 
 def _same_size(truth: np.ndarray, prediction: np.ndarray, row: Row) -> np.ndarray:
     if truth.shape != prediction.shape:
-        sizes = f"{truth.shape[1]} x {truth.shape[0]}, its photograph {prediction.shape[1]} x {prediction.shape[0]}"
+        sizes = f"{truth.shape[1]} x {truth.shape[0]}, its image {prediction.shape[1]} x {prediction.shape[0]}"
         raise VwlError(f"the mask of image {row.image_id} ({row.mask}) is {sizes}; vwl data check lists all such images")
     return truth

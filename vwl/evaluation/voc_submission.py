@@ -22,7 +22,7 @@ def write_submission(run: Run, split: str, folder: Folder, name: str, competitio
         competition: the server's name of it: comp5 for training on VOC alone, comp6 for other data too.
 
     Raises:
-        VwlError: the index has no photographs in the split, or masks of some are missing.
+        VwlError: the index has no images in the split, or masks of some are missing.
     """
     rows = run.index.split(split)
     masks = run.stage_folder("segment")

@@ -27,20 +27,20 @@ class CamStage(Stage):
     @torch.inference_mode()
     def __call__(self, row: Row) -> ScoreMap:
         """Return maps of the row's labels."""
-        photo = np.asarray(self.index.read_image(row))
-        height, width = photo.shape[:2]
+        image = np.asarray(self.index.read_image(row))
+        height, width = image.shape[:2]
         grid = map_size(height, width)
         total = torch.zeros(len(row.labels), *grid)
-        base = long_side_scale(photo.shape, self.settings.long_side)
+        base = long_side_scale(image.shape, self.settings.long_side)
         for scale in self.settings.scales if row.labels else ():
-            view = resize(photo, *scaled_size(photo.shape, base * scale))
+            view = resize(image, *scaled_size(image.shape, base * scale))
             maps = tiled(partial(self._fused, labels=row.labels), view, self.settings.tile)
             total += torch.nn.functional.interpolate(maps[None], grid, mode="bilinear", align_corners=False)[0]
         values = normalise(total.numpy()).astype(np.float16)
         return ScoreMap(row.image_id, row.labels, height, width, values)
 
     def _fused(self, view: np.ndarray, labels: tuple[int, ...]) -> torch.Tensor:
-        """Maps (K, h, w) float32 on the CPU of the labels in a photograph (H, W, 3) at some size, fused with those of its mirror image."""
+        """Maps (K, h, w) float32 on the CPU of the labels in an image (H, W, 3) at some size, fused with those of its mirror image."""
         backbone, weight = self.model.backbone, self.model.image_head.weight
         images = hflip_pair(view, backbone.mean, backbone.std, weight, self.settings.hflip)
         # of all classes: the last bit of a product depends on the number of its rows, and a map is not to depend on the other labels

@@ -20,6 +20,6 @@ class IrnetLabelsStage(Stage):
 
     def __call__(self, row: Row) -> np.ndarray:
         """Return the labels (H, W) uint8, 255 where neither is confident."""
-        photo, found = np.array(self.index.read_image(row)), self.maps.read(row.image_id)
+        image, found = np.array(self.index.read_image(row)), self.maps.read(row.image_id)
         maps = upsample(found.values, found.height, found.width, self.settings.kernels.max_pixels)
-        return irnet_labels(photo, maps, found.classes, self.settings)
+        return irnet_labels(image, maps, found.classes, self.settings)

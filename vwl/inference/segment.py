@@ -15,7 +15,7 @@ from vwl.models.deeplab import DeepLabV2
 from vwl.models.folding import for_inference
 
 _MASS = 0.05
-"""Probability that a class must reach somewhere in a photograph to be refined."""
+"""Probability that a class must reach somewhere in an image to be refined."""
 
 
 class SegmentStage(Stage):
@@ -28,35 +28,35 @@ class SegmentStage(Stage):
             check_implementation(self.settings.kernels)
 
     @torch.inference_mode()
-    def probabilities(self, photo: np.ndarray) -> np.ndarray:
-        """Return class probabilities of a photograph (H, W, 3) uint8 before the CRF.
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        """Return class probabilities of an image (H, W, 3) uint8 before the CRF.
 
         Returns:
-            (C + 1, H, W) float32; smaller, see `working_size`, where the photograph has more than `kernels.max_pixels`.
+            (C + 1, H, W) float32; smaller, see `working_size`, where the image has more than `kernels.max_pixels`.
         """
-        size = working_size(photo.shape[0], photo.shape[1], self.settings.kernels.max_pixels)
-        base = long_side_scale(photo.shape, self.settings.long_side)
+        size = working_size(image.shape[0], image.shape[1], self.settings.kernels.max_pixels)
+        base = long_side_scale(image.shape, self.settings.long_side)
         total = torch.zeros(1, self.model.aspp_weights()[0].shape[0], *size)
         for scale in self.settings.scales:
-            logits = tiled(self._fused, resize(photo, *scaled_size(photo.shape, base * scale)), self.settings.tile)[None]
+            logits = tiled(self._fused, resize(image, *scaled_size(image.shape, base * scale)), self.settings.tile)[None]
             total += torch.softmax(F.interpolate(logits, size, mode="bilinear", align_corners=False), dim=1)
         return (total[0] / len(self.settings.scales)).numpy()
 
     def _fused(self, view: np.ndarray) -> torch.Tensor:
-        """Logits (C + 1, h, w) float32 on the CPU of a photograph (H, W, 3) at some size, the mean with those of its mirror image."""
+        """Logits (C + 1, h, w) float32 on the CPU of an image (H, W, 3) at some size, the mean with those of its mirror image."""
         backbone, weight = self.model.backbone, self.model.aspp_weights()[0]
         logits = self.model.fused(hflip_pair(view, backbone.mean, backbone.std, weight, self.settings.hflip)).float().cpu()
         return (logits[0] + logits[1].flip(2)) / 2 if self.settings.hflip else logits[0]
 
-    def mask(self, photo: np.ndarray) -> np.ndarray:
-        """Return the mask (H, W) uint8 of a photograph (H, W, 3) uint8."""
-        probabilities = self.probabilities(photo)
+    def mask(self, image: np.ndarray) -> np.ndarray:
+        """Return the mask (H, W) uint8 of an image (H, W, 3) uint8."""
+        probabilities = self.probabilities(image)
         if not self.settings.crf:
-            return upsampled_argmax(probabilities, *photo.shape[:2])
+            return upsampled_argmax(probabilities, *image.shape[:2])
         kept = classes_with_mass(probabilities)
-        working = resize(photo, *probabilities.shape[1:])
+        working = resize(image, *probabilities.shape[1:])
         refined = crf_probabilities(working, probabilities[kept], self.settings.kernels)
-        return kept[upsampled_argmax(refined, *photo.shape[:2])].astype(np.uint8)
+        return kept[upsampled_argmax(refined, *image.shape[:2])].astype(np.uint8)
 
     def __call__(self, row: Row) -> np.ndarray:
         """Return the mask (H, W) uint8."""

@@ -1,7 +1,7 @@
-"""Photographs of any size through a network: those larger than a tile are cut into overlapping tiles whose maps are joined.
+"""Images of any size through a network: those larger than a tile are cut into overlapping tiles whose maps are joined.
 
-What a network needs in memory grows with its input, so the tile bounds it whatever the photograph's size. Within a tile's side of the
-border between two tiles the maps differ a little from those of the whole photograph: a network sees that far and further. Photographs
+What a network needs in memory grows with its input, so the tile bounds it whatever the image's size. Within a tile's side of the
+border between two tiles the maps differ a little from those of the whole image: a network sees that far and further. Images
 no larger than a tile are not cut, and their maps are those of the network alone.
 """
 
@@ -17,7 +17,7 @@ _GRID = 32
 
 @dataclass(frozen=True)
 class Cut:
-    """A tile along one side of a photograph: it covers pixels `start` to `stop`, and those from `first` to `last` are taken from it."""
+    """A tile along one side of an image: it covers pixels `start` to `stop`, and those from `first` to `last` are taken from it."""
 
     start: int
     stop: int
@@ -37,27 +37,27 @@ def cuts(length: int, tile: int) -> list[Cut]:
     return [Cut(*cut) for cut in zip(starts, stops, [0, *seams], [*seams, length], strict=True)]
 
 
-def tiled(network: Callable[[np.ndarray], torch.Tensor], photo: np.ndarray, tile: int) -> torch.Tensor:
-    """Return the maps of a photograph, tile by tile.
+def tiled(network: Callable[[np.ndarray], torch.Tensor], image: np.ndarray, tile: int) -> torch.Tensor:
+    """Return the maps of an image, tile by tile.
 
     Args:
         network: from pixels (h, w, 3) uint8 to maps (K, about h / stride, about w / stride), pointwise but for its receptive field.
-        photo: (H, W, 3) uint8.
+        image: (H, W, 3) uint8.
         tile: side of the tiles, pixels; a multiple of 32.
 
     Returns:
         (K, about H / stride, about W / stride).
     """
-    rows, columns = cuts(photo.shape[0], tile), cuts(photo.shape[1], tile)
+    rows, columns = cuts(image.shape[0], tile), cuts(image.shape[1], tile)
     if len(rows) == len(columns) == 1:
-        return network(photo)
+        return network(image)
     stride, bands = 0, []
     for row in rows:
         parts = []
         for column in columns:
-            maps = network(photo[row.start : row.stop, column.start : column.stop])
+            maps = network(image[row.start : row.stop, column.start : column.stop])
             stride = stride or tile // maps.shape[1 if len(rows) > 1 else 2]  # of the first tile: whole where the side is cut
-            parts.append(maps[:, _cells(row, stride, photo.shape[0]), _cells(column, stride, photo.shape[1])])
+            parts.append(maps[:, _cells(row, stride, image.shape[0]), _cells(column, stride, image.shape[1])])
         bands.append(torch.cat(parts, dim=2))
     return torch.cat(bands, dim=1)
 

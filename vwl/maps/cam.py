@@ -13,7 +13,7 @@ from torch.nn import functional
 from vwl.constants import MAP_STRIDE, map_size
 
 _STRIP = 64
-"""Rows of a large photograph that are enlarged at a time."""
+"""Rows of a large image that are enlarged at a time."""
 
 
 def class_activation(features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -33,20 +33,20 @@ def normalise(maps: np.ndarray) -> np.ndarray:
 
 
 def to_stride4(maps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize maps (K, a, b) of any size bilinearly to the stride-4 grid of a photograph of `height` x `width` pixels; float32."""
+    """Resize maps (K, a, b) of any size bilinearly to the stride-4 grid of an image of `height` x `width` pixels; float32."""
     return _resize(maps, map_size(height, width))
 
 
 def working_size(height: int, width: int, max_pixels: int) -> tuple[int, int]:
-    """Return the size at which a photograph of `height` x `width` pixels is refined: its own, or as many as `max_pixels`."""
+    """Return the size at which an image of `height` x `width` pixels is refined: its own, or as many as `max_pixels`."""
     scale = min(1.0, (max_pixels / (height * width)) ** 0.5)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def upsample(values: np.ndarray, height: int, width: int, max_pixels: int | None = None) -> np.ndarray:
-    """Bring a score map's values (K, h, w) at stride 4 to the photograph's pixels (K, height, width), float32.
+    """Bring a score map's values (K, h, w) at stride 4 to the image's pixels (K, height, width), float32.
 
-    The map is enlarged by exactly 4 and then cropped, so that cells stay over the pixels they were made from. A photograph of more than
+    The map is enlarged by exactly 4 and then cropped, so that cells stay over the pixels they were made from. An image of more than
     `max_pixels` gets a map of its `working_size`; then no more than one class is ever held at full size.
     """
     if values.shape[1:] != map_size(height, width):
@@ -65,8 +65,8 @@ def upsampled_argmax(probabilities: np.ndarray, height: int, width: int) -> np.n
     """Return the position of each pixel's largest probability (height, width) uint8, the first among equals.
 
     Args:
-        probabilities: (L, h, w) of a photograph at any size; if that is not its own they are enlarged bilinearly, some rows at a time.
-        height, width: the photograph's size, pixels.
+        probabilities: (L, h, w) of an image at any size; if that is not its own they are enlarged bilinearly, some rows at a time.
+        height, width: the image's size, pixels.
     """
     if probabilities.shape[1:] == (height, width):
         return probabilities.argmax(axis=0).astype(np.uint8)

@@ -94,7 +94,7 @@ def same_size(truth: np.ndarray, prediction: np.ndarray) -> None:
         VwlError: they differ in size.
     """
     if truth.shape != prediction.shape:
-        raise VwlError(f"ground truth has {truth.shape} pixels, the prediction {prediction.shape}: were both made from one photograph?")
+        raise VwlError(f"ground truth has {truth.shape} pixels, the prediction {prediction.shape}: were both made from one image?")
 
 
 def scores(confusion: np.ndarray, class_ids: Iterable[int] | None = None) -> Scores:

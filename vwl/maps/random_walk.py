@@ -1,4 +1,4 @@
-"""Random walk: score maps spread over the photograph as far as the boundary map lets them (IRNet, paper section 4.2).
+"""Random walk: score maps spread over the image as far as the boundary map lets them (IRNet, paper section 4.2).
 
 The transition matrix T is A^beta (affinities, diagonal 1, outside the image 0) divided by its column sums, and the result is
 maps * (1 - edge) * T^steps. T is never built: it is a stencil of the pairs' weights, and its power is a Chebyshev series. T is

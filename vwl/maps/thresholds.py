@@ -83,7 +83,7 @@ class ThresholdHistogram:
 class Otsu:
     """Choose the threshold that separates all pixels' scores best: largest variance between those above and those below (Otsu 1979).
 
-    On the maps of three classifiers trained on VOC photographs it gave up 0 to 0.9 mIoU against the threshold that ground truth chooses.
+    On the maps of three classifiers trained on VOC images it gave up 0 to 0.9 mIoU against the threshold that ground truth chooses.
 
     Attributes:
         thresholds: (T,) float32, ascending.

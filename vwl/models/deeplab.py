@@ -56,7 +56,7 @@ class DeepLabV2(nn.Module):
         """
         logits = [self._logits(images)]
         for scale in self.input_scales:
-            logits.append(self._logits(F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)))
+            logits.append(self._logits(_scaled(images, scale)))
         if not self.input_scales:
             return logits
         fused = logits[0]
@@ -90,3 +90,11 @@ class DeepLabV2(nn.Module):
         for branch in self.aspp[1:]:
             logits = logits + branch(features)
         return logits
+
+
+def _scaled(images: Tensor, scale: float) -> Tensor:
+    """Return images (B, C, H, W) scaled as in the published code, with sides rounded down; a side keeps at least one pixel."""
+    if min(images.shape[-2:]) * scale < 1:
+        size = [max(1, int(side * scale)) for side in images.shape[-2:]]
+        return F.interpolate(images, size, mode="bilinear", align_corners=False)
+    return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
