@@ -97,7 +97,7 @@ class Crf(Section):
     """Refinement of the class activation maps by a dense CRF (Table 1, column +CRF)."""
 
     background: Fraction | Literal["auto"] = 0.15
-    """Score of the background, which enters the softmax beside those of the classes; `auto`: the threshold of the maps, see
+    """Score of the background, which enters the softmax together with those of the classes; `auto`: the threshold of the maps, see
     `cam.background_threshold`."""
     sharpness: float = Field(1.0, gt=0)
     """Factor of all scores before the softmax that makes the unary term; 1 in the published code."""
@@ -178,7 +178,7 @@ class Segmenter(Section):
     """Dilation rates of the parallel 3x3 convolutions (ASPP)."""
     input_scales: tuple[PositiveFloat, ...] = (0.5, 0.75)
     """Further scales of the input, in training and prediction: the logits of all scales are fused by their maximum, and in training each
-    scale has its own loss beside that of the fused logits; []: none."""
+    scale has its own loss in addition to that of the fused logits; []: none."""
     optimiser: Optimiser = Optimiser(learning_rate=0.001, weight_decay=5e-4)
     """The weights of ASPP learn at learning_rate * head_lr_mult, its biases at twice that and without weight decay."""
     iterations: Positive = 20_000

@@ -40,7 +40,7 @@ class MapSpec:
         index_path: the data set's index table; workers read it themselves.
         run: the run folder, whose sub-folders hold what earlier stages made.
         threshold: resolved background score (crf, masks).
-        factors: by class id, what a stage's maps are multiplied by before they are compared with the threshold (crf, masks).
+        class_scales: by class id, what a stage's maps are multiplied by before they are compared with the threshold (crf, masks).
         strict: stop at the first image that fails, instead of listing it.
     """
 
@@ -50,7 +50,7 @@ class MapSpec:
     run: Folder
     threshold: float | None = None
     strict: bool = False
-    factors: Mapping[int, float] = field(default_factory=dict)
+    class_scales: Mapping[int, float] = field(default_factory=dict)
 
 
 def build_stage(spec: MapSpec) -> Stage:
@@ -71,9 +71,9 @@ def build_stage(spec: MapSpec) -> Stage:
         return SegmentStage(recipe, index, load_segmenter(recipe, index, run))
     assert spec.threshold is not None
     if spec.stage == "crf":
-        return CrfStage(recipe, index, MapReader(run / "cam", spec.factors), spec.threshold)
+        return CrfStage(recipe, index, MapReader(run / "cam", spec.class_scales), spec.threshold)
     if spec.stage == "masks":
-        return MasksStage(MapReader(run / "walk", spec.factors), spec.threshold, index)
+        return MasksStage(MapReader(run / "walk", spec.class_scales), spec.threshold, index)
     raise ValueError(spec.stage)
 
 
