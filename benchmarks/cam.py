@@ -87,8 +87,8 @@ def plain_maps(recipe: Recipe, model: Classifier, index: Index, row: Row) -> np.
     for scale in recipe.cam.scales:
         image = normalise(resize(rgb, *scaled_size(rgb.shape, base * scale)), backbone.mean, backbone.std).contiguous()
         straight = model.activation_maps(image[None])
-        mirrored = model.activation_maps(image.flip(2)[None]).flip(3)
-        total += torch.nn.functional.interpolate(torch.maximum(straight, mirrored), grid, mode="bilinear", align_corners=False)
+        flipped = model.activation_maps(image.flip(2)[None]).flip(3)
+        total += torch.nn.functional.interpolate(torch.maximum(straight, flipped), grid, mode="bilinear", align_corners=False)
     return cam.normalise(total[0, [label - 1 for label in row.labels]].numpy())
 
 

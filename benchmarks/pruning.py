@@ -18,7 +18,7 @@ from vwl.constants import IGNORE
 from vwl.crf.dense_crf import crf_probabilities
 from vwl.data.index import decode_image
 from vwl.inference.build import load_segmenter
-from vwl.inference.segment import SegmentStage, classes_with_mass
+from vwl.inference.segment import SegmentStage, crf_classes
 from vwl.maps.confusion import confusion_matrix, scores
 from vwl.storage.masks import decode_mask
 from vwl.workflow.run_folder import Run
@@ -41,7 +41,7 @@ def main() -> None:
     counts = {"all": np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64), "pruned": np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)}
     pairs, kept = [], []
     for number, (image, truth, probabilities) in enumerate(found):
-        classes = classes_with_mass(probabilities)
+        classes = crf_classes(probabilities)
         kept.append(len(classes))
         masks: dict[str, np.ndarray] = {}
         pairs.append(

@@ -46,10 +46,10 @@ def test_a_mirror_turns_all_arrays_or_none():
     seen = set()
     for seed in range(20):
         turned, turned_mask = random_hflip([image, mask], np.random.default_rng(seed))
-        mirrored = turned[0, 0, 1] == 5
-        np.testing.assert_array_equal(turned, image[:, ::-1] if mirrored else image)
-        np.testing.assert_array_equal(turned_mask, mask[:, ::-1] if mirrored else mask)
-        seen.add(bool(mirrored))
+        flipped = turned[0, 0, 1] == 5
+        np.testing.assert_array_equal(turned, image[:, ::-1] if flipped else image)
+        np.testing.assert_array_equal(turned_mask, mask[:, ::-1] if flipped else mask)
+        seen.add(bool(flipped))
     assert seen == {True, False}
 
 

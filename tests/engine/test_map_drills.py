@@ -173,7 +173,7 @@ def test_an_image_that_kills_its_process_is_named_and_the_others_are_done(deadly
     assert process.returncode == 1, said
     fatal = os.environ["VWL_FATAL_IMAGE"]
     failed = json.loads((run / "cam" / "manifest.json").read_text())["failed"]
-    assert failed == {fatal: "the process that worked on it died 2 times"}
+    assert failed == {fatal: "its process crashed 2 times"}
     others = {name: data for name, data in maps(run).items() if name != f"part-{NUM_IMAGES // 2 // 16:05d}.parquet"}
     assert others == {name: undisturbed[name] for name in others}
     assert len(others) == len(undisturbed) - 1

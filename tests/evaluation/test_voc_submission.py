@@ -33,5 +33,5 @@ def test_a_split_without_images_or_masks_is_one_line(tiny_run, tmp_path):
     with pytest.raises(VwlError, match=r"the index has no images in split 'test'"):
         write_submission(tiny_run, "test", Folder(tmp_path), "a.zip")
     lonely = type(tiny_run)(Folder(tmp_path / "run"), tiny_run.recipe, tiny_run.index, tiny_run.index_path)
-    with pytest.raises(VwlError, match=r"lacks 4 of 4 masks of val, e\.g\. val_00000; run vwl infer segment first"):
+    with pytest.raises(VwlError, match=r"lacks 4 of 4 masks of val, e\.g\. val_00000; run: vwl infer segment"):
         write_submission(lonely, "val", Folder(tmp_path), "a.zip")

@@ -10,7 +10,7 @@ import torch
 from vwl.config.files import overridden
 from vwl.data.index import write_index
 from vwl.errors import VwlError
-from vwl.inference.build import MapSpec, build_stage, load_boundary_net, load_classifier, load_segmenter
+from vwl.inference.build import InferenceSpec, build_stage, load_boundary_net, load_classifier, load_segmenter
 from vwl.inference.cam import CamStage
 from vwl.inference.crf import CrfStage
 from vwl.inference.irnet_labels import IrnetLabelsStage
@@ -36,8 +36,8 @@ def run(tmp_path, images, classifier, boundary_net, segmenter) -> Folder:
 
 
 @pytest.fixture
-def spec(run, recipe, tmp_path) -> MapSpec:
-    return MapSpec("cam", recipe, str(tmp_path / "index.parquet"), run, 0.3)
+def spec(run, recipe, tmp_path) -> InferenceSpec:
+    return InferenceSpec("cam", recipe, str(tmp_path / "index.parquet"), run, 0.3)
 
 
 LOADERS = {

@@ -90,9 +90,9 @@ def test_the_mirror_images_are_fused_as_the_recipe_says(recipe, images, rows, cl
 def test_the_mirror_image_of_an_image_has_the_mirror_image_of_its_maps(recipe, images, rows, classifier, tmp_path, name):
     image = np.asarray(images.read_image(rows[name]))
     turned = save_index(tmp_path, {name: (np.ascontiguousarray(image[:, ::-1]), rows[name].labels)}, images.classes)
-    straight, mirrored = (stage(recipe, index, classifier, long_side=96)(rows[name]).values for index in (images, turned))
+    straight, flipped = (stage(recipe, index, classifier, long_side=96)(rows[name]).values for index in (images, turned))
     assert np.abs(straight - straight[:, :, ::-1]).max() > 0.05
-    np.testing.assert_allclose(mirrored, straight[:, :, ::-1], atol=2e-3)
+    np.testing.assert_allclose(flipped, straight[:, :, ::-1], atol=2e-3)
 
 
 def test_the_maps_do_not_depend_on_the_other_labels(recipe, classifier, tmp_path):

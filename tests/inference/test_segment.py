@@ -75,8 +75,8 @@ def test_probabilities_are_the_mean_over_scales_of_those_of_image_and_mirror_ima
 def test_the_mirror_image_of_an_image_has_the_mirror_image_of_its_probabilities(recipe, images, rows, segmenter, name):
     image = np.asarray(images.read_image(rows[name]))
     found = stage(recipe, images, segmenter).probabilities(image)
-    mirrored = stage(recipe, images, segmenter).probabilities(np.ascontiguousarray(image[:, ::-1]))
-    np.testing.assert_allclose(mirrored, found[:, :, ::-1], atol=1e-4)
+    flipped = stage(recipe, images, segmenter).probabilities(np.ascontiguousarray(image[:, ::-1]))
+    np.testing.assert_allclose(flipped, found[:, :, ::-1], atol=1e-4)
 
 
 def test_without_the_crf_the_mask_is_the_likeliest_class(recipe, images, rows, segmenter):

@@ -11,7 +11,6 @@ from vwl.maps.cam import (
     best_class,
     class_activation,
     normalise,
-    to_stride4,
     upsample,
     upsampled_argmax,
     working_size,
@@ -79,7 +78,7 @@ def test_maps_with_their_own_background_know_no_threshold(maps, threshold):
 
 
 def test_an_image_without_labels_is_background():
-    nothing = normalise(to_stride4(np.zeros((0, 3, 3)), 9, 13))
+    nothing = normalise(np.zeros((0, 3, 4)))
     assert nothing.shape == (0, 3, 4)
     assert not argmax_with_background(upsample(nothing, 9, 13), [], 0.0).any()
     assert argmax_with_background(upsample(nothing, 9, 13), [], 0.0).shape == (9, 13)
@@ -94,15 +93,6 @@ def test_upsampling_enlarges_by_four_and_crops(height, width, dtype):
     for before, after in zip(values, found, strict=True):
         enlarged = bilinear(before.astype(float), (4 * before.shape[0], 4 * before.shape[1]))
         np.testing.assert_allclose(after, enlarged[:height, :width], atol=1e-5)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 5), (40, 33)])
-def test_maps_of_any_size_come_to_the_stride_4_grid(size):
-    maps = np.random.default_rng(1).random((3, *size))
-    found = to_stride4(maps, 33, 50)
-    assert found.shape == (3, 9, 13)
-    for before, after in zip(maps, found, strict=True):
-        np.testing.assert_allclose(after, bilinear(before, (9, 13)), atol=1e-5)
 
 
 def test_a_map_of_another_image_is_refused():

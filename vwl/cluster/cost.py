@@ -18,7 +18,7 @@ from vwl.constants import MAP_STRIDE
 from vwl.data.index import Index, Row
 from vwl.data.transforms import long_side_scale, scaled_size
 from vwl.errors import VwlError
-from vwl.inference.build import PROCESSES_A_GPU
+from vwl.inference.build import PROCESSES_PER_GPU
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
@@ -72,7 +72,7 @@ class Cost:
         """Return the time: the network on GPUs, where there are any, beside it the rest on their processes' cores; else all on cores."""
         if not gpus or not self.operations:
             return self.images * (self.operations / CPU_CORE + self.cpu_seconds) / cpus
-        processes = max(gpus, min(cpus, gpus * PROCESSES_A_GPU))
+        processes = max(gpus, min(cpus, gpus * PROCESSES_PER_GPU))
         return self.images * max(self.operations / GPU[precision] / gpus, self.cpu_seconds / processes)
 
 

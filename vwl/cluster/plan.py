@@ -22,7 +22,7 @@ from vwl.config.layout import Layout
 from vwl.config.recipe import Recipe
 from vwl.data.index import Index
 from vwl.errors import VwlError
-from vwl.inference.build import PROCESSES_A_GPU
+from vwl.inference.build import PROCESSES_PER_GPU
 from vwl.storage.folder import Folder
 from vwl.workflow.manifest import Manifest
 from vwl.workflow.run_folder import Run
@@ -91,7 +91,7 @@ def plan(recipe: Recipe, index: Index, layout: Layout, there: Resources, calibra
             seconds = cost.seconds(workers * used.cpus_per_worker, workers * used.gpus_per_worker, used.precision)
         else:
             on_gpus = there.gpus if cost.operations else 0
-            workers = min(on_gpus * PROCESSES_A_GPU, there.cpus) or there.cpus
+            workers = min(on_gpus * PROCESSES_PER_GPU, there.cpus) or there.cpus
             seconds = cost.seconds(there.cpus, on_gpus)
         factor = (calibration or {}).get(stage)
         hours = seconds * (factor or 1.0) / 3600

@@ -71,8 +71,8 @@ def _overlap(size: int, crop: int, offset: int) -> tuple[slice, slice]:
 
 def random_hflip(arrays: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
     """Mirror all arrays left to right, or none, with probability one half."""
-    mirrored = bool(rng.integers(0, 2))
-    return [array[:, ::-1] if mirrored else array for array in arrays]
+    flipped = bool(rng.integers(0, 2))
+    return [array[:, ::-1] if flipped else array for array in arrays]
 
 
 def normalise(image: np.ndarray, mean: Sequence[float], std: Sequence[float], valid: np.ndarray | None = None) -> torch.Tensor:

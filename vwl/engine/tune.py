@@ -25,7 +25,7 @@ from vwl.engine import local, map, train
 from vwl.engine.base import OnProgress
 from vwl.engine.session import cluster_gpus, cluster_memory, session
 from vwl.errors import Interrupted, VwlError
-from vwl.inference.build import MapSpec
+from vwl.inference.build import InferenceSpec
 from vwl.inference.runner import Shard
 
 News = dict[str, Any]
@@ -259,7 +259,7 @@ class _Maps:
         self._here = layout.workers == 1 and not cluster_gpus() and len(nodes) == 1
 
     def run_shards(
-        self, spec: MapSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
+        self, spec: InferenceSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
     ) -> None:
         if self._here:
             local.run_shards(spec, shards, images_done, on_progress, max_processes=1)
