@@ -60,7 +60,7 @@ def test_keys_are_those_of_the_recipe_with_its_defaults():
         "key": "classifier.codebook.num_codewords",
         "type": "integer > 0",
         "default": "256",
-        "about": "k, the number of visual words.",
+        "about": "Number of visual words, k in the paper.",
     }
 
 
