@@ -67,11 +67,11 @@ def test_what_is_no_command_line_is_refused(words):
 
 
 @pytest.mark.parametrize("words", [[], ["submit", "--", "run"], ["jobs", "list"]])
-def test_what_makes_no_sense_elsewhere_is_refused(words):
-    with pytest.raises(VwlError, match="vwl submit takes a command that works"):
+def test_a_command_that_cannot_be_submitted_is_refused(words):
+    with pytest.raises(VwlError, match="vwl submit cannot submit"):
         forwarded(words)
 
 
-def test_half_a_command_is_refused():
-    with pytest.raises(VwlError, match="vwl train is no whole command"):
+def test_an_incomplete_command_is_refused():
+    with pytest.raises(VwlError, match="vwl train is not a complete command"):
         forwarded(["train"])

@@ -97,7 +97,7 @@ def test_a_bug_keeps_its_traceback(run):
 def test_an_interrupt_says_that_work_is_saved_and_exits_with_130(run, command, told):
     result = run(command)
     assert result.exit_code == 130
-    assert result.stderr == f"{told}; what was done is saved, and the same command goes on from there\n"
+    assert result.stderr == f"{told}; finished work is saved; run the same command to resume\n"
 
 
 def test_a_function_is_a_command(run):
