@@ -64,7 +64,7 @@ class Jobs:
             path = Path(folder, "code.zip")
             path.write_bytes(request.package().data)
             return self._ask(
-                lambda: self._client.submitjob_of(
+                lambda: self._client.submit_job(
                     entrypoint=request.entrypoint(),
                     submission_id=job,
                     runtime_env={"working_dir": str(path), **request.runtime_env()},
@@ -139,7 +139,7 @@ class Jobs:
         found = self.job(job)
         if found.ended:
             raise VwlError(f"the job {job} has ended before ({found.state})")
-        self._ask(lambda: self._client.stopjob_of(job))
+        self._ask(lambda: self._client.stop_job(job))
         deadline = time.monotonic() + STOP_SECONDS + _TIMEOUT
         while not found.ended:
             if time.monotonic() > deadline:
