@@ -16,10 +16,10 @@ from vwl.cluster.job import Job, Request, advice
 pytestmark = pytest.mark.ray
 
 
-def vwl(*words: str, cwd: Path = ROOT, code: Path = ROOT, **more: str) -> subprocess.CompletedProcess:
+def vwl(*arguments: str, cwd: Path = ROOT, code: Path = ROOT, **more: str) -> subprocess.CompletedProcess:
     """Run a command with the code of a checkout."""
     environment = without_ray() | {"PYTHONPATH": str(code), "RAY_AUTH_MODE": "disabled"} | more
-    return subprocess.run([*VWL, *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run([*VWL, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "http://127.0.0.1:{}"])
@@ -53,8 +53,8 @@ def test_a_cluster_with_another_ray_is_refused():
 
 def test_a_dry_run_shows_what_would_be_sent_and_no_secret(tmp_path):
     (tmp_path / "tiny.yaml").write_text("base: demo\n")
-    words = ["--", "run", "--data", "index.parquet", "--recipe", "tiny.yaml", "--run", "s3://b/r"]
-    done = vwl("submit", "--dry-run", "--env", "KEY=secret", "--packages", *words, cwd=tmp_path, RAY_ADDRESS="nowhere")
+    arguments = ["--", "run", "--data", "index.parquet", "--recipe", "tiny.yaml", "--run", "s3://b/r"]
+    done = vwl("submit", "--dry-run", "--env", "KEY=secret", "--packages", *arguments, cwd=tmp_path, RAY_ADDRESS="nowhere")
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     assert shown["command"].startswith("exec python -m vwl.cli.in_job run --data /")

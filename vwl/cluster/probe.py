@@ -1,6 +1,7 @@
 """The actor that `vwl doctor` runs on each node of a cluster (`cluster_checks`).
 
-It is pickled by value, so that it also works on nodes where vwl or its packages are not installed."""
+It is pickled by value, so that it also works on nodes where vwl or its packages are not installed.
+"""
 
 import os
 import shutil

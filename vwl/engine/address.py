@@ -1,6 +1,7 @@
 """Check the address of a Ray cluster before Ray connects to it, and say in one line what is wrong: dead address, token, version.
 
-Ray itself waits for minutes at a dead address, and at some it ends the process. Ray's authentication is known to this module only: `RAY_AUTH_MODE`, and the token in `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` or `~/.ray/auth_token`.
+Ray itself waits for minutes at a dead address, and at some it ends the process. Ray's authentication is known to this module only:
+`RAY_AUTH_MODE`, and the token in `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` or `~/.ray/auth_token`.
 """
 
 import os
