@@ -186,7 +186,7 @@ def test_unknown_keys_and_values_out_of_range_are_named(tmp_path):
         load_deployment(None, ["gpu"])
     with pytest.raises(VwlError, match="names a host twice"):
         load_deployment(None, ["on_premise.workers=[a,a]"])
-    with pytest.raises(VwlError, match="vwl renders kuberay, ray-up, slurm, not 'kubray'; did you mean 'kuberay'"):
+    with pytest.raises(VwlError, match="unknown kind of cluster 'kubray', choose from kuberay, ray-up, slurm; did you mean 'kuberay'"):
         render("kubray", Deployment())
 
 
