@@ -184,7 +184,7 @@ def test_unknown_keys_and_values_out_of_range_are_named(tmp_path):
         load_deployment(str(tmp_path / "list.yaml"))
     with pytest.raises(VwlError, match="override 'gpu' is not of the form"):
         load_deployment(None, ["gpu"])
-    with pytest.raises(VwlError, match="names a host twice"):
+    with pytest.raises(VwlError, match="must not name a host twice"):
         load_deployment(None, ["on_premise.workers=[a,a]"])
     with pytest.raises(VwlError, match="unknown kind of cluster 'kubray', choose from kuberay, ray-up, slurm; did you mean 'kuberay'"):
         render("kubray", Deployment())

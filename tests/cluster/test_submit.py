@@ -94,7 +94,7 @@ def test_a_waiting_terminal_ends_with_the_code_of_the_job(state, code, expected)
 def test_advice_is_given_only_for_failures_of_the_cluster():
     assert advice(job(), "error: a mistake") == ""
     assert "--python PATH" in advice(job(exit_code=127), "sh: 1: exec: python: not found")
-    assert advice(job(exit_code=None), "") == "the job ended before its command: why"
+    assert advice(job(exit_code=None), "") == "the job ended before its command started: why"
 
 
 def test_the_shell_on_the_head_gets_words_with_spaces_whole():
