@@ -153,7 +153,7 @@ def test_a_stopped_job_saves_and_is_resumed(terminal):
     assert stopped.returncode == 0, stopped.stderr
     assert "endless stopped; resume it with: vwl jobs resume endless" in stopped.stderr
     printed = terminal.vwl("jobs", "logs", "endless").stdout
-    assert "classifier stopped; what was done is saved" in printed
+    assert "classifier stopped; finished work is saved" in printed
     assert "Traceback" not in printed
     assert "the job endless has already ended (stopped)" in terminal.vwl("jobs", "stop", "endless").stderr
     steps = max(int(path.stem.split("-")[1]) for path in (terminal.folder / "endless/classifier/checkpoints").glob("step-*.pt"))
