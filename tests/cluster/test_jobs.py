@@ -216,9 +216,9 @@ def test_ctrl_c_without_a_terminal_leaves_the_job_and_says_how_to_follow_it(term
 
 
 @pytest.mark.parametrize(
-    ("answer", "state", "told"), [("s", "stopped", "resume it with: vwl jobs resume"), ("d", "running", "follow it with")]
+    ("answer", "state", "message"), [("s", "stopped", "resume it with: vwl jobs resume"), ("d", "running", "follow it with")]
 )
-def test_ctrl_c_on_a_terminal_asks(terminal, answer, state, told):
+def test_ctrl_c_on_a_terminal_asks(terminal, answer, state, message):
     name = f"asked-{answer}"
     command = ("train", "classifier", "--data", "index.parquet", "--recipe", "tiny.yaml", "--run", name, *ENDLESS)
     controller, line = pty.openpty()
@@ -244,7 +244,7 @@ def test_ctrl_c_on_a_terminal_asks(terminal, answer, state, told):
     os.write(controller, f"{answer}\n".encode())
     assert process.wait(timeout=240) == 130
     assert terminal.job(name)["state"] == state
-    assert told in "".join(seen)
+    assert message in "".join(seen)
     if state == "running":
         terminal.vwl("jobs", "stop", name)
 

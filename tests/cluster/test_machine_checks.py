@@ -60,12 +60,12 @@ def test_a_torch_that_is_not_torchvisions_is_an_error(monkeypatch):
     assert "installed is 2.5.0" in found.found
 
 
-@pytest.mark.parametrize(("version", "told"), [("2.31.0", "2.31.0 is installed, and "), (None, "not installed")])
-def test_another_ray_or_none_is_an_error(monkeypatch, version, told):
+@pytest.mark.parametrize(("version", "message"), [("2.31.0", "2.31.0 is installed, and "), (None, "not installed")])
+def test_another_ray_or_none_is_an_error(monkeypatch, version, message):
     versions(monkeypatch, ray=version)
     found = doctor.ray_package()
     assert found.grade == "error"
-    assert found.found.startswith(told)
+    assert found.found.startswith(message)
     assert found.way_out
 
 

@@ -63,18 +63,18 @@ def test_the_same_is_said_before_an_inference(cluster, tiny_run, own_disk):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--gpus-per-worker", "1"], "1 worker of 1 CPU and 1 GPU each are asked for and the cluster has room for 0"),
         (["--workers", "4"], "4 workers of 1 CPU each are asked for and the cluster has room for 2"),
         (["--cpus-per-worker", "2"], "1 worker of 2 CPUs each are asked for and the cluster has room for 0"),
     ],
 )
-def test_what_the_cluster_can_never_give_is_refused(cluster, tiny_run, tmp_path, arguments, told):
+def test_what_the_cluster_can_never_give_is_refused(cluster, tiny_run, tmp_path, arguments, message):
     done = cluster.vwl(*train(tiny_run, tmp_path, cluster, *arguments))
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: {told} (its nodes: ")
+    assert line.startswith(f"error: {message} (its nodes: ")
     assert line.endswith("lower --workers, --cpus-per-worker or --gpus-per-worker")
 
 
