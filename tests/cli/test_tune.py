@@ -111,6 +111,7 @@ def test_each_search_of_a_folder_goes_on_where_it_was_run_and_failed_samples_end
 def test_a_table_of_trials_that_cannot_be_written_meanwhile_is_said_and_the_search_goes_on(done_search, tmp_path, capsys):
     root, _ = done_search
     shutil.copytree(root.path, tmp_path / "search")
+    (tmp_path / "search" / "trials.parquet").unlink(missing_ok=True)  # other tests of the session may have written it
     (tmp_path / "search" / "trials.parquet").mkdir()
     tune._keep(Folder(tmp_path / "search"))
     assert "the table of trials is not up to date: cannot write" in capsys.readouterr().err
