@@ -22,7 +22,7 @@ from vwl.data.scenes import prepare_scenes
 from vwl.engine import tune
 from vwl.storage.folder import Folder
 from vwl.tuning.results import Row, trial_rows
-from vwl.tuning.runner import Places, run_search
+from vwl.tuning.runner import TuneResources, run_search
 from vwl.tuning.search import Search
 from vwl.tuning.space import space_from
 
@@ -35,7 +35,7 @@ MOST = 0.65
 class Silent:
     """A view of nothing."""
 
-    def trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
+    def show_trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
         """Show nothing."""
 
 
@@ -67,7 +67,7 @@ def measured(search: Search, index: Index, folder: Path, concurrent: int) -> tup
     root = Folder(folder / f"at-a-time-{concurrent}")
     with tune.tune_session(None, cpus=2):
         began = time.monotonic()
-        run_search(search, root, Places(Layout(), concurrent), Silent(), lambda line: None, lambda: None)
+        run_search(search, root, TuneResources(Layout(), concurrent), Silent(), lambda line: None, lambda: None)
         seconds = time.monotonic() - began
     return seconds, trial_rows(root, [search]), os.getloadavg()[1]
 

@@ -65,9 +65,9 @@ def test_the_same_is_said_before_an_inference(cluster, tiny_run, own_disk):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--gpus-per-worker", "1"], "1 worker of 1 CPU and 1 GPU each are asked for and the cluster has places for 0"),
-        (["--workers", "4"], "4 workers of 1 CPU each are asked for and the cluster has places for 2"),
-        (["--cpus-per-worker", "2"], "1 worker of 2 CPUs each are asked for and the cluster has places for 0"),
+        (["--gpus-per-worker", "1"], "the training needs 1 worker with 1 CPU and 1 GPU each and the cluster has slots for 0"),
+        (["--workers", "4"], "the training needs 4 workers with 1 CPU each and the cluster has slots for 2"),
+        (["--cpus-per-worker", "2"], "the training needs 1 worker with 2 CPUs each and the cluster has slots for 0"),
     ],
 )
 def test_what_the_cluster_can_never_give_is_refused(cluster, tiny_run, tmp_path, words, told):
@@ -103,7 +103,7 @@ def test_a_busy_cluster_is_said_and_waited_for(cluster, tiny_run, tmp_path):
     with (tmp_path / "log").open("w") as log:
         words = [*VWL, *train(tiny_run, tmp_path, cluster)]
         process = subprocess.Popen(words, cwd=ROOT, env=cluster.driver_environment(), stdout=log, stderr=log)
-    waiting = "waits: the cluster is busy, 0 of the 1 places that are needed are free"
+    waiting = "waiting: the cluster is busy, 0 of the 1 worker slots needed are free"
     while waiting not in (tmp_path / "log").read_text():
         assert process.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.5)

@@ -13,7 +13,7 @@ from vwl.engine import tune
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.tuning.results import trial_rows
-from vwl.tuning.runner import Places, run_search
+from vwl.tuning.runner import TuneResources, run_search
 from vwl.tuning.search import Search, open_searches
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -25,7 +25,7 @@ class Shown:
     def __init__(self) -> None:
         self.states: dict[str, list[str]] = {}
 
-    def trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
+    def show_trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
         self.states.setdefault(name, []).append(state)
 
 
@@ -53,7 +53,7 @@ def cluster():
 
 def run(search: Search, root: Folder, layout: Layout = Layout(), **more: int) -> Shown:  # noqa: B008
     view = Shown()
-    run_search(search, root, Places(layout, **more), view, lambda line: None, lambda: None)
+    run_search(search, root, TuneResources(layout, **more), view, lambda line: None, lambda: None)
     return view
 
 
@@ -79,7 +79,7 @@ def test_a_sampled_search_trains_each_setting_with_each_seed_and_goes_on_with_mo
     (found,) = open_searches(root)
     rows = trial_rows(root, [found])
     assert [(row["state"], row["seed"]) for row in rows] == [("done", 0)] * 3 + [("done", 1)] * 3
-    assert root.read_json("places.json") == {"drawn": {}}
+    assert root.read_json("resources.json") == {"drawn": {}}
     assert sorted(keys["classifier.codebook.num_codewords"] for keys in found.samples) == [4, 5, 6]
     assert placement_groups() == []
 

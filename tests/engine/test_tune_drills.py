@@ -27,7 +27,7 @@ from vwl.data.scenes import prepare_scenes
 from vwl.engine import tune
 from vwl.storage.folder import Folder
 from vwl.tuning.results import trial_rows
-from vwl.tuning.runner import Places, run_search
+from vwl.tuning.runner import TuneResources, run_search
 from vwl.tuning.search import Search, open_searches
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(3600)]
@@ -57,7 +57,7 @@ class View:
     def __init__(self) -> None:
         self.shown: dict[str, str] = {}
 
-    def trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
+    def show_trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
         self.shown[name] = state
 
 
@@ -204,7 +204,7 @@ def test_a_trial_of_two_workers_has_the_scores_of_one_in_this_process(index_path
     here, there = Folder(tmp_path / "here"), Folder(tmp_path / "there")
     do(search, here)
     with tune.tune_session(None, cpus=2):
-        run_search(search, there, Places(Layout(workers=2)), View(), print, lambda: None)
+        run_search(search, there, TuneResources(Layout(workers=2)), View(), print, lambda: None)
     (ours,), (theirs,) = (trial_rows(root, [search]) for root in (there, here))
     assert ours["state"] == theirs["state"] == "done"
     assert ours["val_miou"] == pytest.approx(theirs["val_miou"], abs=0.1)
@@ -228,13 +228,13 @@ def test_trials_that_are_stopped_early_give_their_places_back(tmp_path, ray_fold
     search = Search.plan(drawn, recipe, index, index_path, num_seeds=1)
     root, view = Folder(tmp_path / "search"), View()
     with tune.tune_session(None, cpus=2):
-        run_search(search, root, Places(Layout()), view, print, lambda: None)
+        run_search(search, root, TuneResources(Layout()), view, print, lambda: None)
         deadline = time.monotonic() + 60
         while (held := placement_groups()) and time.monotonic() < deadline:
             time.sleep(1)
         assert held == []
         again = open_searches(root)[0]
-        run_search(again, root, Places(Layout()), view, print, lambda: None)
+        run_search(again, root, TuneResources(Layout()), view, print, lambda: None)
     found = trial_rows(root, [again])
     assert len(found) == len({row["trial"] for row in found}) == len(again.samples) == samples
     assert {row["state"] for row in found} == {"done", "stopped"}
