@@ -116,6 +116,7 @@ def test_each_search_of_a_folder_resumes_with_its_own_options_and_failed_samples
 def test_a_search_continues_when_the_table_of_trials_cannot_be_written(done_search, tmp_path, capsys):
     root, _ = done_search
     shutil.copytree(root.path, tmp_path / "search")
+    (tmp_path / "search" / "trials.parquet").unlink(missing_ok=True)
     (tmp_path / "search" / "trials.parquet").mkdir()
     tune._update_trials(Folder(tmp_path / "search"))
     assert "trials.parquet is not up to date: cannot write" in capsys.readouterr().err

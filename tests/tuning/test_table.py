@@ -104,7 +104,7 @@ def test_a_small_loss_is_not_minus_zero():
 def test_the_background_is_named_among_the_scored_classes():
     recipe = Recipe(name="tiny", evaluation=Evaluation(classes=("cat", "cow")))
     search = search_of(space(), recipe=recipe)
-    assert "of the stage cam over background, cat, cow;" in build_table(search, rows_of(search, {})).notes[0]
+    assert "of the stage cam over background, cat, cow:" in build_table(search, rows_of(search, {})).notes[0]
 
 
 def test_every_line_has_one_cell_per_column():

@@ -166,13 +166,13 @@ def _notes(search: Search, lines: Sequence[Line], chosen: Sequence[str]) -> list
     notes = [
         f"mIoU in percent of the stage {search.space.stage} over {search.recipe.evaluation.described}: mean ± sample standard deviation "
         f"over seeds. Background threshold: {'; '.join(chosen) or 'none yet'}. "
-        "best threshold: mean mIoU at the threshold that is best according to ground truth."
+        "Best threshold: the mean mIoU at the thresholds that ground truth would choose."
     ]
     used = sorted({d.method for line in lines for d in (line.train.difference, line.val.difference) if d is not None})
     if used:
         notes.append(
             f"Differences are to {search.space.base_label}, with {CONFIDENCE:.0%} confidence intervals for each row separately "
-            f"({'; '.join(used)}). significant: the interval excludes 0."
+            f"({'; '.join(used)}). Significant: the interval excludes 0."
         )
     if search.space.source:
         notes.append(f"The paper's mIoU is from {search.space.source}.")
