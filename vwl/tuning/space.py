@@ -167,7 +167,7 @@ class Space(StrictModel):
         return settings[0].label if settings else None
 
     def field_lost_in(self, other: "Space") -> str | None:
-        """Return a field whose change leaves trials of this space out of the other space; none if the other only adds settings or samples."""
+        """Return a changed field that leaves trials of this space out of the other; none if the other only adds settings or samples."""
         theirs = {(setting.label, json.dumps(setting.overrides, sort_keys=True)) for setting in other.settings()}
         ours = {(setting.label, json.dumps(setting.overrides, sort_keys=True)) for setting in self.settings()}
         lost = {
