@@ -53,11 +53,11 @@ def both(
 def dense(maps: np.ndarray, edge: np.ndarray, squarings: int = SQUARINGS) -> np.ndarray:
     """Walk 2^squarings steps as the public code does: affinities of all pairs, their power, its columns normalised, and squares."""
     num = edge.size
-    pairs, place = affinities(edge, RADIUS), np.arange(num).reshape(edge.shape)
+    pairs, position = affinities(edge, RADIUS), np.arange(num).reshape(edge.shape)
     matrix = np.eye(num, dtype=edge.dtype)
     for values, (dy, dx) in zip(pairs, pair_offsets(RADIUS), strict=True):
         height, width = edge.shape
-        here = place[: max(height - dy, 0), max(0, -dx) : width - max(0, dx)]
+        here = position[: max(height - dy, 0), max(0, -dx) : width - max(0, dx)]
         there = here + dy * width + dx
         matrix[here, there] = matrix[there, here] = values[: max(height - dy, 0), max(0, -dx) : width - max(0, dx)]
     powers = matrix**EXPONENT

@@ -1,7 +1,7 @@
-"""Prepares a command line to run on a cluster: parses it, resolves its recipe and makes its paths absolute.
+"""Prepare a command line for `vwl submit`: check it with the real parser, resolve its recipe, make its paths absolute.
 
-A recipe file is on the submitter's disk, so its text is sent along. Other paths are the cluster's; relative ones start at the submitter's
-working folder, as they would without `vwl submit`.
+A recipe file is on the submitter's disk, so its text is sent with the command. Other paths are paths on the cluster; relative ones are
+taken from the submitter's working folder, as without `vwl submit`.
 """
 
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ import typer
 
 from vwl.errors import VwlError
 
-NOT_SUBMITTED = ("submit", "jobs", "deploy")
-"""Commands that run only on the user's machine."""
+LOCAL_COMMANDS = ("submit", "jobs", "deploy")
+"""Commands that cannot be submitted: they act on the user's machine or on the jobs themselves."""
 PATHS = frozenset("run data index out root sbd labels images masks classes folder storage from_run start_from".split())  # noqa: SIM905
-"""Parameters of commands that hold a path."""
+"""Parameters of commands whose value is a path."""
 
 
 @dataclass
 class Forwarded:
-    """A command that can run in another folder.
+    """A command that does not depend on the working folder.
 
     Attributes:
         command: arguments of `vwl`.
-        files: text files by name that its working folder must contain.
-        moved: relative paths and their absolute forms.
+        files: text files that its working folder must hold, by name.
+        moved: relative paths, and the absolute paths that replace them.
     """
 
     command: list[str]
@@ -37,17 +37,22 @@ class Forwarded:
 def forwarded(arguments: Sequence[str]) -> Forwarded:
     """Check a command line and make it independent of the working folder.
 
+    Args:
+        arguments: the command, with or without a leading `vwl`.
+
     Raises:
-        VwlError: it is not a command that can be submitted, or its recipe is wrong.
+        VwlError: the command cannot be submitted, or its recipe is wrong.
         typer exceptions: the arguments are not a command line of `vwl`.
     """
     from vwl.config.files import load_recipe, to_yaml
 
     command = list(arguments[1:] if arguments[:1] == ["vwl"] else arguments)
-    if not command or command[0] in NOT_SUBMITTED:
-        raise VwlError(f"vwl submit cannot submit '{' '.join(command)}'; submit e.g.: vwl submit -- run --run /shared/runs/voc")
+    if not command or command[0] in LOCAL_COMMANDS:
+        raise VwlError(
+            f"vwl submit cannot send '{' '.join(command)}'; name a command that does work, e.g. vwl submit -- run --run /shared/runs/voc"
+        )
     params, options = _parsed(command)
-    result = Forwarded(command)
+    found = Forwarded(command)
     recipe, overrides = params.get("recipe"), params.get("override") or ()
     if recipe:
         load_recipe(recipe, overrides)
@@ -58,20 +63,20 @@ def forwarded(arguments: Sequence[str]) -> Forwarded:
             old = str(text)
             if _is_file_to_send(old):
                 new = f"submitted-{Path(old).name}"
-                result.files[new] = to_yaml(load_recipe(old)) if name == "recipe" else Path(old).read_text(encoding="utf-8")
+                found.files[new] = to_yaml(load_recipe(old)) if name == "recipe" else Path(old).read_text(encoding="utf-8")
             elif name in PATHS and "://" not in old and not Path(old).is_absolute():
                 new = str(Path.cwd() / old)
-                result.moved[old] = new
+                found.moved[old] = new
             elif name == "override" and (new := _absolute_value(old)) != old:
-                result.moved[old.partition("=")[2]] = new.partition("=")[2]
+                found.moved[old.partition("=")[2]] = new.partition("=")[2]
             else:
                 continue
-            result.command = _replaced(result.command, options[name], old, new)
-    return result
+            found.command = _replaced(found.command, options[name], old, new)
+    return found
 
 
 def _parsed(arguments: list[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Return a command's parameters, and the options by which each is given (none for arguments)."""
+    """Return a command's parameters, and the options by which each is given (an empty list for positional arguments)."""
     from vwl.cli.main import app
 
     command: Any = typer.main.get_command(app)
@@ -79,12 +84,12 @@ def _parsed(arguments: list[str]) -> tuple[dict[str, Any], dict[str, list[str]]]
     rest = arguments
     while hasattr(command, "resolve_command"):
         if not rest:
-            raise VwlError(f"vwl {' '.join(arguments)} is not a complete command; see vwl {' '.join(arguments)} --help")
+            raise VwlError(f"vwl {' '.join(arguments)} is not complete; see vwl {' '.join(arguments)} --help")
         name, command, rest = command.resolve_command(ctx, rest)
         ctx = typer.Context(command, parent=ctx, info_name=name)
     made = command.make_context(ctx.info_name, rest, parent=ctx.parent)
     options = {param.name: list(param.opts) if param.param_type_name == "option" else [] for param in command.params}
-    # parameters that are not given keep their defaults
+    # parameters that were not given keep the command's defaults
     given = {name: value for name, value in made.params.items() if made.get_parameter_source(name).name == "COMMANDLINE"}
     return given, options
 
@@ -95,21 +100,21 @@ def _is_file_to_send(text: str) -> bool:
 
 
 def _absolute_value(override: str) -> str:
-    """Make the value of KEY=VALUE absolute if it names a file here (weights)."""
+    """Return KEY=VALUE with an absolute path if the value is a file on this machine, such as weights."""
     key, equals, value = override.partition("=")
     path = Path(value)
     return f"{key}{equals}{Path.cwd() / path}" if value and not path.is_absolute() and path.is_file() else override
 
 
 def _replaced(arguments: list[str], options: list[str], old: str, new: str) -> list[str]:
-    """Return the arguments with a parameter's value replaced: after its option, joined to it by =, or as a positional argument."""
-    replaced = []
-    for position, argument in enumerate(arguments):
-        before = arguments[position - 1] if position else ""
+    """Return the arguments with a parameter's value replaced: after its option, joined to it by `=`, or positional."""
+    found = []
+    for number, argument in enumerate(arguments):
+        before = arguments[number - 1] if number else ""
         if argument == old and (before in options if options else not before.startswith("-")):
-            replaced.append(new)
+            found.append(new)
         elif argument in {f"{option}={old}" for option in options}:
-            replaced.append(argument.replace(f"={old}", f"={new}", 1))
+            found.append(argument.replace(f"={old}", f"={new}", 1))
         else:
-            replaced.append(argument)
-    return replaced
+            found.append(argument)
+    return found

@@ -97,7 +97,7 @@ def test_the_share_for_val_is_about_met_and_does_not_depend_on_the_other_images(
         ("image,labels\na.jpeg,x\n", "no image 'a.jpeg' in .*; did you mean 'a.jpg'"),
         ("image,labels\na,\n", "line 2: the training image 'a' has no label"),
         ("image,labels\na, ; \n", "line 2: the training image 'a' has no label"),
-        ("image,labels\n", "lists the data set has no images"),
+        ("image,labels\n", "lists no image at all"),
         ("", r"has no column 'image' \(it has: nothing\)"),
         ("image,label\na,x\n", r"has no column 'labels' \(it has: image, label\)"),
         ("image,labels\na,x\na.jpg,y\n", "image id 'a' is listed twice"),
@@ -129,7 +129,7 @@ def test_two_files_that_differ_in_extension_need_it_in_the_table(images):
 def test_a_folder_without_images_a_wrong_share_and_wrong_classes_are_refused(images):
     text = table(images, "image,labels\na,x\n")
     (images.parent / "empty").mkdir()
-    with pytest.raises(VwlError, match="holds the data set has no images"):
+    with pytest.raises(VwlError, match="holds no image at all"):
         prepare_folder(images.parent / "empty", text)
     with pytest.raises(VwlError, match=r"share of images for val is 1\.5"):
         prepare_folder(images, text, val_share=1.5)

@@ -49,7 +49,7 @@ def test_boundaries_are_shares_on_the_grid_of_the_maps(recipe, images, rows, map
 
 
 @pytest.mark.parametrize("name", ["even", "odd", "flat"])
-def test_the_mirror_image_of_an_image_has_the_mirror_image_of_its_boundaries(recipe, images, rows, maps, boundary_net, name):
+def test_the_horizontal_flip_of_an_image_has_the_horizontal_flip_of_its_boundaries(recipe, images, rows, maps, boundary_net, name):
     image = np.asarray(images.read_image(rows[name]))
     stage = WalkStage(recipe, images, maps, boundary_net)
     edge = stage.boundaries(image)
@@ -57,7 +57,7 @@ def test_the_mirror_image_of_an_image_has_the_mirror_image_of_its_boundaries(rec
     np.testing.assert_allclose(stage.boundaries(np.ascontiguousarray(image[:, ::-1])), edge[:, ::-1], atol=1e-4)
 
 
-def test_boundaries_are_the_mean_of_image_and_mirror_image(recipe, images, rows, maps, boundary_net):
+def test_boundaries_are_the_mean_of_image_and_horizontal_flip(recipe, images, rows, maps, boundary_net):
     settings = recipe.model_copy(update={"walk": recipe.walk.model_copy(update={"long_side": None})})
     image = np.asarray(images.read_image(rows["even"]))
     backbone = boundary_net.backbone

@@ -54,7 +54,7 @@ class Index:
         classes: names, `classes[0]` is the background.
         root: folder below which images and masks lie.
         palette: 768 colour values.
-        source: what it was made from, in words.
+        source: what it was made from, for people.
     """
 
     rows: tuple[Row, ...]

@@ -64,8 +64,8 @@ def prepare_scenes(
     wanted = [("train", number) for number in range(num_train)] + [("val", number) for number in range(num_val)]
     there = {*(f"images/{name}" for name in (folder / "images").names()), *(f"masks/{name}" for name in (folder / "masks").names())}
 
-    def row(place: tuple[str, int]) -> tuple[Row, bool]:
-        split, number = place
+    def row(key: tuple[str, int]) -> tuple[Row, bool]:
+        split, number = key
         image_id = f"{split}_{number:05d}"
         image, mask = f"images/{image_id}.jpg", f"masks/{image_id}.png"
         if image in there and mask in there:

@@ -227,14 +227,14 @@ def _sbd_folder(sbd: str | Path | Folder) -> Folder:
 def _masks(root: Folder) -> dict[str, str]:
     """Return the path of each image's mask by id."""
     return {
-        image_id: f"{place}/{image_id}.png"
-        for place in ("SegmentationClass", "SegmentationClassAug")
-        for image_id in _stems(root, place, ".png")
+        image_id: f"{folder}/{image_id}.png"
+        for folder in ("SegmentationClass", "SegmentationClassAug")
+        for image_id in _stems(root, folder, ".png")
     }
 
 
-def _stems(root: Folder, place: str, suffix: str) -> set[str]:
-    return {name.removesuffix(suffix) for name in (root / place).names(suffix)}
+def _stems(root: Folder, folder: str, suffix: str) -> set[str]:
+    return {name.removesuffix(suffix) for name in (root / folder).names(suffix)}
 
 
 def _text(folder: Folder, name: str) -> str:
