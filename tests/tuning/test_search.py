@@ -209,5 +209,5 @@ def test_a_folder_of_an_earlier_version_is_a_one_line_error(tmp_path, index_path
     search.write(root)
     root.write_json("places.json", {})
     for read in (lambda: open_searches(root), lambda: search.joined_with_stored(root)):
-        with pytest.raises(VwlError, match=r"holds searches of an earlier version of vwl \(places\.json\); run them again"):
+        with pytest.raises(VwlError, match=r"holds searches of an earlier version of vwl \(places\.json\); start them again"):
             read()
