@@ -202,3 +202,12 @@ def test_the_error_for_an_unknown_search_names_those_in_the_folder(tmp_path, ind
     planned(space(), index_path).write(Folder(tmp_path))
     with pytest.raises(VwlError, match="no search of the space table4; it holds words"):
         open_searches(Folder(tmp_path), "table4")
+
+
+def test_a_folder_of_an_earlier_version_is_a_one_line_error(tmp_path, index_path):
+    root, search = Folder(tmp_path), planned(space(), index_path)
+    search.write(root)
+    root.write_json("places.json", {})
+    for read in (lambda: open_searches(root), lambda: search.joined_with_stored(root)):
+        with pytest.raises(VwlError, match=r"holds searches of an earlier version of vwl \(places\.json\); run them again"):
+            read()

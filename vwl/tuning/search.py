@@ -21,6 +21,8 @@ from vwl.tuning.space import Setting, Space, space_from, with_keys
 from vwl.tuning.trials import Trial
 
 _THRESHOLDS = ("cam", "walk")
+_EARLIER_FILE = "places.json"
+"""File of the resource options until recipe keys were renamed; now `resources.json` (`vwl.tuning.runner`)."""
 
 
 class Entry(NamedTuple):
@@ -83,7 +85,15 @@ class Search:
 
     @classmethod
     def read(cls, root: Folder, name: str) -> "Search":
-        """Return a stored search; `name`: of its space."""
+        """Return a stored search; `name`: of its space.
+
+        Raises:
+            VwlError: the folder is of an earlier version, or the file holds no valid search.
+        """
+        if root.exists(_EARLIER_FILE):
+            raise VwlError(
+                f"{root} holds searches of an earlier version of vwl ({_EARLIER_FILE}); start them again in another --run folder"
+            )
         stored = (root / "searches").read_json(f"{name}.json")
         source = f"{root}/searches/{name}.json"
         return cls(
