@@ -1,7 +1,7 @@
-"""Class activation maps: one image, one scale, one mirror image at a time against the CAM stage, on two cores each.
+"""Class activation maps: one image, one scale, one horizontal flip at a time against the CAM stage, on two cores each.
 
 The plain loop runs the network as it was trained, eagerly, in torch's default layout and with two threads; the stage works as
-`vwl infer cam` does, in two processes of one thread: mirror images in one batch, batch norm folded, channels_last. Both read the same
+`vwl infer cam` does, in two processes of one thread: horizontal flips in one batch, batch norm folded, channels_last. Both read the same
 JPEG files of 500 x 375 pixels with the recipe `small` (EfficientNet-Lite0, three scales). Parity: the stored maps of all images
 within 0.002 of their maximum.
 """
@@ -55,7 +55,7 @@ def main() -> None:
         Line("CAM, image: plain loop, stage on 2 cores", *milliseconds(pair, options.images), pair.ratio, "1.5", parity),
         Line("CAM, image: the same, one thread each", *milliseconds(alone, options.images), alone.ratio, "", parity),
     ]
-    show("Class activation maps, EfficientNet-Lite0, 3 scales with mirror image", lines, apart <= 2e-3)
+    show("Class activation maps, EfficientNet-Lite0, 3 scales with horizontal flip", lines, apart <= 2e-3)
 
 
 def milliseconds(pair: Paired, num: int) -> tuple[str, str]:

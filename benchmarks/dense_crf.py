@@ -1,6 +1,6 @@
 """Dense CRF: our own form against pydensecrf, one thread each, at 500 x 375 pixels, 10 iterations.
 
-Both build their lattices for each image; ours keeps that of the places for the next image of the same size, which is
+Both build their lattices for each image; ours keeps that of the positions for the next image of the same size, which is
 forgotten before each timing here and has a column of its own. Parity in the same run: 50 images with 2 to 6 labels and both
 parameter sets of the recipes must agree within 1e-3 in probability and on 99.9 % of the pixels; else it leaves with an error.
 """
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def timed(image: np.ndarray, num_labels: int, repeats: int) -> tuple[float, float, float, float]:
-    """Return milliseconds of both forms, their ratio, and ours with the lattice of the places at hand."""
+    """Return milliseconds of both forms, their ratio, and ours with the lattice of the positions at hand."""
     probabilities = blocks(num_labels, image)
 
     def package() -> None:

@@ -83,7 +83,7 @@ def test_real_images_have_the_same_irnet_labels_from_both(images):
     assert (found == expected).mean() >= 0.999
 
 
-def test_read_only_energies_are_left_alone():
+def test_read_only_energies_are_left_by_itself():
     energies = label_energies(np.eye(6, dtype=np.uint8), 2, 0.7).reshape(2, -1)
     before = energies.copy()
     energies.flags.writeable = False

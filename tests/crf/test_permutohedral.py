@@ -15,8 +15,8 @@ def random_image(shape, seed=0):
 
 def pixel_features(image, spatial, colour):
     height, width = image.shape[:2]
-    place = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(height * width, 2)
-    return np.hstack([place / spatial, image.reshape(height * width, -1) / colour])
+    position = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(height * width, 2)
+    return np.hstack([position / spatial, image.reshape(height * width, -1) / colour])
 
 
 def filter_with_dictionaries(features, values):

@@ -35,10 +35,10 @@ def boundaries(image, height, width):
 def walk_dense(maps, edge):
     """The public code's form in float64: the matrix of all pairs, its columns normalised, squared eight times."""
     num, (height, width) = edge.size, edge.shape
-    place, matrix = np.arange(num).reshape(edge.shape), np.eye(num)
+    position, matrix = np.arange(num).reshape(edge.shape), np.eye(num)
     for values, (dy, dx) in zip(affinities(edge, RADIUS), pair_offsets(RADIUS), strict=True):
         rows, columns = slice(0, max(height - dy, 0)), slice(max(0, -dx), width - max(0, dx))
-        here = place[rows, columns]
+        here = position[rows, columns]
         matrix[here, here + dy * width + dx] = matrix[here + dy * width + dx, here] = values[rows, columns]
     matrix **= EXPONENT
     matrix /= matrix.sum(axis=0)

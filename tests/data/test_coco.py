@@ -80,7 +80,7 @@ def test_masks_that_are_there_are_kept(tiny):
     again, notes = prepare_coco(root)
     assert again.rows == index.rows
     assert mask.read_bytes() == b"marked"
-    assert "train2014: painted 0 masks, kept 1 that were there" in notes
+    assert "train2014: painted 0 masks, kept 1 that existed" in notes
 
 
 def test_masks_beside_the_data_move_the_root_up(tiny, tmp_path_factory):
@@ -115,9 +115,9 @@ def test_progress_counts_the_masks(tiny):
         ({"annotations": [{**square(7, 18, 0, 0, 2), "segmentation": [[1]]}]}, "annotation 7 has no valid segmentation"),
         ({"annotations": [{**square(7, 18, 0, 0, 2), "segmentation": {"counts": [3, 3], "size": [2, 3]}}]}, "annotation 7 has a segm"),
         ({"annotations": [{"id": 7, "image_id": 1, "category_id": 18}]}, "an entry has no 'area'"),
-        ({"annotations": []}, "no image at all"),
+        ({"annotations": []}, "the data set has no images"),
         ({"categories": [{"id": 18}]}, "has no categories"),
-        ({"images": [{"id": 1, "file_name": "gone.jpg", "height": 10, "width": 12}]}, r"gone\.jpg is annotated but not there \(1 of 1"),
+        ({"images": [{"id": 1, "file_name": "gone.jpg", "height": 10, "width": 12}]}, r"gone\.jpg is annotated but missing \(1 of 1"),
     ],
 )
 def test_bad_annotations_are_named_in_one_line(tiny, changes, message):

@@ -77,7 +77,7 @@ def test_class_names_give_ids_and_unknown_ones_a_suggestion():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "my data: there is no image at all"),
+        ([], "my data: the data set has no images"),
         ([ROWS[0], ROWS[0]], "image id 'a' is listed twice"),
         ([ROWS[0], ROWS[0], ROWS[1], ROWS[1]], r"image id 'a' is listed twice \(and 1 more\)"),
         ([Row("a", "a.jpg", (3,), None, "train")], "image a has label 3, but the classes are 1 to 2"),
@@ -85,8 +85,8 @@ def test_class_names_give_ids_and_unknown_ones_a_suggestion():
         ([Row("a", "../a.jpg", (1,), None, "train")], r"the path '\.\./a\.jpg' of image a leaves the root"),
         ([Row("a", "a.jpg", (1,), "/etc/a.png", "train")], r"the path '/etc/a\.png' of image a leaves the root"),
         ([Row("a", "x/../../a.jpg", (1,), None, "train")], "leaves the root"),
-        ([Row("x/a", "a.jpg", (1,), None, "train")], "image id 'x/a' is no plain name"),
-        ([Row("..", "a.jpg", (1,), None, "train")], r"image id '\.\.' is no plain name"),
+        ([Row("x/a", "a.jpg", (1,), None, "train")], "image id 'x/a' is not a plain file name"),
+        ([Row("..", "a.jpg", (1,), None, "train")], r"image id '\.\.' is not a plain file name"),
     ],
 )
 def test_bad_rows_are_refused_by_name(rows, message):
@@ -95,7 +95,7 @@ def test_bad_rows_are_refused_by_name(rows, message):
 
 
 def test_a_table_that_is_not_there_or_no_index_is_refused(tmp_path):
-    with pytest.raises(VwlError, match=r"no index table at .*gone\.parquet; make one with: vwl data prepare"):
+    with pytest.raises(VwlError, match=r".*gone\.parquet does not exist; make an index table with: vwl data prepare"):
         read_index(tmp_path / "gone.parquet")
     (tmp_path / "text.parquet").write_text("no parquet at all")
     pq.write_table(pa.table({"image_id": ["a"]}), tmp_path / "other.parquet")

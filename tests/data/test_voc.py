@@ -165,14 +165,14 @@ def test_a_broken_sbd_file_is_named(devkit, sbd):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        (f"{LISTS}/train.txt", "a1\na2\nz9\nz8\n", r"JPEGImages/z9\.jpg is listed but not there \(2 of 6 images"),
+        (f"{LISTS}/train.txt", "a1\na2\nz9\nz8\n", r"JPEGImages/z9\.jpg is listed but missing \(2 of 6 images"),
         (f"{LISTS}/train.txt", "a1\na2\na1\n", "lists image a1 twice"),
         (f"{LISTS}/val.txt", "v1\na1\n", r"image a1 is in .*train\.txt and in val\.txt"),
         ("ImageSets/image_labels.txt", "a1 cat\na2 dog\nv1 cat\n", "image x1 has no line in .*image_labels.txt"),
         ("ImageSets/image_labels.txt", "a1 cat\na1 dog\n", "line 2 lists image a1 a second time"),
         ("ImageSets/image_labels.txt", "a1 cat\na2 dogg\n", "line 2: unknown class 'dogg'; did you mean 'dog'"),
         ("ImageSets/image_labels.txt", "a1\na2 dog\nv1\nx1 cat\n", "training image a1 has no label"),
-        ("ImageSets/image_labels.txt", b"a1 \xff\xfe\n", "no text file in UTF-8"),
+        ("ImageSets/image_labels.txt", b"a1 \xff\xfe\n", "not a UTF-8 text file"),
         ("Annotations/a1.xml", annotation("aeroplan"), r"a1\.xml: unknown class 'aeroplan'; did you mean 'aeroplane'"),
         ("Annotations/a1.xml", "<annotation><object>", r"a1\.xml is not valid XML"),
         ("Annotations/a1.xml", annotation("cat"), r"image a2 has no annotation .*Annotations/a2\.xml"),

@@ -56,7 +56,7 @@ def computed_directly(images, threshold, num_classes=3):
     )
 
 
-def test_maps_score_at_every_threshold_as_masks_cut_at_it_alone(scenes, maps):
+def test_maps_score_at_every_threshold_as_masks_cut_at_it_by_itself(scenes, maps):
     score = score_maps(scenes, scenes.rows, maps, "cam", "train", 0.345, "recipe", None)
     images = list(full_size(scenes, scenes.rows, maps))
     assert len(score.curve) == 102  # the grid of 0.01 and the threshold used
@@ -145,7 +145,7 @@ def with_small_mask(index, folder):
 def test_a_mask_of_another_size_than_its_image_is_named(scenes, maps, tmp_path):
     wrong = with_small_mask(scenes, tmp_path)
     height, width = scenes.read_mask(scenes.rows[0]).shape
-    told = (
+    message = (
         f"the mask of image train_00000 (small.png) is {width} x {height - 1}, its image {width} x {height}; "
         "vwl data check lists all such images"
     )
@@ -155,7 +155,7 @@ def test_a_mask_of_another_size_than_its_image_is_named(scenes, maps, tmp_path):
     masks.write("train_00000.png", encode_mask(np.zeros((height, width), np.uint8), scenes.palette))
     with pytest.raises(VwlError) as of_masks:
         score_masks(wrong, wrong.rows, masks, "segment", "train", None)
-    assert [str(of_maps.value), str(of_masks.value)] == [told, told]
+    assert [str(of_maps.value), str(of_masks.value)] == [message, message]
 
 
 def test_the_json_gives_every_class_its_over_and_under_activation(scenes, maps):

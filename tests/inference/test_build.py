@@ -114,7 +114,7 @@ def saved(state: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (lambda run, recipe: run.read("classifier/weights.pt")[:5000], "weights.pt holds"),
         (lambda run, recipe: b"not a checkpoint", "weights.pt holds"),
@@ -126,12 +126,12 @@ def saved(state: object) -> bytes:
     ],
     ids=["truncated", "text", "list", "bare", "foreign", "number", "classes"],
 )
-def test_weights_that_are_damaged_or_of_another_network_are_one_line_that_names_the_file(spec, run, recipe, content, told):
+def test_weights_that_are_damaged_or_of_another_network_are_one_line_that_names_the_file(spec, run, recipe, content, expected):
     run.write("classifier/weights.pt", content(run, recipe))
     with pytest.raises(VwlError) as caught:
         build_stage(spec)
     message = str(caught.value)
-    assert told in message
+    assert expected in message
     assert f"{run}/classifier/weights.pt" in message
     assert f"delete {run}/classifier and train the stage again" in message
     assert "\n" not in message

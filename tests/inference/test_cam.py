@@ -1,4 +1,4 @@
-"""The CAM stage: maps of the labels, equal to those of every scale and mirror image alone."""
+"""The CAM stage: maps of the labels, equal to those of every scale and horizontal flip alone."""
 
 import numpy as np
 import pytest
@@ -18,18 +18,18 @@ def bilinear(values, height, width):
     """A grid (h, w) at another size: each new cell's centre lies between the old cells' centres."""
 
     def weights(old, new):
-        place = np.maximum((np.arange(new) + 0.5) * old / new - 0.5, 0)
-        first = np.floor(place).astype(int)
+        position = np.maximum((np.arange(new) + 0.5) * old / new - 0.5, 0)
+        first = np.floor(position).astype(int)
         found = np.zeros((new, old))
-        np.add.at(found, (np.arange(new), first), 1 - (place - first))
-        np.add.at(found, (np.arange(new), np.minimum(first + 1, old - 1)), place - first)
+        np.add.at(found, (np.arange(new), first), 1 - (position - first))
+        np.add.at(found, (np.arange(new), np.minimum(first + 1, old - 1)), position - first)
         return found
 
     return weights(values.shape[0], height) @ values @ weights(values.shape[1], width).T
 
 
 @torch.inference_mode()
-def computed_directly(model, image, labels, scales, long_side, mirror, fusion):
+def computed_directly(model, image, labels, scales, long_side, hflip, fusion):
     """Class activation maps (K, h, w), one view of the image after another."""
     height, width = image.shape[:2]
     backbone = model.backbone
@@ -40,7 +40,7 @@ def computed_directly(model, image, labels, scales, long_side, mirror, fusion):
         size = max(round(width * factor), 1), max(round(height * factor), 1)
         resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) / 255
         views = []
-        for turn in (1, -1) if mirror else (1,):
+        for turn in (1, -1) if hflip else (1,):
             pixels = ((resized[:, ::turn] - backbone.mean) / backbone.std).transpose(2, 0, 1).astype(np.float32)
             features = model.features(torch.from_numpy(pixels)[None])[0].numpy()
             weight = model.image_head.weight.numpy()[[label - 1 for label in labels]]
@@ -65,7 +65,7 @@ def test_an_image_of_any_size_has_a_map_of_each_label_at_stride_4(recipe, images
 
 
 @pytest.mark.parametrize(
-    ("scales", "long_side", "mirror", "fusion"),
+    ("scales", "long_side", "hflip", "fusion"),
     [
         ((1.0,), 96, False, "max"),
         ((1.0, 0.5, 1.5), 96, True, "max"),
@@ -74,20 +74,22 @@ def test_an_image_of_any_size_has_a_map_of_each_label_at_stride_4(recipe, images
     ],
 )
 @pytest.mark.parametrize("name", ["even", "odd"])
-def test_the_maps_are_those_of_each_scale_and_mirror_image_alone(recipe, images, rows, classifier, name, scales, long_side, mirror, fusion):
-    made = stage(recipe, images, classifier, scales=scales, long_side=long_side, hflip=mirror, hflip_fusion=fusion)(rows[name])
-    wanted = computed_directly(classifier, np.asarray(images.read_image(rows[name])), rows[name].labels, scales, long_side, mirror, fusion)
+def test_the_maps_are_those_of_each_scale_and_horizontal_flip_by_itself(
+    recipe, images, rows, classifier, name, scales, long_side, hflip, fusion
+):
+    made = stage(recipe, images, classifier, scales=scales, long_side=long_side, hflip=hflip, hflip_fusion=fusion)(rows[name])
+    wanted = computed_directly(classifier, np.asarray(images.read_image(rows[name])), rows[name].labels, scales, long_side, hflip, fusion)
     assert wanted.std() > 0.05
     np.testing.assert_allclose(made.values, wanted, atol=2e-3)
 
 
-def test_the_mirror_images_are_fused_as_the_recipe_says(recipe, images, rows, classifier):
+def test_the_horizontal_flips_are_fused_as_the_recipe_says(recipe, images, rows, classifier):
     views = {fusion: stage(recipe, images, classifier, hflip_fusion=fusion, long_side=96)(rows["even"]).values for fusion in ("max", "sum")}
     assert np.abs(views["max"] - views["sum"]).max() > 0.01
 
 
 @pytest.mark.parametrize("name", ["even", "odd", "flat"])
-def test_the_mirror_image_of_an_image_has_the_mirror_image_of_its_maps(recipe, images, rows, classifier, tmp_path, name):
+def test_the_horizontal_flip_of_an_image_has_the_horizontal_flip_of_its_maps(recipe, images, rows, classifier, tmp_path, name):
     image = np.asarray(images.read_image(rows[name]))
     turned = save_index(tmp_path, {name: (np.ascontiguousarray(image[:, ::-1]), rows[name].labels)}, images.classes)
     straight, flipped = (stage(recipe, index, classifier, long_side=96)(rows[name]).values for index in (images, turned))

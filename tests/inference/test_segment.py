@@ -1,4 +1,4 @@
-"""The segment stage: probabilities over scales and mirror images, and masks with and without the CRF."""
+"""The segment stage: probabilities over scales and horizontal flips, and masks with and without the CRF."""
 
 import numpy as np
 import pytest
@@ -51,28 +51,28 @@ def test_an_image_of_any_size_has_a_mask_of_classes(recipe, images, rows, segmen
     assert mask.max() <= 2
 
 
-@pytest.mark.parametrize("mirror", [True, False])
-def test_probabilities_are_the_mean_over_scales_of_those_of_image_and_mirror_image(recipe, images, rows, segmenter, mirror):
+@pytest.mark.parametrize("hflip", [True, False])
+def test_probabilities_are_the_mean_over_scales_of_those_of_image_and_horizontal_flip(recipe, images, rows, segmenter, hflip):
     image = np.asarray(images.read_image(rows["odd"]))
     backbone, scales, total = segmenter.backbone, (1.0, 0.75, 1.25), 0
     for scale in scales:
         size = tuple(round(side * scale * 96 / 61) for side in (61, 47))
         resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) / 255
         logits = []
-        for turn in (1, -1) if mirror else (1,):
+        for turn in (1, -1) if hflip else (1,):
             pixels = ((resized[:, ::turn] - backbone.mean) / backbone.std).transpose(2, 0, 1).astype(np.float32)
             with torch.inference_mode():
                 logits.append(segmenter.fused(torch.from_numpy(pixels)[None])[0].numpy()[:, :, ::turn])
         whole = torch.nn.functional.interpolate(torch.from_numpy(np.mean(logits, axis=0))[None], (47, 61), mode="bilinear")[0].numpy()
         powers = np.exp(whole - whole.max(axis=0))
         total = total + powers / powers.sum(axis=0)
-    found = stage(recipe, images, segmenter, hflip=mirror, scales=scales).probabilities(image)
+    found = stage(recipe, images, segmenter, hflip=hflip, scales=scales).probabilities(image)
     assert found.std() > 0.01
     np.testing.assert_allclose(found, total / len(scales), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["even", "odd", "flat"])
-def test_the_mirror_image_of_an_image_has_the_mirror_image_of_its_probabilities(recipe, images, rows, segmenter, name):
+def test_the_horizontal_flip_of_an_image_has_the_horizontal_flip_of_its_probabilities(recipe, images, rows, segmenter, name):
     image = np.asarray(images.read_image(rows[name]))
     found = stage(recipe, images, segmenter).probabilities(image)
     flipped = stage(recipe, images, segmenter).probabilities(np.ascontiguousarray(image[:, ::-1]))

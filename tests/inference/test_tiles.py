@@ -94,10 +94,10 @@ def whole_and_tiled(stage: Callable[[Recipe], np.ndarray], recipe: Recipe) -> li
 
 def far_from_seams(maps: np.ndarray, length: int, stride: int) -> np.ndarray:
     """Columns of maps (K, h, w) further than 96 pixels from where tiles join."""
-    place = np.arange(maps.shape[2]) * stride
+    position = np.arange(maps.shape[2]) * stride
     seams = [cut.last for cut in cuts(length, 768)[:-1]]
     assert seams
-    return maps[:, :, np.all([np.abs(place - seam) > 96 for seam in seams], axis=0)]
+    return maps[:, :, np.all([np.abs(position - seam) > 96 for seam in seams], axis=0)]
 
 
 def test_far_from_where_tiles_join_the_maps_of_classifier_and_segmenter_are_those_of_the_whole(plain, images):

@@ -105,7 +105,7 @@ def test_the_number_of_maps_and_classes_must_agree():
         best_class(np.zeros((2, 1, 1)), [1])
 
 
-def test_read_only_maps_are_accepted_and_left_alone():
+def test_read_only_maps_are_accepted_and_left_by_itself():
     values = np.random.default_rng(0).random((2, 3, 3)).astype(np.float32)
     before = values.copy()
     values.flags.writeable = False
@@ -128,8 +128,8 @@ def test_an_upsampled_map_of_bounded_size_is_the_full_one_reduced():
     values = np.random.default_rng(0).random((2, 20, 30)).astype(np.float16)
     full, small = upsample(values, 79, 118), upsample(values, 79, 118, 2000)
     assert small.shape == (2, *working_size(79, 118, 2000))
-    place = [np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1) for n, m in zip(small.shape[1:], (79, 118), strict=True)]
-    np.testing.assert_allclose(small, full[:, place[0]][:, :, place[1]], atol=0.15)
+    position = [np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1) for n, m in zip(small.shape[1:], (79, 118), strict=True)]
+    np.testing.assert_allclose(small, full[:, position[0]][:, :, position[1]], atol=0.15)
     np.testing.assert_array_equal(upsample(values, 79, 118, 79 * 118), full)
 
 

@@ -92,7 +92,7 @@ def test_the_series_equals_stepping_one_by_one():
     np.testing.assert_allclose(walk(maps, edge, steps=40, tolerance=1e-10, dtype=np.float64).reshape(2, -1), stepped, atol=1e-8)
 
 
-def test_every_class_walks_alone():
+def test_every_class_walks_by_itself():
     rng = np.random.default_rng(4)
     edge, maps = rng.random((9, 12)), rng.random((5, 9, 12))
     together = walk(maps, edge)

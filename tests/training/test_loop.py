@@ -178,11 +178,11 @@ class TestSteps:
         assert result == TrainResult(True, 5, {"val_slope": line(tmp_path)[0]}, [])
 
     def test_progress_is_told_of_every_step(self, tmp_path):
-        told = []
-        run(tmp_path, callbacks=Callbacks(on_step=lambda *news: told.append(news)))
-        assert [(step, total) for step, total, _ in told] == [(step, 10) for step in range(1, 11)]
-        assert told[0][2] == {"loss": 0}
-        assert told[-1][2]["images_per_second"] > 0
+        message = []
+        run(tmp_path, callbacks=Callbacks(on_step=lambda *news: message.append(news)))
+        assert [(step, total) for step, total, _ in message] == [(step, 10) for step in range(1, 11)]
+        assert message[0][2] == {"loss": 0}
+        assert message[-1][2]["images_per_second"] > 0
 
 
 class TestMistakes:

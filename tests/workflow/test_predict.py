@@ -80,11 +80,11 @@ def test_a_run_without_a_segmentation_model_names_the_command_that_makes_it(tiny
         predict_files(begun, [image], tmp_path / "out", crf=True)
 
 
-@pytest.mark.parametrize(("content", "told"), [(None, "cannot read"), (b"no picture", "it is no image")])
-def test_a_image_that_cannot_be_read_is_named(tiny_run, tmp_path, content, told):
+@pytest.mark.parametrize(("content", "message"), [(None, "cannot read"), (b"no picture", "it is no image")])
+def test_a_image_that_cannot_be_read_is_named(tiny_run, tmp_path, content, message):
     path = tmp_path / "image.jpg"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(VwlError, match=told) as caught:
+    with pytest.raises(VwlError, match=message) as caught:
         predict_files(tiny_run, [path], tmp_path / "out", crf=True)
     assert str(path) in str(caught.value)

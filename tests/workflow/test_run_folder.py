@@ -89,10 +89,10 @@ def test_a_run_folder_that_was_moved_still_opens(run, folder, tmp_path):
 def test_a_data_set_that_was_moved_is_the_same_data_set(run, folder, index_path, tmp_path):
     finish(run, "classifier")
     Path(index_path).unlink()
-    write_index(make(tmp_path / "new place", "a", "b"), tmp_path / "moved.parquet")
+    write_index(make(tmp_path / "new position", "a", "b"), tmp_path / "moved.parquet")
     moved = Run.start(folder, RECIPE, str(tmp_path / "moved.parquet"))
     assert moved.is_done("classifier")
-    assert Run.open(folder).index.root.path == str(tmp_path / "new place")
+    assert Run.open(folder).index.root.path == str(tmp_path / "new position")
 
 
 def test_a_run_of_another_recipe_is_refused_and_untouched(run, folder, index_path):

@@ -1,7 +1,7 @@
-"""What a stage costs: operations of its network and CPU seconds of the rest for one image, and the bytes that it leaves.
+"""Estimate the cost of a stage: operations of its network and CPU seconds of its other work per image, and the bytes it writes.
 
-Networks are built without storage and their convolutions counted, so every backbone is known. What is not measured on the user's machine is
-an estimate: rates of a CPU core and a GPU, and CRF times as measured once on one core.
+Networks are built on the meta device and their convolutions are counted, which works for every backbone. The throughput of a CPU core
+and a GPU are assumptions, and the times of the CRF were measured once on one core; `plan.calibrate` corrects both by an earlier run.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,22 +29,22 @@ GPU = {"float32": 15e12, "bf16": 60e12}
 """Operations a second of a data-centre GPU in convolutions: an estimate, not measured."""
 _CRF_PIXELS = 500 * 375
 _CRF_SECONDS = {"native": (0.12, 0.028), "pydensecrf": (0.35, 0.043)}
-"""Of an image of so many pixels, and more for each label: ten iterations on one core (`benchmarks/dense_crf.py`). IRNet's two
-passes, of kernels with fewer points, together take as long as one."""
+"""Seconds for an image of `_CRF_PIXELS`, and per label: ten iterations on one core (`benchmarks/dense_crf.py`). The two passes for
+IRNet's labels have kernels with fewer points, and together take as long as one."""
 _CLASSES_WITH_MASS = 7
-"""That the segmenter sees in an image (`benchmarks/pruning.py`)."""
+"""Number of classes that the segmenter predicts in an image with a probability that counts (`benchmarks/pruning.py`)."""
 _WALK_SECONDS = 0.04
 _IMAGE_SECONDS = 0.02
-"""Reading, decoding and resizing an image and writing a result."""
+"""Seconds for reading, decoding and resizing an image and writing a result."""
 _MASK_BYTES = 0.04
-"""Of an indexed PNG, a pixel."""
+"""Bytes per pixel of an indexed PNG."""
 _MAP_BYTES = 2 * 0.9
-"""Of a float16 in zstd, a value."""
+"""Bytes per value of a score map, float16 compressed by zstd."""
 _KEPT_CHECKPOINTS = 2
 _TRAINED_SHARE = 3.0
-"""A training step over a forward pass: forward, and backward to features and weights."""
+"""Operations of a training step over a forward pass: forward, backward to features, backward to weights."""
 _FROZEN_SHARE = 1.2
-"""The same where the backbone does not train."""
+"""The same with a frozen backbone."""
 _SIDE = 256
 _SAMPLED = 24
 _TYPICAL = (375, 500)
@@ -52,14 +52,14 @@ _TYPICAL = (375, 500)
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one stage.
+    """Cost of one stage.
 
     Attributes:
-        images: images through the stage; of a training, steps x batch.
-        operations: of the network an image, floating-point.
-        cpu_seconds: of the rest an image, on one core.
-        bytes: that the stage leaves.
-        activations: bytes an image in the network needs while it trains; 0 for inference.
+        images: number of images processed; for a training, steps x batch size.
+        operations: floating-point operations of the network per image.
+        cpu_seconds: seconds of all other work per image, on one core.
+        bytes: size of the results.
+        activations: bytes of memory per image that the network needs in training; 0 for inference.
     """
 
     images: int
@@ -69,7 +69,7 @@ class Cost:
     activations: float = 0.0
 
     def seconds(self, cpus: float, gpus: int, precision: str = "float32") -> float:
-        """Return the time: the network on GPUs, where there are any, beside it the rest on their processes' cores; else all on cores."""
+        """Return the seconds: with GPUs, the network runs on them while their processes' cores do the rest; without, all runs on cores."""
         if not gpus or not self.operations:
             return self.images * (self.operations / CPU_CORE + self.cpu_seconds) / cpus
         processes = max(gpus, min(cpus, gpus * PROCESSES_PER_GPU))
@@ -78,7 +78,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class ImageStats:
-    """What costs depend on of a data set: typical size (pixels) and number of labels."""
+    """Typical size (pixels) and number of labels of a data set's images, on which costs depend."""
 
     height: int
     width: int
@@ -91,7 +91,7 @@ class ImageStats:
 
 
 def image_stats(index: Index) -> ImageStats:
-    """Look at some images, evenly spread; where they cannot be read from here, VOC's usual size is taken."""
+    """Return the mean size of some images, evenly spread, and the mean number of labels; VOC's usual size if no image can be read here."""
     rows = index.rows[:: max(1, len(index.rows) // _SAMPLED)][:_SAMPLED]
     labels = [len(row.labels) for row in index.rows if row.labels]
     sizes = [size for row in rows if (size := _size(index, row))] or [_TYPICAL]
@@ -147,7 +147,7 @@ Counted = Callable[[int, int], tuple[float, float, int]]
 
 
 def _passes(network: Counted, section: Cam | Segment, size: tuple[int, int]) -> float:
-    """Operations of all scales, with mirror images where they are asked for."""
+    """Return the operations of the forward passes over all scales, twice with `hflip`."""
     once = network(*scaled_size(size, long_side_scale(size, section.long_side)))[0]
     return once * sum(scale**2 for scale in section.scales) * (2 if section.hflip else 1)
 
@@ -158,7 +158,7 @@ def _crf(kernels: CrfKernels, pixels: int, labels: float) -> float:
 
 
 def _network(recipe: Recipe, stage: str, num_classes: int) -> Counted:
-    """Return what counts a training's network."""
+    """Return a function that gives the operations of a training's network."""
     settings = getattr(recipe, stage)
     bare = settings.model_copy(update={"backbone": settings.backbone.model_copy(update={"weights": "none"})})
     return _built(stage, bare, num_classes)

@@ -1,8 +1,8 @@
-"""The permutohedral lattice: Gaussian filtering of an image's pixels by place and colour in linear time (Adams et al. 2010).
+"""The permutohedral lattice: Gaussian filtering of an image's pixels by position and colour in linear time (Adams et al. 2010).
 
 Each pixel's features lie in a simplex of the lattice; its values are spread over the simplex's vertices (splat), the vertices are
 blurred along each axis, and the pixel takes up what its vertices hold then (slice). This is the costly part of the dense CRF; it
-depends on the image alone and is built once for all passes, labels and iterations.
+depends on the image alone and is built once for all filters, labels and iterations.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ class Lattice:
         """Build the lattice.
 
         Args:
-            image: (H, W, 3) uint8 image; (H, W, 0): a filter of places only.
+            image: (H, W, 3) uint8 image; (H, W, 0): a filter of positions only.
             spatial: standard deviation in pixels.
             colour: standard deviation in grey levels.
 
@@ -76,8 +76,8 @@ class Lattice:
 
 def feature_scales(num_features: int) -> np.ndarray:
     """Return the scale of each feature (d,) float32 at which the filter's standard deviation is 1."""
-    places = np.arange(1, num_features + 1)
-    return (1 / np.sqrt(places * (places + 1)) * np.float32(np.sqrt(2 / 3) * (num_features + 1)).astype(float)).astype(np.float32)
+    indices = np.arange(1, num_features + 1)
+    return (1 / np.sqrt(indices * (indices + 1)) * np.float32(np.sqrt(2 / 3) * (num_features + 1)).astype(float)).astype(np.float32)
 
 
 def vertex_numbers(shape: tuple[int, ...], spatial: float, colour: float) -> tuple[np.ndarray, np.ndarray, int]:

@@ -1,4 +1,4 @@
-"""Whether a data set is fit for use: every image and mask is opened once and held against its row.
+"""Checks a data set: opens every image and mask once and compares it with its row.
 
 Run after an index table was made and before a long training; `vwl data check` prints what is found here.
 """
@@ -17,12 +17,12 @@ from vwl.data.index import Index, Row, decode_image
 from vwl.errors import VwlError
 
 _OUTLINE = 4
-"""Ignored lines around objects (VOC) vanish when this many pixels are taken off each side; ignored areas (crowds) do not."""
+"""Eroding by this many pixels removes ignored outlines of objects (VOC), but not ignored areas (crowds)."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with one image.
+    """A problem of one image.
 
     Attributes:
         image_id: the image.

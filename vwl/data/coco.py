@@ -29,7 +29,7 @@ _NUM_CLASSES = 80
 def prepare_coco(
     root: str | Path | Folder, out_masks: str | Path | Folder | None = None, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Index, list[str]]:
-    """Paint COCO's masks and index its images in splits `train` and `val`; masks that are there are kept.
+    """Paint COCO's masks and index its images in splits `train` and `val`; existing masks are kept.
 
     Labels are the categories of all annotations, those of crowds too.
 
@@ -73,7 +73,7 @@ def prepare_coco(
             rows.append(
                 Row(stem, f"{below(top, root)}{folder}/{image['file_name']}", labels, f"{below(top, painted)}{name}/{stem}.png", split)
             )
-        notes.append(f"{name}: painted {num_new:,} masks, kept {len(annotated) - num_new:,} that were there")
+        notes.append(f"{name}: painted {num_new:,} masks, kept {len(annotated) - num_new:,} that existed")
         if num_bare:
             notes.append(f"{name}: {num_bare:,} images without annotation are left out")
         if len(annotated) != _SIZES.get(name, len(annotated)):
@@ -108,7 +108,7 @@ def _region(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
     shape = annotation["segmentation"]
     try:
         if isinstance(shape, list):
-            # Fewer than three points enclose nothing; the library would take two for the corners of a box.
+            # fewer than three points enclose nothing, and the library would read two as the corners of a box
             outlines = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in shape]
             polygons = [outline.ravel().tolist() for outline in outlines if len(outline) > 2]
             if not polygons:
@@ -130,7 +130,7 @@ def _paint_all(
     names: dict[int, str],
     progress: Callable[[int, int], None] | None,
 ) -> int:
-    """Paint the masks that are not there yet; return how many."""
+    """Paint the missing masks; return their number."""
     there = set(folder.names(".png"))
     ids = {category: label for label, category in enumerate(names, 1)}
     wanted = [(image, annotations) for image, annotations in annotated if f"{Path(image['file_name']).stem}.png" not in there]
@@ -161,7 +161,7 @@ def _annotated(content: dict[str, Any], source: str) -> tuple[list[tuple[dict[st
             grouped[a["image_id"]].append({key: a[key] for key in ("id", "category_id", "area", "segmentation", "iscrowd")})
         found = [({key: image[key] for key in ("file_name", "height", "width")}, grouped[i]) for i, image in images.items() if i in grouped]
     except KeyError as error:
-        raise VwlError(f"{source} is no file of COCO instances: an entry has no {error}") from None
+        raise VwlError(f"{source} is not a file of COCO instances: an entry has no {error}") from None
     return sorted(found, key=lambda item: item[0]["file_name"]), len(images) - len(found)
 
 
@@ -170,14 +170,14 @@ def _categories(content: dict[str, Any], source: str) -> dict[int, str]:
     try:
         return {category["id"]: category["name"] for category in sorted(content["categories"], key=lambda c: c["id"])}
     except (KeyError, TypeError):
-        raise VwlError(f"{source} is no file of COCO instances: it has no categories") from None
+        raise VwlError(f"{source} is not a file of COCO instances: it has no categories") from None
 
 
 def _require_files(folder: Folder, names: list[str]) -> None:
     there = set(folder.names())
     gone = [name for name in names if name not in there]
     if gone:
-        raise VwlError(f"{folder}/{gone[0]} is annotated but not there ({len(gone):,} of {len(names):,} images are missing)")
+        raise VwlError(f"{folder}/{gone[0]} is annotated but missing ({len(gone):,} of {len(names):,} images are missing)")
 
 
 def _place(root: Folder, name: str) -> str:

@@ -98,7 +98,7 @@ def common_root(*folders: Folder) -> Folder:
         if len(set(level)) > 1:
             break
         shared.append(level[0])
-    num_fixed = 3 if "://" in bases[0][0] else 1  # scheme and bucket are no folders
+    num_fixed = 3 if "://" in bases[0][0] else 1  # scheme and bucket are not folders
     if len(shared) < num_fixed or len({query for _, _, query in bases}) > 1:
         raise VwlError(f"{' and '.join(map(str, folders))} have no folder in common; put them on one file system")
     return Folder(("/".join(shared) or "/") + "".join(bases[0][1:]))
@@ -116,7 +116,7 @@ def _table(labels_csv: str | Path) -> tuple[list[tuple[int, str, list[str], str]
     try:
         text = Folder(path.parent).read(path.name).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise VwlError(f"{labels_csv} is no text file in UTF-8") from None
+        raise VwlError(f"{labels_csv} is not a UTF-8 text file") from None
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
     columns = [name.strip() for name in reader.fieldnames or ()]
     reader.fieldnames = columns

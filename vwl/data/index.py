@@ -1,4 +1,4 @@
-"""The index table: what every data set is turned into (one Parquet file), and all that later stages know of it.
+"""The index table: one Parquet file that describes any data set; all later stages read only this.
 
 Columns: `image_id` string, `image` string, `labels` list<int32> (object ids 1..C, ascending), `mask` string or null, `split`
 string (`train`, `aug`, `val`, `test`). Schema metadata: class names (background first), palette, root folder, source. Paths are
@@ -54,7 +54,7 @@ class Index:
         classes: names, `classes[0]` is the background.
         root: folder below which images and masks lie.
         palette: 768 colour values.
-        source: what it was made from, in words.
+        source: what it was made from, for people.
     """
 
     rows: tuple[Row, ...]
@@ -126,7 +126,7 @@ def decode_image(data: bytes, source: str) -> Image.Image:
         image: Image.Image = Image.open(io.BytesIO(data))
         image.load()
     except UnidentifiedImageError:
-        raise VwlError(f"image {source} cannot be read: it is no image") from None
+        raise VwlError(f"image {source} cannot be read: it is not an image") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise VwlError(f"image {source} cannot be read: {str(error) or 'truncated file'}") from None
     if image.mode.startswith("I") or image.mode == "F":
@@ -146,13 +146,13 @@ def make_index(
     """
     rows = tuple(rows)
     if not rows:
-        raise VwlError(f"{source}: there is no image at all")
+        raise VwlError(f"{source}: the data set has no images")
     twice = [image_id for image_id, count in Counter(row.image_id for row in rows).items() if count > 1]
     if twice:
         raise VwlError(f"{source}: image id '{twice[0]}' is listed twice" + (f" (and {len(twice) - 1} more)" if len(twice) > 1 else ""))
     for row in rows:
         if "/" in row.image_id or row.image_id.startswith("."):
-            raise VwlError(f"{source}: image id '{row.image_id}' is no plain name")
+            raise VwlError(f"{source}: image id '{row.image_id}' is not a plain file name")
         for path in filter(None, (row.image, row.mask)):
             if Path(path).is_absolute() or ".." in Path(path).parts:
                 raise VwlError(f"{source}: the path '{path}' of image {row.image_id} leaves the root folder")
@@ -182,7 +182,7 @@ def read_index(path: str | Path) -> Index:
     """
     folder, name = split_path(path)
     if not folder.exists(name):
-        raise VwlError(f"there is no index table at {path}; make one with: vwl data prepare voc|coco|folder|scenes --out {path}")
+        raise VwlError(f"{path} does not exist; make an index table with: vwl data prepare voc|coco|folder|scenes --out {path}")
     try:
         table = pq.read_table(pa.BufferReader(folder.read(name)))
         about = json.loads(table.schema.metadata[b"vwl"])

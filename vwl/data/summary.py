@@ -1,4 +1,4 @@
-"""What is in an index table, in numbers: for the tables that `vwl data` prints and for scripts (`--json`)."""
+"""Counts of an index table, for `vwl data show`."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Sizes, crops and mirrors of images and masks: pure functions of arrays and a random generator.
+"""Resizing, cropping and flipping of images and masks: pure functions of arrays and a random generator.
 
 Images are (H, W, 3) uint8, masks (H, W) uint8. Used by the three trainings and, for sizes, by inference.
 """
@@ -11,14 +11,14 @@ from PIL import Image
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return an image at another size (bicubic)."""
+    """Resize an image (bicubic)."""
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return a mask at another size (nearest pixel)."""
+    """Resize a mask (nearest pixel)."""
     if mask.shape == (height, width):
         return mask
     return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
@@ -37,7 +37,7 @@ def long_side_scale(size: Sequence[int], long_side: int | None) -> float:
 def random_crop(
     arrays: Sequence[np.ndarray], fills: Sequence[int | Sequence[float]], crop: int, rng: np.random.Generator
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Cut the same random square from several arrays of one size, padding what is smaller at a random offset.
+    """Cut the same random square from several arrays of one size, padding smaller ones at a random offset.
 
     Args:
         arrays: each (H, W) or (H, W, 3).
@@ -70,7 +70,7 @@ def _overlap(size: int, crop: int, offset: int) -> tuple[slice, slice]:
 
 
 def random_hflip(arrays: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """Mirror all arrays left to right, or none, with probability one half."""
+    """Flip all arrays horizontally with probability 0.5."""
     flipped = bool(rng.integers(0, 2))
     return [array[:, ::-1] if flipped else array for array in arrays]
 

@@ -64,7 +64,7 @@ def prepare_voc(
     wanted = [image_id for ids in splits.values() for image_id in ids]
     gone = [image_id for image_id in wanted if image_id not in images]
     if gone:
-        raise VwlError(f"{root}/JPEGImages/{gone[0]}.jpg is listed but not there ({len(gone):,} of {len(wanted):,} images are missing)")
+        raise VwlError(f"{root}/JPEGImages/{gone[0]}.jpg is listed but missing ({len(gone):,} of {len(wanted):,} images are missing)")
 
     masks = _masks(root)
     if sbd is not None:
@@ -98,7 +98,7 @@ def _splits(root: Folder, sbd: Folder | None) -> tuple[dict[str, list[str]], lis
     train, val = lists["train"], lists["val"]
     if train is None and lists["trainval"] is not None and val is not None:
         train = [image_id for image_id in lists["trainval"] if image_id not in set(val)]
-        notes.append("train.txt is not there: the split train is trainval.txt without val.txt")
+        notes.append("train.txt is missing: the split train is trainval.txt without val.txt")
     both = sorted({*(train or ())} & {*(val or ())})
     if both:
         raise VwlError(f"image {both[0]} is in {_LISTS}/train.txt and in val.txt ({len(both):,} such images); remove it from one")
@@ -129,7 +129,7 @@ def _list(folder: Folder, name: str) -> list[str] | None:
 
 
 def _labels(root: Folder, masks: dict[str, str], file: str | Path | None, ids: list[str]) -> tuple[dict[str, tuple[int, ...]], str]:
-    """Return the labels of the images by id, and where they come from in words."""
+    """Return the labels of the images by id, and a description of their source."""
     if file is not None:
         path = Path(file)
         return _labels_of_text(Folder(path.parent), path.name, ids), str(path)
@@ -227,18 +227,18 @@ def _sbd_folder(sbd: str | Path | Folder) -> Folder:
 def _masks(root: Folder) -> dict[str, str]:
     """Return the path of each image's mask by id."""
     return {
-        image_id: f"{place}/{image_id}.png"
-        for place in ("SegmentationClass", "SegmentationClassAug")
-        for image_id in _stems(root, place, ".png")
+        image_id: f"{folder}/{image_id}.png"
+        for folder in ("SegmentationClass", "SegmentationClassAug")
+        for image_id in _stems(root, folder, ".png")
     }
 
 
-def _stems(root: Folder, place: str, suffix: str) -> set[str]:
-    return {name.removesuffix(suffix) for name in (root / place).names(suffix)}
+def _stems(root: Folder, folder: str, suffix: str) -> set[str]:
+    return {name.removesuffix(suffix) for name in (root / folder).names(suffix)}
 
 
 def _text(folder: Folder, name: str) -> str:
     try:
         return folder.read(name).decode()
     except UnicodeDecodeError:
-        raise VwlError(f"{folder}/{name} is no text file in UTF-8") from None
+        raise VwlError(f"{folder}/{name} is not a UTF-8 text file") from None

@@ -1,6 +1,7 @@
-"""Places for a training's workers on the connected cluster: whether there can ever be enough, and what a training waits for.
+"""Check whether the connected cluster has slots for a training's workers: the CPUs and GPUs that one worker needs, on one node.
 
-A cluster that is too small is refused at once, as Ray would wait for ever. One that is busy is waited for, and the user is told.
+`engine/train.py` calls this before it starts Ray Train, which waits for ever where a cluster is too small. Here a cluster that is too
+small is an error; for one that is busy, the training waits and a message says so.
 """
 
 import time
@@ -12,46 +13,46 @@ from ray._private.state import available_resources_per_node
 from vwl.config.layout import Layout
 from vwl.errors import VwlError
 
-_SETTLING_SECONDS = 3.0
-"""Until a stage that has just ended has given back its places."""
+_RELEASE_SECONDS = 3.0
+"""Time in which Ray releases the resources of a stage that has just ended."""
 
 
-def place(layout: Layout) -> dict[str, float]:
-    """Return what one worker takes of a node."""
+def worker_resources(layout: Layout) -> dict[str, float]:
+    """Return the resources that Ray reserves for one worker: CPUs, and GPUs if the layout has them."""
     resources: dict[str, float] = {"CPU": layout.cpus_per_worker}
     if layout.gpus_per_worker:
         resources["GPU"] = layout.gpus_per_worker
     return resources
 
 
-def check_places(layout: Layout) -> None:
-    """Check that the cluster's nodes, were they idle, have places for the fewest workers of a layout.
+def check_worker_slots(layout: Layout) -> None:
+    """Check that the nodes of the cluster, when idle, can hold the smallest number of workers that a layout allows.
 
     Raises:
-        VwlError: they have not.
+        VwlError: the cluster is too small.
     """
-    wanted, fewest = place(layout), layout.min_workers or layout.workers
+    wanted, fewest = worker_resources(layout), layout.min_workers or layout.workers
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    places = _count(wanted, nodes)
-    if places >= fewest:
+    slots = _count_slots(wanted, nodes)
+    if slots >= fewest:
         return
     each = " and ".join(f"{amount:g} {kind}{'s' if amount != 1 else ''}" for kind, amount in wanted.items())
-    there = ", ".join(" + ".join(f"{node.get(kind, 0):g} {kind}s" for kind in wanted) for node in nodes)
+    has = ", ".join(" + ".join(f"{node.get(kind, 0):g} {kind}s" for kind in wanted) for node in nodes)
     raise VwlError(
-        f"{fewest} worker{'s' if fewest > 1 else ''} of {each} each are asked for and the cluster has places for {places} "
-        f"(its nodes: {there}); lower --workers, --cpus-per-worker or --gpus-per-worker"
+        f"{fewest} worker{'s' if fewest > 1 else ''} of {each} each are asked for and the cluster has room for {slots} "
+        f"(its nodes: {has}); lower --workers, --cpus-per-worker or --gpus-per-worker"
     )
 
 
-def lacking_places(layout: Layout) -> str:
-    """Return in words that others hold the places that the fewest workers of a layout need, or an empty string."""
-    fewest, deadline = layout.min_workers or layout.workers, time.monotonic() + _SETTLING_SECONDS
-    while (free := _count(place(layout), available_resources_per_node().values())) < fewest:
+def busy_worker_slots(layout: Layout) -> str:
+    """Return a message if other work occupies the slots that the workers of a layout need, or an empty string."""
+    fewest, deadline = layout.min_workers or layout.workers, time.monotonic() + _RELEASE_SECONDS
+    while (free := _count_slots(worker_resources(layout), available_resources_per_node().values())) < fewest:
         if time.monotonic() > deadline:
-            return f"waits: the cluster is busy, {free} of the {fewest} places that are needed are free"
+            return f"waiting: the cluster is busy, {free} of the {fewest} worker slots that are needed are free"
         time.sleep(0.2)
     return ""
 
 
-def _count(wanted: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> int:
+def _count_slots(wanted: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> int:
     return sum(int(min(node.get(kind, 0) // amount for kind, amount in wanted.items())) for node in nodes)
