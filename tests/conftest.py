@@ -67,7 +67,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
 @pytest.fixture(scope="session")
 def done_search(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Folder, Search]":
     """A folder with a finished search of two settings with two seeds, without Ray; tests only read it."""
-    from tests.tuning.searches import do, space, tiny_index, tiny_recipe
+    from tests.tuning.searches import run_here, space, tiny_index, tiny_recipe
     from vwl.data.index import read_index
     from vwl.storage.folder import Folder
     from vwl.tuning.search import Search
@@ -75,5 +75,5 @@ def done_search(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Folder, Sear
     folder = tmp_path_factory.mktemp("search")
     index_path = tiny_index(folder)
     search = Search.plan(space(values=[4, 8]), tiny_recipe(), read_index(index_path), index_path, num_seeds=2)
-    do(search, Folder(folder / "search"))
+    run_here(search, Folder(folder / "search"))
     return Folder(folder / "search"), search

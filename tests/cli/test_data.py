@@ -117,5 +117,5 @@ def test_check_exits_with_1_and_names_the_problem(house):
 
 
 def test_a_users_mistake_reaches_the_caller_as_one_line(tmp_path):
-    with pytest.raises(VwlError, match="does not exist; make an index table"):
+    with pytest.raises(VwlError, match="there is no index table"):
         run("show", tmp_path / "gone.parquet")

@@ -187,7 +187,9 @@ def test_a_driver_here_is_told_of_its_token_at_once(terminal, tiny_run):
 def test_no_gpu_in_the_cluster_is_said_in_one_line(terminal):
     done = terminal.submit("--", "train", "classifier", *RUN[1:], "--run", "gpu", "--gpus-per-worker", "1", "--cpus-per-worker", "1")
     assert done.returncode == 1
-    assert re.search(r"^error: 1 worker of 1 CPU and 1 GPU each are asked for and the cluster has room for 0", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^error: the training needs 1 worker with 1 CPU and 1 GPU each and the cluster has slots for 0", done.stdout, re.MULTILINE
+    )
 
 
 def test_a_job_outlives_the_terminal_that_submitted_it(terminal):

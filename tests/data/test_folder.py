@@ -100,7 +100,7 @@ def test_the_share_for_val_is_about_met_and_does_not_depend_on_the_other_images(
         ("image,labels\n", "lists no image at all"),
         ("", r"has no column 'image' \(it has: nothing\)"),
         ("image,label\na,x\n", r"has no column 'labels' \(it has: image, label\)"),
-        ("image,labels\na,x\na.jpg,y\n", "image id 'a' is listed twice"),
+        ("image,labels\na,x\na.jpg,y\n", "image id 'a' occurs more than once"),
         ("image,labels\na,x,y\n", "line 2 has more fields than the header"),
         ("image,labels,split\na,x,vall\n", "line 2: unknown split 'vall'; did you mean 'val'"),
     ],

@@ -89,7 +89,7 @@ def test_what_a_command_does_on_sigterm_is_not_rays(ray_engine):
 
 
 def test_a_cluster_that_is_too_small_is_said_at_once(index, ray_engine):
-    with pytest.raises(VwlError, match=r"4 workers of 2 CPUs each are asked for and the cluster has positions for 1 \(its nodes: 2 CPUs\)"):
+    with pytest.raises(VwlError, match=r"needs 4 workers with 2 CPUs each and the cluster has slots for 1 \(its nodes: 2 CPUs\)"):
         quietly(new_run(index, "large"), ["classifier"], ray_engine, Layout(workers=4, cpus_per_worker=2))
 
 

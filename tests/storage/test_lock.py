@@ -109,4 +109,4 @@ def test_a_second_command_in_the_same_folder_gives_one_line_and_changes_nothing(
         done = subprocess.run([*VWL, *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert f"another vwl command is running {work} in {folder}" in done.stderr
-    assert not any((folder / name).exists() for name in ("positions.json", "searches", "trials", "classifier"))
+    assert not any((folder / name).exists() for name in ("resources.json", "searches", "trials", "classifier"))

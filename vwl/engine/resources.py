@@ -1,7 +1,7 @@
-"""Check whether the connected cluster has slots for a training's workers: the CPUs and GPUs that one worker needs, on one node.
+"""Worker slots of the connected cluster: how many workers of a layout its nodes can hold, and whether that is enough.
 
-`engine/train.py` calls this before it starts Ray Train, which waits for ever where a cluster is too small. Here a cluster that is too
-small is an error; for one that is busy, the training waits and a message says so.
+A cluster that is too small for a training or a trial is reported at once, because Ray would wait for ever. A busy cluster is waited
+for, with a message. Used by `vwl.engine.train` and `vwl.engine.tune`.
 """
 
 import time
@@ -13,46 +13,57 @@ from ray._private.state import available_resources_per_node
 from vwl.config.layout import Layout
 from vwl.errors import VwlError
 
-_RELEASE_SECONDS = 3.0
-"""Time in which Ray releases the resources of a stage that has just ended."""
+_SETTLING_SECONDS = 3.0
+"""Time for a stage that has just ended to release its workers' resources."""
 
 
 def worker_resources(layout: Layout) -> dict[str, float]:
-    """Return the resources that Ray reserves for one worker: CPUs, and GPUs if the layout has them."""
+    """Return the Ray resources that one worker of a layout takes on a node."""
     resources: dict[str, float] = {"CPU": layout.cpus_per_worker}
     if layout.gpus_per_worker:
         resources["GPU"] = layout.gpus_per_worker
     return resources
 
 
-def check_worker_slots(layout: Layout) -> None:
-    """Check that the nodes of the cluster, when idle, can hold the smallest number of workers that a layout allows.
+def count_worker_slots(layout: Layout, nodes: Iterable[Mapping[str, float]]) -> int:
+    """Return how many workers of a layout fit into the resources of some nodes; a worker does not span nodes."""
+    needed = worker_resources(layout)
+    return sum(int(min(node.get(kind, 0) // amount for kind, amount in needed.items())) for node in nodes)
+
+
+def check_worker_slots(layout: Layout, num_workers: int, purpose: str = "the training", option: str = "--workers") -> int:
+    """Check that the cluster, when idle, has slots for a number of workers.
+
+    Args:
+        layout: resources of each worker.
+        num_workers: how many are needed at the same time.
+        purpose: what needs them, for the error message.
+        option: the command line's option that sets their number, for the error message.
+
+    Returns:
+        The worker slots of the idle cluster.
 
     Raises:
-        VwlError: the cluster is too small.
+        VwlError: the cluster has fewer slots than are needed.
     """
-    wanted, fewest = worker_resources(layout), layout.min_workers or layout.workers
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    slots = _count_slots(wanted, nodes)
-    if slots >= fewest:
-        return
-    each = " and ".join(f"{amount:g} {kind}{'s' if amount != 1 else ''}" for kind, amount in wanted.items())
-    has = ", ".join(" + ".join(f"{node.get(kind, 0):g} {kind}s" for kind in wanted) for node in nodes)
+    slots = count_worker_slots(layout, nodes)
+    if slots >= num_workers:
+        return slots
+    needed = worker_resources(layout)
+    each = " and ".join(f"{amount:g} {kind}{'s' if amount != 1 else ''}" for kind, amount in needed.items())
+    available = ", ".join(" + ".join(f"{node.get(kind, 0):g} {kind}s" for kind in needed) for node in nodes)
     raise VwlError(
-        f"{fewest} worker{'s' if fewest > 1 else ''} of {each} each are asked for and the cluster has room for {slots} "
-        f"(its nodes: {has}); lower --workers, --cpus-per-worker or --gpus-per-worker"
+        f"{purpose} needs {num_workers} worker{'s' if num_workers > 1 else ''} with {each} each and the cluster has slots for {slots} "
+        f"(its nodes: {available}); lower {option}, --cpus-per-worker or --gpus-per-worker"
     )
 
 
-def busy_worker_slots(layout: Layout) -> str:
-    """Return a message if other work occupies the slots that the workers of a layout need, or an empty string."""
-    fewest, deadline = layout.min_workers or layout.workers, time.monotonic() + _RELEASE_SECONDS
-    while (free := _count_slots(worker_resources(layout), available_resources_per_node().values())) < fewest:
+def busy_slots_message(layout: Layout) -> str:
+    """Return a message if other jobs hold the worker slots that a training needs to start; an empty string if enough are free."""
+    num_workers, deadline = layout.min_workers or layout.workers, time.monotonic() + _SETTLING_SECONDS
+    while (free := count_worker_slots(layout, available_resources_per_node().values())) < num_workers:
         if time.monotonic() > deadline:
-            return f"waiting: the cluster is busy, {free} of the {fewest} worker slots that are needed are free"
+            return f"waiting: the cluster is busy, {free} of the {num_workers} worker slots needed are free"
         time.sleep(0.2)
     return ""
-
-
-def _count_slots(wanted: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> int:
-    return sum(int(min(node.get(kind, 0) // amount for kind, amount in wanted.items())) for node in nodes)

@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vwl.config.layout import Layout
 from vwl.engine.base import OnProgress, Progress
-from vwl.engine.resources import busy_worker_slots, check_worker_slots, worker_resources
+from vwl.engine.resources import busy_slots_message, check_worker_slots, worker_resources
 from vwl.engine.shared_folder import check_shared
 from vwl.errors import Interrupted, VwlError
 from vwl.training.build import TrainSpec, build_task
@@ -40,9 +40,9 @@ def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult
         Interrupted: stopped on request, after a checkpoint.
     """
     layout.split_batch(getattr(spec.recipe, spec.stage).batch_size)
-    check_worker_slots(layout)
+    check_worker_slots(layout, layout.min_workers or layout.workers)
     check_shared(spec.folder)
-    if reason := busy_worker_slots(layout):
+    if reason := busy_slots_message(layout):
         on_progress(Progress(spec.stage, 0, 1, reason))
     # On the driver's node, so that it lives as long as the driver.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
