@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _paired import Line, Paired, images, paired, show
+from _paired import Line, Paired, paired, real_images, show
 from PIL import Image
 
 from vwl.config.files import load_recipe
@@ -74,7 +74,7 @@ def small() -> tuple[Recipe, Classifier]:
 def saved(folder: Path, num: int) -> Index:
     """Save images as JPEG with one to three labels each."""
     rng, rows = np.random.default_rng(0), []
-    for number, rgb in enumerate(images(num)):
+    for number, rgb in enumerate(real_images(num)):
         Image.fromarray(rgb).save(folder / f"{number}.jpg", quality=92)
         labels = rng.choice(NUM_OBJECTS, 1 + number % 3, replace=False) + 1
         rows.append(Row(str(number), f"{number}.jpg", tuple(sorted(int(label) for label in labels)), None, "train"))

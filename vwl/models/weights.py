@@ -70,14 +70,14 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str, st
     if not any(not key.endswith((_COUNTER, EXTRA_STATE)) for key in matched):
         raise VwlError(
             f"weights file {source} is of another network: none of its {len(state)} tensors matches; "
-            f"it has e.g. {_shown(state)}, the network has e.g. {_shown(own)}"
+            f"it has e.g. {_first(state)}, the network has e.g. {_first(own)}"
         )
     if strict and (missing or mismatched):
-        absent = next(iter((*mismatched, *missing)))
-        found = tuple(state[absent].shape) if absent in state else "nothing"
+        name = next(iter((*mismatched, *missing)))
+        given = tuple(state[name].shape) if name in state else "nothing"
         raise VwlError(
             f"weights file {source} is of another network: {len(missing) + len(mismatched)} of {len(own)} tensors do not match, "
-            f"e.g. {absent} of shape {tuple(own[absent].shape)}, where the file has {found}; choose the network it was made for"
+            f"e.g. {name} of shape {tuple(own[name].shape)}, where the file has {given}; choose the network it was made for"
         )
     module.load_state_dict(fitting, strict=False)
     report = WeightReport(source, matched, missing, unexpected, mismatched)
@@ -105,5 +105,5 @@ def _without(prefix: str, state: Mapping[str, Tensor]) -> State:
     return stripped | {key: value for key, value in state.items() if not key.startswith(prefix) and key not in stripped}
 
 
-def _shown(names: Iterable[str]) -> str:
+def _first(names: Iterable[str]) -> str:
     return next(iter(names), "nothing")
