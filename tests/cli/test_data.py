@@ -94,7 +94,7 @@ def test_prepare_prints_a_table_of_splits_and_the_notes(tmp_path):
     cells = [line.replace("│", " ").split() for line in result.stdout.splitlines()]
     assert ["train", "3", "1.00", "3"] in cells
     assert ["val", "2", "1.00", "2"] in cells
-    assert "- drew 5 scenes, kept 0 that were there" in result.stdout
+    assert "- drew 5 scenes, kept 0 existing ones" in result.stdout
 
 
 def test_show_as_json_holds_what_a_script_needs(house):
