@@ -1,4 +1,4 @@
-"""What is in an index table, in numbers: for the tables that `vwl data` prints and for scripts (`--json`)."""
+"""Counts of images, labels and masks in an index table, for the tables and the JSON that `vwl data` prints."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ class SplitSummary:
     """Counts of one split.
 
     Attributes:
-        split: its name.
-        images: number of photographs.
-        labels_per_image: mean number of labels of a photograph.
-        masks: number of photographs with a mask.
-        classes: number of photographs by class name, in class order, without background.
+        split: name of the split.
+        images: number of images.
+        labels_per_image: mean number of labels of an image.
+        masks: number of images that have a mask.
+        classes: number of images that have the label, for each class name in the order of the ids, without background.
     """
 
     split: str
