@@ -132,7 +132,7 @@ def test_an_id_listed_twice_is_named(tmp_path):
     table = labels(tmp_path, "image,labels\np0.jpg,cat\np0.jpg,dog\n")
     photos = photographs(tmp_path / "photos")
     outcome = vwl("data", "prepare", "folder", "--images", photos, "--labels", table, "--out", tmp_path / "i.parquet")
-    assert_one_line(outcome, "p0", "twice")
+    assert_one_line(outcome, "p0", "more than once")
 
 
 def test_a_misspelled_recipe_key_has_a_suggestion(scenes, tmp_path):
