@@ -1,4 +1,4 @@
-# Everything from a bare machine: Python 3.11 or 3.12, make and a C++ compiler. `make help` lists the targets.
+# Everything from a bare machine with Python 3.11 or 3.12 and make. `make help` lists the targets.
 
 UV_VERSION := 0.13.9
 # Another interpreter: make setup PYTHON=/opt/python3.12/bin/python3
@@ -9,23 +9,30 @@ BIN := .venv/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock check format test drill demo bench clean
+.PHONY: help setup pydensecrf lock check format test coverage drill demo bench wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
 
-setup: .venv/.stamp  ## make .venv with the pinned dependencies and the command vwl
+setup: .venv/.stamp pydensecrf  ## make .venv with the pinned dependencies and the command vwl
 
-# pydensecrf2 is compiled at installation: it needs the interpreter's headers.
-CHECK_PYTHON := import sys, sysconfig, pathlib; \
+CHECK_PYTHON := import sys; \
 v = sys.version_info[:2]; \
 v in ((3, 11), (3, 12)) or sys.exit("is Python %d.%d, and 3.11 or 3.12 is needed" % v); \
 import importlib.util as u; \
-u.find_spec("ensurepip") or sys.exit("has no ensurepip (on Debian and Ubuntu: apt-get install python%d.%d-venv)" % v); \
-pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file() or sys.exit("has no headers (on Debian and Ubuntu: apt-get install python%d.%d-dev)" % v)
+u.find_spec("ensurepip") or sys.exit("has no ensurepip (on Debian and Ubuntu: apt-get install python%d.%d-venv)" % v)
+
+# pydensecrf2 is compiled at installation: with a C++ compiler and the interpreter's headers, else it is left out.
+HAS_HEADERS := import sysconfig, pathlib, sys; sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file())
+pydensecrf: .venv/.stamp
+	@if $(BIN)/python -c 'import pydensecrf' 2>/dev/null; then :; \
+	elif ! { command -v c++ || command -v g++ || command -v clang++; } >/dev/null || ! $(BIN)/python -c '$(HAS_HEADERS)'; then \
+	  echo "pydensecrf is left out: it needs a C++ compiler and Python's headers (on Debian and Ubuntu: apt-get install g++ python3-dev)"; \
+	else \
+	  $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -r requirements-pydensecrf.lock; \
+	fi
 
 .venv/.stamp: requirements.lock pyproject.toml
-	@command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { echo "error: no C++ compiler found (on Debian and Ubuntu: apt-get install g++)" >&2; exit 1; }
 	@if ! $(BIN)/python -c '' 2>/dev/null; then \
 	  found=; \
 	  for candidate in $(or $(PYTHON),python3.11 python3.12 python3 python); do \
@@ -45,9 +52,10 @@ pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file() or sys.exit("h
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-lock: setup  ## resolve pyproject.toml into requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --quiet -o requirements.lock
-	@! grep -n '://' requirements.lock || { echo "error: requirements.lock names a host" >&2; exit 1; }
+lock: .venv/.stamp  ## resolve pyproject.toml into the lock files
+	$(BIN)/uv pip compile pyproject.toml --extra tune --extra dev --universal --python-version 3.11 --no-header --no-annotate --quiet -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra pydensecrf --universal --python-version 3.11 --no-header --no-annotate --quiet --constraint requirements.lock | grep '^pydensecrf2==' > requirements-pydensecrf.lock
+	@! grep -n '://' requirements.lock requirements-pydensecrf.lock || { echo "error: a lock file names a host" >&2; exit 1; }
 
 check: setup  ## lint, format check, type check
 	$(BIN)/ruff check .
@@ -59,8 +67,15 @@ format: setup  ## format the code
 	$(BIN)/ruff format .
 
 # The hash seed is random on purpose: no answer may depend on the order of a set.
+# Tests that start Ray use all CPUs: they run after the others, which run in two processes of one thread each.
 test: check  ## check, then all tests (PYTEST_ARGS="-k crf" for some)
-	PYTHONHASHSEED=random $(BIN)/python -m pytest $(PYTEST_ARGS)
+	PYTHONHASHSEED=random OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not drill and not ray" $(PYTEST_ARGS) || [ $$? = 5 ]
+	PYTHONHASHSEED=random OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not drill" $(PYTEST_ARGS) || [ $$? = 5 ]
+
+coverage: setup  ## all tests with the share of lines that they run, in percent
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 drill: setup  ## the failure drills on Ray, minutes each
 	$(BIN)/python -m pytest -m drill $(PYTEST_ARGS)
@@ -71,6 +86,9 @@ demo: setup  ## the whole method on a few generated scenes
 bench: setup  ## every script in benchmarks/, and one table of the ratios
 	$(BIN)/python benchmarks/_all.py
 
-clean:  ## remove caches and the demo's folder (.venv stays)
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
+wheel: setup  ## build the wheel and the source archive in dist/
+	$(BIN)/python -m hatchling build -t sdist -t wheel
+
+clean:  ## remove caches, dist/ and the demo's folder (.venv stays)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist demo
 	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

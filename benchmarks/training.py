@@ -121,13 +121,13 @@ def timed_worker(config: dict[str, str]) -> dict[str, float]:
     def timed(owner, name: str, kind: str) -> None:
         inner = getattr(owner, name)
 
-        def outer(*words, **named):
+        def outer(*args, **kwargs):
             with clock(kind):
-                return inner(*words, **named)
+                return inner(*args, **kwargs)
 
         setattr(owner, name, outer)
 
-    for name in ("forward", "sums", "update", "count_usage"):
+    for name in ("forward", "assigned_sums", "update", "count_usage"):
         timed(Codebook, name, "visual words")
     # result() waits for what the backward pass has not hidden; __init__ starts the sum.
     timed(distributed.PendingSum, "__init__", "all-reduce of the bank")
@@ -144,7 +144,7 @@ def timed_worker(config: dict[str, str]) -> dict[str, float]:
         before.append(dict(spent))
 
     loop.train(task, Layout(workers=2, micro_batch=4, checkpoint_steps=10**6), spec.folder, "shares", loop.Control(progress=progress))
-    if not times:  # progress is told on worker 0 only
+    if not times:  # progress is message on worker 0 only
         return {}
     whole = times[-1] - times[LOG_EVERY]
     return {kind: (before[-1][kind] - before[LOG_EVERY][kind]) / whole for kind in spent}

@@ -1,8 +1,8 @@
-"""Searches: two trials at a time against one after the other, and what Ray takes of a trial.
+"""Searches: two trials at a time against one after the other, and the share of Ray in a trial's time.
 
 The same search of short trainings on generated scenes (EfficientNet-Lite0, memory bank, one CPU a trial), once with each number of
 trials at a time, in fresh folders. Parity: every trial has the same scores in both. Process starts are most of a short trial's
-time, so a machine that is busy otherwise tells nothing; the load is printed beside the times.
+time, so times on a busy machine are meaningless; the load is printed beside them.
 """
 
 import argparse
@@ -22,20 +22,20 @@ from vwl.data.scenes import prepare_scenes
 from vwl.engine import tune
 from vwl.storage.folder import Folder
 from vwl.tuning.results import Row, trial_rows
-from vwl.tuning.runner import Places, run_search
+from vwl.tuning.runner import TuneResources, run_search
 from vwl.tuning.search import Search
 from vwl.tuning.space import space_from
 
 KEYS = ["classifier.crop=160", "classifier.resize=[160,224]", "classifier.batch_size=8", "cam.long_side=224", "cam.scales=[1.0]"]
 
 MOST = 0.65
-"""Of the time of one trial after the other."""
+"""Largest share of the time of one trial after the other."""
 
 
 class Silent:
-    """A view of nothing."""
+    """A view that shows nothing."""
 
-    def trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
+    def show_trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
         """Show nothing."""
 
 
@@ -52,7 +52,7 @@ def main() -> None:
         index, _ = prepare_scenes(folder / "scenes", num_train=options.steps * recipe.classifier.batch_size, num_val=16)
         write_index(index, folder / "index.parquet")
         search = Search.plan(space, recipe, index, str(folder / "index.parquet"), num_seeds=1)
-        found = {number: measured(search, index, folder, number) for number in (1, 2)}
+        found = {number: measure(search, index, folder, number) for number in (1, 2)}
     print_details(options.trials, found)
     scores = [[(row["trial"], row["train_miou"], row["val_miou"]) for row in rows] for _, rows, _ in found.values()]
     same = scores[0] == scores[1]
@@ -62,18 +62,18 @@ def main() -> None:
     show("Searches", [Line(what, f"{one:.0f} s", f"{two:.0f} s", one / two, f"{1 / MOST:.2f}", parity)], same)
 
 
-def measured(search: Search, index: Index, folder: Path, concurrent: int) -> tuple[float, list[Row], float]:
-    """Do the search; return seconds, the trials' rows and the machine's load meanwhile."""
+def measure(search: Search, index: Index, folder: Path, concurrent: int) -> tuple[float, list[Row], float]:
+    """Run the search; return its seconds, the trials' rows and the load of the machine."""
     root = Folder(folder / f"at-a-time-{concurrent}")
     with tune.tune_session(None, cpus=2):
         began = time.monotonic()
-        run_search(search, root, Places(Layout(), concurrent), Silent(), lambda line: None, lambda: None)
+        run_search(search, root, TuneResources(Layout(), concurrent), Silent(), lambda line: None, lambda: None)
         seconds = time.monotonic() - began
     return seconds, trial_rows(root, [search]), os.getloadavg()[1]
 
 
 def print_details(trials: int, found: dict[int, tuple[float, list[Row], float]]) -> None:
-    """Print the times."""
+    """Print the times of each number of trials at a time."""
     table = Table(title=f"{trials} trials on 2 CPUs, {os.cpu_count()} in the machine")
     for column in ("trials at a time", "seconds", "share", "seconds a trial", "of it training", "of it maps", "load (5 min)"):
         table.add_column(column, justify="right")

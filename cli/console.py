@@ -1,7 +1,7 @@
-"""The one place for what the command line prints: tables and JSON on stdout, messages and progress on stderr.
+"""Everything that the command line prints: tables and JSON on stdout, messages and progress on stderr.
 
-Commands call `print_table` with plain values and the pipeline gets `ProgressView.update` as its report; on a terminal these are
-drawn, in a log file or a pipe they are whole lines.
+Commands call `print_table` with plain values and pass `ProgressView.update` as `on_progress`. A terminal shows bars, a log file or a pipe
+gets whole lines.
 """
 
 import json
@@ -11,22 +11,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBars
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from vwl.engine.base import Progress
+
 tables = Console(highlight=False)
-"""stdout: what a user asked for."""
+"""On stdout: results."""
 messages = Console(stderr=True, highlight=False)
-"""stderr: what happens meanwhile."""
+"""On stderr: messages and progress."""
 
 Value = str | int | float | bool | None
-News = str | Mapping[str, float]
 
 
 def say(text: str) -> None:
@@ -66,17 +69,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Valu
 
 
 class ProgressView(Protocol):
-    """What shows how far the tasks of a run are."""
+    """Shows the progress of the stages of a run."""
 
-    def update(self, task: str, done: int, total: int, news: News = "") -> None:
-        """Show that `done` of `total` steps of a task are made; `news` is what else is worth knowing: words, or a training's figures."""
+    def update(self, progress: "Progress") -> None:
+        """Show the progress of a stage."""
 
 
 @contextmanager
 def progress_view() -> Iterator[ProgressView]:
-    """Show progress on stderr while the block runs: bars and a training's figures on a terminal, elsewhere a line every ten seconds."""
+    """Show progress on stderr while the block runs: bars and a training's metrics on a terminal, elsewhere a line every ten seconds."""
     if messages.is_terminal and not messages.is_dumb_terminal:
-        bar = Progress(
+        bar = ProgressBars(
             SpinnerColumn(finished_text="✓"),
             TextColumn("{task.description}"),
             BarColumn(),
@@ -98,32 +101,32 @@ def progress_view() -> Iterator[ProgressView]:
 
 
 class _Bars:
-    """One bar a task, and below them the newest figures of the training that runs."""
+    """One bar per stage, and below them the newest metrics of the training that runs."""
 
-    def __init__(self, bar: Progress) -> None:
+    def __init__(self, bar: ProgressBars) -> None:
         self._bar = bar
         self._tasks: dict[str, TaskID] = {}
-        self._figures: Mapping[str, float] = {}
+        self._metrics: Mapping[str, float] = {}
 
-    def update(self, task: str, done: int, total: int, news: News = "") -> None:
-        if done >= total or isinstance(news, str):
-            self._figures = {}
-        elif len(news) > 1:
-            self._figures = news
-        text = _text(news)
-        if task not in self._tasks:  # what an earlier run has done does not count as speed
-            self._tasks[task] = self._bar.add_task(task, total=total, completed=done, text=text)
+    def update(self, progress: "Progress") -> None:
+        if progress.done >= progress.total or not progress.metrics:
+            self._metrics = {}
+        elif len(progress.metrics) > 1:
+            self._metrics = progress.metrics
+        text, stage = _text(progress), progress.stage
+        if stage not in self._tasks:  # steps of an earlier run do not count as speed
+            self._tasks[stage] = self._bar.add_task(stage, total=progress.total, completed=progress.done, text=text)
         else:
-            self._bar.update(self._tasks[task], completed=done, total=total, text=text)
+            self._bar.update(self._tasks[stage], completed=progress.done, total=progress.total, text=text)
 
     def drawn(self) -> Group:
         """Return the bars and the table as they are now."""
-        return Group(self._bar.get_renderable(), *([_figure_table(self._figures)] if self._figures else []))
+        return Group(self._bar.get_renderable(), *([_metrics_table(self._metrics)] if self._metrics else []))
 
 
-def _figure_table(figures: Mapping[str, float]) -> Table:
-    """Names above values: losses, rate, speed, and what a task calls its health."""
-    shown = {name: value for name, value in figures.items() if name not in {"step", "num_steps", "epoch", "loss"}}
+def _metrics_table(metrics: Mapping[str, float]) -> Table:
+    """Return names above values: losses, learning rate, speed, codebook metrics."""
+    shown = {name: value for name, value in metrics.items() if name not in {"step", "num_steps", "epoch", "loss"}}
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in shown:
         table.add_column(Text(name.removeprefix("loss_").replace("_", " ")), justify="right", header_style="dim")
@@ -131,14 +134,15 @@ def _figure_table(figures: Mapping[str, float]) -> Table:
     return table
 
 
-def _text(news: News) -> str:
-    """Return the few words that fit behind a bar or a line."""
-    if isinstance(news, str):
-        return news
-    words = [f"loss {news['loss']:.4f}"] if "loss" in news else []
-    if "images_per_second" in news:
-        words.append(f"{news['images_per_second']:.3g} images/s, {news['data_wait_share']:.0%} waiting for data")
-    return "  ".join(words)
+def _text(progress: "Progress") -> str:
+    """Return the text behind a bar or a line: the message, loss and speed."""
+    metrics = progress.metrics
+    parts = [progress.message] if progress.message else []
+    if "loss" in metrics:
+        parts.append(f"loss {metrics['loss']:.4f}")
+    if "images_per_second" in metrics:
+        parts.append(f"{metrics['images_per_second']:.3g} images/s, {metrics['data_wait_share']:.0%} waiting for data")
+    return "  ".join(parts)
 
 
 @dataclass
@@ -152,7 +156,7 @@ class _Pace:
 
 
 class ProgressLines:
-    """One line a task when it starts, at most every `every` seconds, and when it ends."""
+    """Prints a line per stage when it starts, at most every `every` seconds, and when it ends."""
 
     def __init__(self, write: Callable[[str], None], every: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
         """Write lines with `write`; `every` and `clock` are in seconds."""
@@ -161,21 +165,21 @@ class ProgressLines:
         self._clock = clock
         self._paces: dict[str, _Pace] = {}
 
-    def update(self, task: str, done: int, total: int, news: News = "") -> None:
-        """Note a task's state and print it if it is time."""
+    def update(self, progress: "Progress") -> None:
+        """Record a stage's progress and print it if it is time."""
         now = self._clock()
-        is_new = task not in self._paces
-        pace = self._paces.setdefault(task, _Pace(now, done, now))
+        is_new = progress.stage not in self._paces
+        pace = self._paces.setdefault(progress.stage, _Pace(now, progress.done, now))
         if pace.finished:
             return
-        pace.finished = done >= total
-        pace.line = _line(task, done, total, _text(news), pace, now)
+        pace.finished = progress.done >= progress.total
+        pace.line = _line(progress, pace, now)
         pace.pending = True
         if is_new or pace.finished or now - pace.printed >= self._every:
             self._print(pace, now)
 
     def close(self) -> None:
-        """Print where the tasks stand that were cut off."""
+        """Print the last progress of stages that were interrupted."""
         for pace in self._paces.values():
             if pace.pending:
                 self._print(pace, self._clock())
@@ -186,7 +190,8 @@ class ProgressLines:
         pace.pending = False
 
 
-def _line(task: str, done: int, total: int, text: str, pace: _Pace, now: float) -> str:
+def _line(progress: "Progress", pace: _Pace, now: float) -> str:
+    done, total, text = progress.done, progress.total, _text(progress)
     share = f"{100 * done // total}%" if total else "100%"
     seconds = now - pace.start
     if pace.finished:
@@ -195,7 +200,7 @@ def _line(task: str, done: int, total: int, text: str, pace: _Pace, now: float) 
         when = f"{duration(seconds / (done - pace.first_done) * (total - done))} left"
     else:
         when = ""
-    state = " ".join(filter(None, (task, f"{done}/{total}", share, when)))
+    state = " ".join(filter(None, (progress.stage, f"{done}/{total}", share, when)))
     return f"{state}  {text}" if text else state
 
 

@@ -111,7 +111,7 @@ def show(index: IndexFile, as_json: Json = False) -> None:
       vwl data show voc.parquet
       vwl data show voc.parquet --json
     """
-    from cli.console import Value, print_json, print_table
+    from vwl.cli.console import Value, print_json, print_table
     from vwl.data.index import read_index
     from vwl.data.summary import summarise
 
@@ -135,7 +135,7 @@ def check(index: IndexFile, as_json: Json = False) -> None:
       vwl data check voc.parquet
       vwl data check voc.parquet --json
     """
-    from cli.console import print_json
+    from vwl.cli.console import print_json
     from vwl.data.check import check_index
     from vwl.data.index import read_index
 
@@ -164,7 +164,7 @@ def _finish(index: "Index", notes: list[str], out: str) -> None:
 
 
 def _print_splits(index: "Index") -> None:
-    from cli.console import print_table
+    from vwl.cli.console import print_table
     from vwl.data.summary import summarise
 
     rows = [(split.split, split.images, split.labels_per_image, split.masks) for split in summarise(index)]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import Json, RunFolder, print_stage_table
+from vwl.cli.options import Json, RunFolder, print_stage_table
 
 
 def evaluate(
@@ -22,9 +22,9 @@ def evaluate(
       vwl evaluate --run runs/voc
       vwl evaluate --run runs/voc --stage walk --split train --curve
     """
-    from cli.console import print_json, print_table
-    from vwl.workflow.pipeline import stored_score
+    from vwl.cli.console import print_json, print_table
     from vwl.workflow.run_folder import Run
+    from vwl.workflow.scoring import stored_score
 
     opened = Run.open(run)
     if stage is None:

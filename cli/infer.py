@@ -1,10 +1,10 @@
-"""`vwl infer`: one inference stage of a run, image by image where it was cut off."""
+"""`vwl infer`: one inference stage of a run, or the first three together."""
 
 from collections.abc import Sequence
 
 import typer
 
-from cli.options import (
+from vwl.cli.options import (
     Address,
     Backend,
     Crf,
@@ -12,14 +12,14 @@ from cli.options import (
     Overwrite,
     RunFolder,
     Strict,
-    do_stages,
     end_with_failures,
     layout,
     open_run,
+    run_stages_with_progress,
     with_crf,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Do one inference stage of a run; finished images are kept.")
+app = typer.Typer(no_args_is_help=True, help="Run one inference stage of a run; finished images are kept.")
 
 _ABOUT = {
     "cam": "Class activation maps of the trained classifier (Eq. 1), as stride-4 score maps.",
@@ -27,16 +27,16 @@ _ABOUT = {
     "irnet-labels": "Confident labels for the boundary network, from two thresholds and a dense CRF.",
     "walk": "The maps after a random walk along the learned boundaries.",
     "masks": "Pseudo masks: the walk's maps cut at the background threshold.",
-    "segment": "Masks of the segmentation model, multi-scale with mirror and CRF.",
-    "stream": """CAM, CRF and IRNet's labels in one pass: CPUs refine the maps that are there while the network makes the others.
+    "segment": "Masks of the segmentation model, multi-scale with horizontal flip and CRF.",
+    "stream": """CAM, CRF and IRNet's labels in one pass: CPUs refine finished maps while the network makes the others.
 
-    The results are those of one stage after the other; time is saved where networks run on GPUs and leave CPUs free.
-    The CRF takes part if its background is a number: auto needs all maps.""",
+    The results are those of one stage after the other. It saves time where networks run on GPUs and leave CPUs free.
+    The CRF takes part only if crf.background is a number: auto needs all maps.""",
 }
 
 
 _REFINED = ("crf", "irnet-labels", "segment", "stream")
-"""Those with a dense CRF."""
+"""Stages with a dense CRF."""
 
 
 def _infer(
@@ -54,7 +54,7 @@ def _infer(
     stages = STREAMED if name == "stream" else (name,)
     refined = [stage.replace("-", "_") for stage in stages if stage in _REFINED]
     opened = open_run(run, None, None, with_crf(refined, crf, override), overwrite)
-    do_stages(opened, stages, layout(), backend, address, strict=strict, streamed=name == "stream")
+    run_stages_with_progress(opened, stages, layout(), backend, address, strict=strict, streamed=name == "stream")
     end_with_failures(opened, stages)
 
 

@@ -1,11 +1,11 @@
-"""`vwl jobs`: the submitted commands of a cluster."""
+"""`vwl jobs`: manage the submitted commands of a cluster."""
 
 from typing import Annotated
 
 import typer
 
-from cli.options import Json
-from cli.submit import JobsAddress, Wait, follow
+from vwl.cli.options import Json
+from vwl.cli.submit import JobsAddress, Wait, follow
 
 app = typer.Typer(no_args_is_help=True, help="List, show, follow, stop and resume submitted commands.")
 
@@ -21,13 +21,13 @@ def list_jobs(address: JobsAddress = None, as_json: Json = False) -> None:
       vwl jobs list
       vwl jobs list --address http://head:8265 --json
     """
-    from cli.console import print_table, say
+    from vwl.cli.console import print_table, say
     from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)
     found = jobs.all()
     if not found and not as_json:
-        say(f"no command was submitted to {jobs.url}")
+        say(f"{jobs.url} has no submitted commands")
         return
     columns = ["job", "state", "submitted", "seconds", "exit_code", "command"]
     print_table(f"jobs of {jobs.url}", columns, [[getattr(job, column) for column in columns] for job in found], as_json)
@@ -35,7 +35,7 @@ def list_jobs(address: JobsAddress = None, as_json: Json = False) -> None:
 
 @app.command()
 def status(job: JobName, address: JobsAddress = None, as_json: Json = False) -> None:
-    """Show one job; how far its run is says vwl status.
+    """Show one job; for the progress of its run see vwl status.
 
     \b
     Examples:
@@ -44,7 +44,7 @@ def status(job: JobName, address: JobsAddress = None, as_json: Json = False) -> 
     """
     from dataclasses import asdict
 
-    from cli.console import print_json, print_table
+    from vwl.cli.console import print_json, print_table
     from vwl.cluster.jobs import Jobs
 
     found = asdict(Jobs(address).job(job))
@@ -58,16 +58,16 @@ def status(job: JobName, address: JobsAddress = None, as_json: Json = False) -> 
 def logs(
     job: JobName,
     address: JobsAddress = None,
-    follow_it: Annotated[bool, typer.Option("--follow", help="Go on until the job ends, and end with its exit code.")] = False,
+    follow_it: Annotated[bool, typer.Option("--follow", help="Follow the output until the job ends, and end with its exit code.")] = False,
 ) -> None:
-    """Print what a job has printed.
+    """Print the output of a job.
 
     \b
     Examples:
       vwl jobs logs cams
       vwl jobs logs cams --follow --address http://head:8265
     """
-    from cli.console import tables
+    from vwl.cli.console import tables
     from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)
@@ -79,31 +79,31 @@ def logs(
 
 @app.command()
 def stop(job: JobName, address: JobsAddress = None) -> None:
-    """Stop a job: it saves what it has done and leaves.
+    """Stop a job, which saves its work before it ends.
 
     \b
     Examples:
       vwl jobs stop cams
       vwl jobs stop cams --address http://head:8265
     """
-    from cli.console import say
+    from vwl.cli.console import say
     from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)
-    say(f"{job} {jobs.stop(job).state}; go on with: vwl jobs resume {job} --address {jobs.url}")
+    say(f"{job} {jobs.stop(job).state}; resume it with: vwl jobs resume {job} --address {jobs.url}")
 
 
 @app.command()
 def resume(job: JobName, address: JobsAddress = None, wait: Wait = True) -> None:
-    """Submit a stopped or failed job's command anew; its run goes on where it stopped.
+    """Submit the command of a stopped or failed job again; its run continues where it stopped.
 
     \b
     Examples:
       vwl jobs resume cams
       vwl jobs resume cams --detach --address http://head:8265
     """
-    from cli.submit import begun
+    from vwl.cli.submit import report_submitted
     from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)
-    begun(jobs, jobs.resume(job), wait)
+    report_submitted(jobs, jobs.resume(job), wait)

@@ -1,7 +1,7 @@
-"""The command `vwl`: its table of commands, and what happens to errors and interrupts.
+"""The command `vwl`: the table of its commands, and the handling of errors and interrupts.
 
-A command's module is imported when the command is called, so that `vwl --help` and `vwl recipe list` answer at once though
-training needs torch and Ray. A new command is one line in `COMMANDS`.
+A command's module is imported when the command is called, so that `vwl --help` and `vwl recipe list` are fast although training needs
+torch and Ray. A new command is one line in `COMMANDS`.
 """
 
 import signal
@@ -16,8 +16,8 @@ from typer.core import TyperCommand, TyperGroup
 from vwl.errors import Interrupted, VwlError
 
 
-class Place(NamedTuple):
-    """Where a command is found: a `typer.Typer` or a function in a module, and its line in `vwl --help`."""
+class Command(NamedTuple):
+    """A command: the module and attribute of its function or `typer.Typer`, and its line in `vwl --help`."""
 
     module: str
     attribute: str
@@ -25,34 +25,34 @@ class Place(NamedTuple):
 
 
 COMMANDS = {
-    "run": Place("cli.run", "run", "Do all stages in order, skipping what is done."),
-    "demo": Place("cli.run", "demo", "The whole method on generated scenes, in minutes."),
-    "data": Place("cli.data", "app", "Make index tables of data sets, look at them and check them."),
-    "recipe": Place("cli.recipe", "app", "List and show recipes and their keys."),
-    "train": Place("cli.train", "app", "Train one network: classifier, irnet, segmenter."),
-    "infer": Place("cli.infer", "app", "Do one inference stage: cam, crf, irnet-labels, walk, masks, segment."),
-    "tune": Place("cli.tune", "app", "Compare recipes over seeds: the paper's tables and your own, on Ray Tune."),
-    "evaluate": Place("cli.evaluate", "evaluate", "Score the stages of a run against ground truth."),
-    "predict": Place("cli.predict", "predict", "Segment photographs with a run's model, on the CPU."),
-    "export": Place("cli.export", "export", "Pack masks for the PASCAL VOC server."),
-    "status": Place("cli.status", "status", "Show how far a run is."),
-    "submit": Place("cli.submit", "submit", "Run any command on a Ray cluster, as a job."),
-    "jobs": Place("cli.jobs", "app", "List, show, follow, stop and resume submitted commands."),
-    "plan": Place("cli.plan", "plan", "Show what a run will take: hours and disk of each stage, and whether it fits."),
-    "deploy": Place("cli.deploy", "app", "Write what starts a cluster: KubeRay manifests, ray up files, a Slurm script."),
-    "doctor": Place("cli.doctor", "doctor", "Look whether this machine and a cluster can do the work."),
+    "run": Command("vwl.cli.run", "run", "Run all stages in order, skipping those that are done."),
+    "demo": Command("vwl.cli.run", "demo", "Run the whole method on generated scenes, in minutes."),
+    "data": Command("vwl.cli.data", "app", "Make, show and check index tables of data sets."),
+    "recipe": Command("vwl.cli.recipe", "app", "List and show recipes and their keys."),
+    "train": Command("vwl.cli.train", "app", "Train one network: classifier, irnet, segmenter."),
+    "infer": Command("vwl.cli.infer", "app", "Run one inference stage: cam, crf, irnet-labels, walk, masks, segment."),
+    "tune": Command("vwl.cli.tune", "app", "Compare recipes over seeds: the paper's tables and your own, on Ray Tune."),
+    "evaluate": Command("vwl.cli.evaluate", "evaluate", "Score the stages of a run against ground truth."),
+    "predict": Command("vwl.cli.predict", "predict", "Segment images with the model of a run."),
+    "voc-submission": Command("vwl.cli.voc_submission", "voc_submission", "Pack masks for the PASCAL VOC server."),
+    "status": Command("vwl.cli.status", "status", "Show how far the stages of a run are."),
+    "submit": Command("vwl.cli.submit", "submit", "Run any command on a Ray cluster, as a job."),
+    "jobs": Command("vwl.cli.jobs", "app", "List, show, follow, stop and resume submitted commands."),
+    "plan": Command("vwl.cli.plan", "plan", "Estimate hours and disk of each stage of a run, and whether it fits."),
+    "deploy": Command("vwl.cli.deploy", "app", "Write cluster files: KubeRay manifests, ray up files, a Slurm script."),
+    "doctor": Command("vwl.cli.doctor", "doctor", "Check whether this machine and a cluster can run vwl."),
 }
 
 
 class Commands(TyperGroup):
-    """The commands of the table, imported when called; users' mistakes end in one line and exit code 1, interrupts in 130."""
+    """The commands of the table, imported when called. A `VwlError` ends in one line and exit code 1, an interrupt in 130."""
 
     def __init__(self, **settings: Any) -> None:
-        placeholders = {name: TyperCommand(name, help=place.summary) for name, place in COMMANDS.items()}
+        placeholders = {name: TyperCommand(name, help=command.summary) for name, command in COMMANDS.items()}
         super().__init__(**{**settings, "commands": placeholders})
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the name, the imported command and the arguments that are left for it."""
+        """Return the name, the imported command and its arguments."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command and _imported(COMMANDS[str(name)]), rest
 
@@ -72,13 +72,13 @@ class Commands(TyperGroup):
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(1) from None
         except (Interrupted, KeyboardInterrupt) as stop:
-            typer.echo(f"{str(stop) or 'stopped'}; what was done is saved, and the same command goes on from there", err=True)
+            typer.echo(f"{str(stop) or 'stopped'}; finished work is saved; run the same command to resume", err=True)
             raise typer.Exit(130) from None
 
 
 @contextmanager
 def _interrupts_in_c() -> Iterator[None]:
-    """Turn the SystemError of C code during which Ctrl-C was pressed (numba's, for one) back into the interrupt."""
+    """Turn a SystemError that C code (e.g. numba's) raises on Ctrl-C back into the interrupt."""
     try:
         yield
     except SystemError as error:
@@ -93,7 +93,7 @@ def _interrupts_in_c() -> Iterator[None]:
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # a bug keeps its plain traceback
+    pretty_exceptions_enable=False,  # bugs keep their plain traceback
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -124,12 +124,12 @@ def main() -> None:
     app(prog_name="vwl")
 
 
-def _imported(place: Place) -> Any:
-    found = getattr(import_module(place.module), place.attribute)
-    if isinstance(found, typer.Typer):
-        return typer.main.get_group(found)
+def _imported(command: Command) -> Any:
+    target = getattr(import_module(command.module), command.attribute)
+    if isinstance(target, typer.Typer):
+        return typer.main.get_group(target)
     single = typer.Typer(add_completion=False)
-    single.command()(found)
+    single.command()(target)
     return typer.main.get_command(single)
 
 

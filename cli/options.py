@@ -1,4 +1,4 @@
-"""Options that several commands share, and how a run and a layout come from them."""
+"""Options that several commands share, and the run and the layout made from them."""
 
 import functools
 import os
@@ -21,21 +21,23 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run folder: pat
 Data = Annotated[str | None, typer.Option("--data", help="Index table, made by vwl data prepare. Not needed for an existing run.")]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="Built-in recipe (vwl recipe list) or YAML file.")]
 Override = Annotated[list[str] | None, typer.Option("-o", "--override", help="Change one key: section.key=value. Repeatable.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Let this recipe take the place of the run's; changed stages are done again.")]
-Workers = Annotated[str, typer.Option(help="Data-parallel training workers: N, or elastic: FEWEST:MOST.", metavar="N|N:M")]
-CpusPerWorker = Annotated[int | None, typer.Option(help="CPU threads of each (default: this machine's CPUs / workers).", min=1)]
-GpusPerWorker = Annotated[int, typer.Option(help="GPUs of each, 0 or 1.", min=0, max=1)]
-MicroBatch = Annotated[int | None, typer.Option(help="Images a worker puts through the network at once (default: by device).", min=1)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run's recipe; stages that depend on a changed key run again.")]
+Workers = Annotated[str, typer.Option(help="Data-parallel training workers: N, or elastic: MIN:MAX.", metavar="N|N:M")]
+CpusPerWorker = Annotated[int | None, typer.Option(help="CPU threads of each worker (default: this machine's CPUs / workers).", min=1)]
+GpusPerWorker = Annotated[int, typer.Option(help="GPUs of each worker, 0 or 1.", min=0, max=1)]
+MicroBatch = Annotated[
+    int | None, typer.Option(help="Images that a worker passes through the network at once (default: by device).", min=1)
+]
 Precision = Annotated[str, typer.Option(help="float32, or bf16 (autocast).")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network with torch.compile.")]
 CheckpointSteps = Annotated[int, typer.Option(help="Training steps between checkpoints.", min=1)]
-StartFrom = Annotated[str | None, typer.Option(help="Start from these weights, not from the backbone's; sets start_from of the recipe.")]
+StartFrom = Annotated[str | None, typer.Option(help="Start from the weights of a whole network (start_from in the recipe).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster (default: RAY_ADDRESS, else a local Ray is started).")]
 Backend = Annotated[str, typer.Option(help="ray, or local: in this process, without Ray.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be worked on, instead of listing it.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that fails, instead of listing it.")]
 Crf = Annotated[
     str | None,
-    typer.Option("--crf", help="Dense CRF by auto, pydensecrf or native; sets kernels.implementation of the recipe."),
+    typer.Option("--crf", help="Implementation of the dense CRF: auto, native, torch or pydensecrf (kernels.implementation)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -43,9 +45,9 @@ DEFAULT_RECIPE = "paper-voc"
 
 
 def open_run(run: str, data: str | None, recipe: str | None, override: Sequence[str] | None, overwrite: bool = False) -> "Run":
-    """Open a run folder: an existing one by itself, or a new or checked one from data and recipe.
+    """Open a run folder: an existing one, or a new one made from data and recipe.
 
-    Another recipe takes the place of the run's only while nobody works in the folder.
+    The recipe of an existing run is replaced only while no other command works in the folder.
     """
     from vwl.config.files import load_recipe, overridden
     from vwl.storage.folder import Folder
@@ -71,8 +73,8 @@ def with_crf(sections: Sequence[str], crf: str | None, override: Sequence[str] |
     """Return the overrides with those of `--crf` for these sections of the recipe."""
     if crf is None:
         return override
-    if crf not in {"auto", "pydensecrf", "native"}:
-        raise VwlError(f"--crf {crf} is none of auto, pydensecrf, native")
+    if crf not in {"auto", "native", "torch", "pydensecrf"}:
+        raise VwlError(f"--crf {crf} is not one of auto, native, torch, pydensecrf")
     return [*(override or ()), *(f"{section}.kernels.implementation={crf}" for section in sections)]
 
 
@@ -88,31 +90,31 @@ def layout(
     """Return the layout of trainings; its parameters are the options of every command that trains (`with_layout`)."""
     from vwl.config.layout import Layout
 
-    fewest, most = _worker_counts(workers)
+    smallest, largest = _worker_counts(workers)
     if precision not in {"float32", "bf16"}:
         raise VwlError(f"--precision {precision} is neither float32 nor bf16")
     return Layout(
-        workers=most,
-        cpus_per_worker=cpus_per_worker or max(1, (os.cpu_count() or 1) // most),
+        workers=largest,
+        cpus_per_worker=cpus_per_worker or max(1, (os.cpu_count() or 1) // largest),
         gpus_per_worker=gpus_per_worker,
         micro_batch=micro_batch,
         checkpoint_steps=checkpoint_steps,
         precision=precision,
         compile=compile,
-        min_workers=None if fewest == most else fewest,
+        min_workers=None if smallest == largest else smallest,
     )
 
 
 def _worker_counts(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)(?::(\d+))?", text)
-    fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not 1 <= fewest <= most:
-        raise VwlError(f"--workers {text} is neither a number of workers nor FEWEST:MOST, as 2:4")
-    return fewest, most
+    match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+    smallest, largest = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= smallest <= largest:
+        raise VwlError(f"--workers {text} is neither a number of workers nor MIN:MAX, e.g. 2:4")
+    return smallest, largest
 
 
 def with_layout(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `layout` in the place of its parameter `where`, which receives the layout."""
+    """Replace a command's parameter `where` by the options of `layout`, and pass it the layout."""
     own, options = signature(command), signature(layout).parameters
 
     @functools.wraps(command)
@@ -126,7 +128,7 @@ def with_layout(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-def do_stages(
+def run_stages_with_progress(
     run: "Run",
     names: Sequence[str],
     where: "Layout",
@@ -136,10 +138,11 @@ def do_stages(
     strict: bool = False,
     streamed: bool = False,
 ) -> None:
-    """Do stages with progress on the terminal; `streamed` does those behind the maps while these are made."""
-    from cli.console import progress_view, say
+    """Run stages with progress on the terminal; `streamed` runs the stages after CAM while its maps are made."""
+    from vwl.cli.console import progress_view, say
+    from vwl.engine.base import Engine, open_engine
     from vwl.storage.lock import exclusive_lock
-    from vwl.workflow.pipeline import Engine, open_engine, run_stages
+    from vwl.workflow.pipeline import run_stages
     from vwl.workflow.streaming import Streaming
 
     if backend not in {"ray", "local"}:
@@ -151,16 +154,16 @@ def do_stages(
             held.enter_context(exclusive_lock(run.folder, name))
         engine, view = held.enter_context(open_engine(backend, address)), held.enter_context(progress_view())
         if streamed:
-            engine = Engine(engine.train, Streaming(run, engine.map, strict))
+            engine = Engine(engine.trainer, Streaming(run, engine.shard_runner, strict))
         run_stages(run, names, engine, where, view.update, say, fit_workers, strict)
 
 
 def end_with_failures(run: "Run", names: Sequence[str]) -> None:
-    """Say how many images failed in the named stages and end with exit code 1, or do nothing if none did."""
-    from cli.console import say
-    from vwl.workflow.pipeline import failed_images
+    """If images failed in the named stages, say how many and end with exit code 1."""
+    from vwl.cli.console import say
+    from vwl.workflow.inputs import failed_images
 
-    failed = failed_images(run, names)
+    failed = {name: images for name in names if (images := failed_images(run, name))}
     if failed:
         number = len({image_id for images in failed.values() for image_id in images})
         where = ", ".join(f"{run.folder}/{name}/manifest.json" for name in failed)
@@ -170,15 +173,15 @@ def end_with_failures(run: "Run", names: Sequence[str]) -> None:
 
 def print_stage_table(run: "Run", as_json: bool) -> None:
     """Print the table of scored stages."""
-    from cli.console import print_json, print_table, say
-    from vwl.workflow.pipeline import stage_table
+    from vwl.cli.console import print_json, print_table, say
+    from vwl.workflow.scoring import score_table
 
-    lines = stage_table(run)
+    lines = [vars(line) for line in score_table(run)]
     if not lines:
         say("nothing was scored: no scored stage is done, or the index has no ground truth")
         if as_json:
             print_json([])
         return
     columns = list(lines[0])
-    title = f"{run.folder} · recipe {run.recipe.name} · mIoU over {run.recipe.evaluation.in_words}"
+    title = f"{run.folder} · recipe {run.recipe.name} · mIoU over {run.recipe.evaluation.described}"
     print_table(title, columns, [list(line.values()) for line in lines], as_json)

@@ -1,4 +1,4 @@
-"""`vwl recipe`: which recipes there are, what they say, and what can be set."""
+"""`vwl recipe`: lists and shows recipes, and explains their keys."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ def list_recipes(as_json: Json = False) -> None:
       vwl recipe list
       vwl recipe list --json
     """
-    from cli.console import print_table
+    from vwl.cli.console import print_table
     from vwl.config.files import builtin_recipes, recipe_summary
 
     print_table("recipes", ["name", "about"], [[name, recipe_summary(name)] for name in builtin_recipes()], as_json)
@@ -41,7 +41,7 @@ def show(
       vwl recipe show paper-voc -o classifier.codebook.num_codewords=128 -o seed=1
       vwl recipe show reference-voc --against paper-voc
     """
-    from cli.console import print_json
+    from vwl.cli.console import print_json
     from vwl.config.files import differences, load_recipe, to_yaml
 
     recipe = load_recipe(name, override or ())
@@ -69,7 +69,7 @@ def keys(
       vwl recipe keys classifier
       vwl recipe keys irnet.optimiser --json
     """
-    from cli.console import print_table
+    from vwl.cli.console import print_table
     from vwl.config.recipe import Recipe
     from vwl.errors import VwlError, did_you_mean
 
@@ -83,7 +83,7 @@ def keys(
 
 
 def _keys(section: Any, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Return key, type, default and description of all knobs of a section and those below it."""
+    """Yield key, type, default and description of all settings of a section and its sub-sections."""
     import json
 
     from vwl.config.recipe import Section
@@ -98,7 +98,7 @@ def _keys(section: Any, prefix: str = "") -> Iterator[tuple[str, str, str, str]]
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """Return a JSON schema in words, as `number 0..1`, `gap | hybrid`, `list of number > 0`."""
+    """Return a JSON schema as text, e.g. `number 0..1`, `gap | hybrid`, `list of number > 0`."""
     if "anyOf" in schema:
         return " | ".join(_type(option) for option in schema["anyOf"])
     if "const" in schema or "enum" in schema:

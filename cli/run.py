@@ -1,10 +1,10 @@
-"""`vwl run` and `vwl demo`: the whole method, one command."""
+"""`vwl run` and `vwl demo`: the whole method in one command."""
 
 from typing import Annotated, Any
 
 import typer
 
-from cli.options import (
+from vwl.cli.options import (
     Address,
     Backend,
     Crf,
@@ -15,10 +15,10 @@ from cli.options import (
     RecipeName,
     RunFolder,
     Strict,
-    do_stages,
     end_with_failures,
     open_run,
     print_stage_table,
+    run_stages_with_progress,
     with_crf,
     with_layout,
 )
@@ -39,19 +39,19 @@ def run(
     crf: Crf = None,
     as_json: Json = False,
 ) -> None:
-    """Do all stages, from photographs and labels to a segmentation model and its scores; go on where an earlier start stopped.
+    """Run all stages, from images and labels to a segmentation model and its scores; resume where an earlier start stopped.
 
     \b
     Examples:
       vwl run --data voc.parquet --recipe paper-voc --run runs/voc --workers 2 --gpus-per-worker 1
-      vwl run --data photos.parquet --recipe small --run runs/photos
+      vwl run --data images.parquet --recipe small --run runs/first
     """
-    from cli.console import say
+    from vwl.cli.console import say
     from vwl.report.summary import write_report
     from vwl.workflow.stages import STAGES
 
     opened = open_run(run, data, recipe, with_crf(("crf", "irnet_labels", "segment"), crf, override), overwrite)
-    do_stages(opened, list(STAGES), where, backend, address, fit_workers=True, strict=strict)
+    run_stages_with_progress(opened, list(STAGES), where, backend, address, fit_workers=True, strict=strict)
     pictures = write_report(opened)
     print_stage_table(opened, as_json)
     say(f"pictures: {pictures}")
@@ -70,12 +70,12 @@ def demo(
       vwl demo
       vwl demo --folder /tmp/demo --json
     """
-    from cli.console import say
+    from vwl.cli.console import say
     from vwl.data.index import write_index
     from vwl.data.scenes import prepare_scenes
 
-    say(f"drawing scenes in {folder}/scenes")
+    say(f"generating scenes in {folder}/scenes")
     index, _ = prepare_scenes(f"{folder}/scenes", num_train=160, num_val=40)
     write_index(index, f"{folder}/index.parquet")
     run(run=f"{folder}/run", data=f"{folder}/index.parquet", recipe="demo", backend=backend, as_json=as_json)
-    say(f"next: vwl predict PHOTO.jpg --run {folder}/run, or your own photographs: vwl data prepare folder --help")
+    say(f"next: vwl predict IMAGE.jpg --run {folder}/run, or use your own images: vwl data prepare folder --help")

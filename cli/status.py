@@ -1,6 +1,6 @@
 """`vwl status`: how far each stage of a run is."""
 
-from cli.options import Json, RunArgument
+from vwl.cli.options import Json, RunArgument
 
 
 def status(run: RunArgument, as_json: Json = False) -> None:
@@ -11,11 +11,11 @@ def status(run: RunArgument, as_json: Json = False) -> None:
       vwl status runs/voc
       vwl status runs/voc --json
     """
-    from cli.console import print_table
-    from vwl.workflow.pipeline import progress_of
+    from vwl.cli.console import print_table
     from vwl.workflow.run_folder import Run
     from vwl.workflow.stages import STAGES
+    from vwl.workflow.status import stage_status
 
     opened = Run.open(run)
-    lines = [progress_of(opened, name) for name in STAGES]
+    lines = [vars(stage_status(opened, stage)) for stage in STAGES]
     print_table(f"{opened.folder} · recipe {opened.recipe.name}", list(lines[0]), [list(line.values()) for line in lines], as_json)

@@ -6,9 +6,21 @@ from typing import Any
 
 import typer
 
-from cli.options import Address, Backend, Data, Override, Overwrite, RecipeName, RunFolder, StartFrom, do_stages, open_run, with_layout
+from vwl.cli.options import (
+    Address,
+    Backend,
+    Data,
+    Override,
+    Overwrite,
+    RecipeName,
+    RunFolder,
+    StartFrom,
+    open_run,
+    run_stages_with_progress,
+    with_layout,
+)
 
-app = typer.Typer(no_args_is_help=True, help="Train one network of a run; goes on from its last checkpoint.")
+app = typer.Typer(no_args_is_help=True, help="Train one network of a run; resumes from its last checkpoint.")
 
 
 @app.command()
@@ -33,7 +45,7 @@ def classifier(
       vwl train classifier --data voc.parquet --recipe small --run runs/k128 -o classifier.codebook.num_codewords=128
     """
     opened = open_run(run, data, recipe, _starting_from("classifier", start_from, override), overwrite)
-    do_stages(opened, ["classifier"], where, backend, address)
+    run_stages_with_progress(opened, ["classifier"], where, backend, address)
 
 
 @app.command()
@@ -56,7 +68,7 @@ def irnet(
       vwl train irnet --run runs/voc -o irnet.epochs=4 --overwrite
     """
     opened = open_run(run, None, None, _starting_from("irnet", start_from, override), overwrite)
-    do_stages(opened, ["irnet"], where, backend, address)
+    run_stages_with_progress(opened, ["irnet"], where, backend, address)
 
 
 @app.command()
@@ -79,7 +91,7 @@ def segmenter(
       vwl train segmenter --run runs/voc --workers 2:4 --gpus-per-worker 1 --address auto
     """
     opened = open_run(run, None, None, _starting_from("segmenter", start_from, override), overwrite)
-    do_stages(opened, ["segmenter"], where, backend, address)
+    run_stages_with_progress(opened, ["segmenter"], where, backend, address)
 
 
 def _starting_from(stage: str, weights: str | None, override: list[str] | None) -> list[str] | None:

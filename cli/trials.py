@@ -1,26 +1,22 @@
-"""How the trials of a search are shown while it runs: one live table on a terminal, elsewhere whole lines."""
+"""Shows the trials of a running search: a live table on a terminal, lines of text elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import duration, messages, say
+from vwl.cli.console import duration, messages, say
+
+if TYPE_CHECKING:
+    from vwl.tuning.follow import TrialsView
 
 _STYLES = {"done": "green", "failed": "red", "stopped": "yellow", "waiting": "dim"}
 _FINAL = ("done", "failed", "stopped")
-
-
-class TrialsView(Protocol):
-    """What shows how the trials stand."""
-
-    def trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
-        """Show a trial's state or running stage, and how far that is."""
 
 
 @dataclass
@@ -34,25 +30,25 @@ class _Line:
 
 
 @contextmanager
-def trials_view() -> Iterator[TrialsView]:
+def trials_view() -> Iterator["TrialsView"]:
     """Show trials on stderr while the block runs."""
     if messages.is_terminal and not messages.is_dumb_terminal:
         table = LiveTrials()
-        with Live(get_renderable=table.drawn, console=messages, refresh_per_second=4):
+        with Live(get_renderable=table.render, console=messages, refresh_per_second=4):
             yield table
     else:
         yield TrialLines(say)
 
 
 class LiveTrials:
-    """A table with a line a trial; when there are more than fit, those that run and the last that ended."""
+    """A table with one line per trial; if there are too many, the running ones and those that ended last."""
 
     def __init__(self, height: int = 24) -> None:
         self._lines: dict[str, _Line] = {}
         self._height = height
 
-    def trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
-        """Note a trial's state."""
+    def show_trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
+        """Store a trial's state for the next refresh."""
         before = self._lines.get(name)
         line = _Line(state, text, done, total)
         if before is not None and before.state not in {*_FINAL, "waiting"}:
@@ -60,8 +56,8 @@ class LiveTrials:
         line.ended = time.monotonic() if state in _FINAL else None
         self._lines[name] = line
 
-    def drawn(self) -> Table:
-        """Return the table as it is now."""
+    def render(self) -> Table:
+        """Return the table of the current states."""
         counts = {state: sum(line.state == state for line in self._lines.values()) for state in (*_FINAL, "waiting")}
         running = len(self._lines) - sum(counts.values())
         title = ", ".join(f"{number} {state}" for state, number in {"running": running, **counts}.items() if number)
@@ -82,15 +78,15 @@ class LiveTrials:
 
 
 class TrialLines:
-    """A line when a trial's stage changes or it ends, and at most every `every` seconds in between."""
+    """Prints a line when a trial's stage or state changes, and between changes at most one every `every` seconds."""
 
     def __init__(self, write: Callable[[str], None], every: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
-        """Write lines with `write`; `every` and `clock` are in seconds."""
+        """Print lines with `write`; `every` and `clock` are in seconds."""
         self._write, self._every, self._clock = write, every, clock
         self._last: dict[str, tuple[str, float]] = {}
 
-    def trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
-        """Note a trial's state and print it if it is time."""
+    def show_trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
+        """Print a trial's state, unless it is waiting or was printed a short time ago."""
         now = self._clock()
         before = self._last.get(name)
         if state == "waiting" or (before is not None and before[0] == state and (state in _FINAL or now - before[1] < self._every)):

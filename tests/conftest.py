@@ -49,7 +49,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     from vwl.config.layout import Layout
     from vwl.data.index import write_index
     from vwl.engine import local
-    from vwl.workflow.pipeline import Engine, run_stages
+    from vwl.engine.base import Engine
+    from vwl.workflow.pipeline import run_stages
     from vwl.workflow.run_folder import Run
     from vwl.workflow.stages import STAGES
 
@@ -57,16 +58,16 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     index_path = str(folder / "index.parquet")
     write_index(tiny_scenes(folder / "scenes", 8, 4), index_path)
     run = Run.start(str(folder / "run"), load_recipe("demo", TINY), index_path)
-    said: list[str] = []
-    run_stages(run, list(STAGES), Engine(local, local), Layout(cpus_per_worker=1), lambda *_: None, said.append)
-    assert said == []
+    messages: list[str] = []
+    run_stages(run, list(STAGES), Engine(local, local), Layout(cpus_per_worker=1), lambda progress: None, messages.append)
+    assert messages == []
     return run
 
 
 @pytest.fixture(scope="session")
 def done_search(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Folder, Search]":
     """A folder with a finished search of two settings with two seeds, without Ray; tests only read it."""
-    from tests.tuning.searches import do, space, tiny_index, tiny_recipe
+    from tests.tuning.searches import run_here, space, tiny_index, tiny_recipe
     from vwl.data.index import read_index
     from vwl.storage.folder import Folder
     from vwl.tuning.search import Search
@@ -74,5 +75,5 @@ def done_search(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Folder, Sear
     folder = tmp_path_factory.mktemp("search")
     index_path = tiny_index(folder)
     search = Search.plan(space(values=[4, 8]), tiny_recipe(), read_index(index_path), index_path, num_seeds=2)
-    do(search, Folder(folder / "search"))
+    run_here(search, Folder(folder / "search"))
     return Folder(folder / "search"), search

@@ -51,7 +51,7 @@ class Drill:
 
 def command(index: Path, run: Path, backend: str) -> list[str]:
     overrides = [part for setting in SETTINGS for part in ("-o", setting)]
-    head = [sys.executable, "-m", "cli.main", "run", "--data", str(index), "--recipe", "demo", "--run", str(run)]
+    head = [sys.executable, "-m", "vwl.cli.main", "run", "--data", str(index), "--recipe", "demo", "--run", str(run)]
     return [*head, "--backend", backend, "--checkpoint-steps", "2", *overrides]
 
 

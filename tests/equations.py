@@ -1,6 +1,6 @@
-"""The equations of the paper, (1) to (13), transcribed as printed: loops over pixels, words and classes in NumPy.
+"""The equations of the paper, (1) to (13), transcribed as printed: loops over pixels, codewords and classes in NumPy.
 
-Features are (hw, d) for the words and (h, w, d) for the pooling, as there. Where the print cannot be meant literally, the
+Features are (hw, d) for the visual words and (h, w, d) for the pooling, as there. Where the print cannot be meant literally, the
 transcription says so: Eq. 6 (D), Eq. 11 (sign).
 """
 
@@ -23,11 +23,11 @@ def eq1_class_activation(features: np.ndarray, weight: np.ndarray) -> np.ndarray
     return maps
 
 
-def eq2_similarity(features: np.ndarray, words: np.ndarray) -> np.ndarray:
-    similarity = np.zeros((len(features), len(words)))
+def eq2_similarity(features: np.ndarray, codewords: np.ndarray) -> np.ndarray:
+    similarity = np.zeros((len(features), len(codewords)))
     for i, pixel in enumerate(features):
-        for j, word in enumerate(words):
-            similarity[i, j] = (pixel @ word) / (math.sqrt(pixel @ pixel) * math.sqrt(word @ word))
+        for j, codeword in enumerate(codewords):
+            similarity[i, j] = (pixel @ codeword) / (math.sqrt(pixel @ pixel) * math.sqrt(codeword @ codeword))
     return similarity
 
 
@@ -40,28 +40,28 @@ def eq3_probability(similarity: np.ndarray, temperature: float) -> np.ndarray:
     return probability
 
 
-def eq4_words(probability: np.ndarray) -> list[int]:
+def eq4_assignments(probability: np.ndarray) -> list[int]:
     return [int(np.argmax(row)) for row in probability]
 
 
-def word_label(words: list[int], num_words: int) -> np.ndarray:
-    return np.array([float(j in words) for j in range(num_words)])
+def word_label(assignments: list[int], num_codewords: int) -> np.ndarray:
+    return np.array([float(j in assignments) for j in range(num_codewords)])
 
 
 def eq5_frequency(probability: np.ndarray) -> np.ndarray:
     return sum(probability) / len(probability)
 
 
-def eq6_new_words(features: np.ndarray, words: list[int], num_words: int) -> tuple[np.ndarray, np.ndarray]:
-    """C' and the pixels of each word. D is the matrix of counts: with the printed reciprocals D^-1 would multiply by them."""
-    one_hot = np.eye(num_words)[words]
+def eq6_new_codewords(features: np.ndarray, assignments: list[int], num_codewords: int) -> tuple[np.ndarray, np.ndarray]:
+    """C' and the number of pixels of each codeword. D is the matrix of counts: with the printed reciprocals D^-1 would multiply by them."""
+    one_hot = np.eye(num_codewords)[assignments]
     counts = one_hot.sum(axis=0)
     degree = np.diag(np.where(counts > 0, counts, 1))
     return np.linalg.inv(degree) @ one_hot.T @ features, counts
 
 
-def eq7_moved(words: np.ndarray, new_words: np.ndarray, momentum: float) -> np.ndarray:
-    return momentum * new_words + (1 - momentum) * words
+def eq7_moved(codewords: np.ndarray, new_codewords: np.ndarray, momentum: float) -> np.ndarray:
+    return momentum * new_codewords + (1 - momentum) * codewords
 
 
 def eq8_maximum(features: np.ndarray, split: int) -> np.ndarray:
@@ -95,13 +95,10 @@ def eq11_classification(logits: np.ndarray, target: np.ndarray) -> float:
     return -total / len(logits)
 
 
-def eq13_decov(words: np.ndarray) -> float:
-    """Of the covariance between words, summed (not averaged) over the feature dimensions."""
-    covariance = np.zeros((len(words), len(words)))
-    for i, one in enumerate(words):
-        for j, other in enumerate(words):
+def eq13_decov(codewords: np.ndarray) -> float:
+    """DeCov of the covariance between codewords, summed (not averaged) over the feature dimensions."""
+    covariance = np.zeros((len(codewords), len(codewords)))
+    for i, one in enumerate(codewords):
+        for j, other in enumerate(codewords):
             covariance[i, j] = sum((one - one.mean()) * (other - other.mean()))
     return 0.5 * (np.linalg.norm(covariance, "fro") ** 2 - np.linalg.norm(np.diag(covariance)) ** 2)
-
-
-# The package against them.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).with_name("ray"))
-VWL = (sys.executable, "-m", "cli.main")
+VWL = (sys.executable, "-m", "vwl.cli.main")
 
 
 def free_port() -> int:

@@ -1,80 +1,108 @@
-"""The order of the house: what may import what, and that all of it but the engine lives without Ray."""
+"""The architecture: every module has a floor and imports nothing above it; Ray and I/O stay where they belong."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("vwl", "cli", "tune_spaces")
-LAYERS = (
-    ("vwl.errors",),
-    (
-        "vwl.config.recipe",
-        "vwl.config.files",
-        "vwl.storage.retry",
-        "vwl.storage.folder",
-        "vwl.storage.lock",
-        "vwl.storage.score_maps",
-        "vwl.storage.masks",
-        "vwl.storage.cache",
-    ),
+FLOORS = (
+    ("vwl.errors", "vwl.constants"),
+    ("vwl.config",),
+    ("vwl.storage",),
     ("vwl.data",),
-    ("vwl.models", "vwl.maps", "vwl.models.losses", "vwl.report.overlays", "vwl.report.sheets"),
-    ("vwl.training", "vwl.inference", "vwl.evaluation.scoring"),
-    ("vwl.engine", "vwl.workflow.stages", "vwl.workflow.run_folder"),
-    ("vwl.workflow.pipeline", "vwl.workflow.predict", "vwl.report.summary", "vwl.evaluation.voc_submission"),
+    ("vwl.maps",),
+    ("vwl.crf", "vwl.models"),
+    ("vwl.training", "vwl.inference"),
+    ("vwl.evaluation", "vwl.report.overlays", "vwl.report.sheets"),
+    ("vwl.engine",),
+    ("vwl.workflow", "vwl.evaluation.voc_submission"),
+    ("vwl.report",),
+    ("vwl.cluster",),
     ("vwl.tuning",),
-    ("cli",),
+    ("vwl.tune_spaces", "vwl.cli"),
 )
-"""From the lowest to the highest; a unit may import units of its own layer and below."""
+"""From the lowest to the highest. The longest prefix of a module's name counts; `vwl` itself, the public API, is on the top floor."""
+LOOSE_FILES = {"__init__.py", "errors.py", "constants.py", "py.typed"}
+"""The only files directly in vwl/; everything else is in a package."""
+USES_RAY = ("vwl.engine", "vwl.cluster")
+PURE = ("vwl.maps", "vwl.models")
+IO = ("vwl.storage", "vwl.data", "pyarrow")
+"""What the pure packages must not reach."""
 
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+Sources = dict[str, Path]
 
 
 @cache
-def sources() -> dict[str, Path]:
-    return {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
+def sources(root: Path = ROOT) -> Sources:
+    """Every module of the wheel by name; vwl/cli and vwl/tune_spaces are links, which are followed."""
+    folders = [root / "vwl", *(path for path in (root / "vwl").iterdir() if path.is_symlink())]
+    paths = {path for folder in folders for path in folder.rglob("*.py")}
+    return {module_name(path.relative_to(root)): path for path in sorted(paths)}
 
 
-def imports_of(name: str, path: Path) -> Iterator[str]:
+def module_name(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(name: str, path: Path, known: Sources) -> Iterator[str]:
     """Every module a file imports, wherever in it: also inside functions and under TYPE_CHECKING."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
             module = ".".join(filter(None, (base, node.module)))
-            # `from vwl import store` imports vwl.storage.folder
-            yield from (f"{module}.{alias.name}" if f"{module}.{alias.name}" in sources() else module for alias in node.names)
-
-
-def unit(module: str) -> str:
-    """The part of the house a module belongs to: a package or file directly in vwl, or one of the other packages."""
-    parts = module.split(".")
-    return ".".join(parts[:2]) if parts[0] == "vwl" else parts[0]
+            # `from vwl.storage import folder` imports vwl.storage.folder
+            yield from (f"{module}.{alias.name}" if f"{module}.{alias.name}" in known else module for alias in node.names)
 
 
 @cache
-def dependencies() -> dict[str, set[str]]:
-    """Each unit with the units that its files import."""
-    found: dict[str, set[str]] = {}
-    for name, path in sources().items():
-        own = {unit(module) for module in imports_of(name, path) if module.split(".")[0] in PACKAGES}
-        found.setdefault(unit(name), set()).update(own - {unit(name)})
-    return found
+def imports(root: Path = ROOT) -> dict[str, set[str]]:
+    """Each module with what it imports."""
+    known = sources(root)
+    return {name: set(imports_of(name, path, known)) for name, path in known.items()}
 
 
-def reachable(start: str) -> set[str]:
-    graph = dependencies()
+def is_in(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def floor_unit(module: str) -> str | None:
+    """The entry of FLOORS that a module belongs to: the longest prefix of its name."""
+    entries = [entry for floor in FLOORS for entry in floor if is_in(module, (entry,))]
+    return max(entries, key=len, default=None)
+
+
+def floor_of(module: str) -> int | None:
+    if module == "vwl":
+        return len(FLOORS) - 1
+    entry = floor_unit(module)
+    return next((number for number, floor in enumerate(FLOORS) if entry in floor), None)
+
+
+def without_floor(root: Path = ROOT) -> list[str]:
+    return [name for name in sources(root) if floor_of(name) is None]
+
+
+def loose_files(root: Path = ROOT) -> list[str]:
+    """Files directly in vwl/ that should be in a package, and folders that are no package."""
+    entries = [path for path in (root / "vwl").iterdir() if path.name != "__pycache__"]
+    return sorted(path.name for path in entries if path.name not in LOOSE_FILES and not (path / "__init__.py").is_file())
+
+
+def imports_above(root: Path = ROOT) -> list[str]:
+    """Every import of a module on a higher floor, as `importer -> imported`."""
+    pairs = [(name, other) for name, others in imports(root).items() for other in others if other in sources(root)]
+    return sorted(f"{name} -> {other}" for name, other in pairs if (floor_of(other) or 0) > (floor_of(name) or 0))
+
+
+def reachable(start: str, graph: dict[str, set[str]]) -> set[str]:
     seen: set[str] = set()
     todo = [start]
     while todo:
@@ -83,40 +111,78 @@ def reachable(start: str) -> set[str]:
     return seen
 
 
-def test_only_the_engine_imports_ray():
-    outside = {name: path for name, path in sources().items() if unit(name) != "vwl.engine"}
-    assert [name for name, path in outside.items() if any(module.split(".")[0] == "ray" for module in imports_of(name, path))] == []
+def loaded_with(module: str) -> set[str]:
+    """Everything that a module reaches; `vwl.a.b` also reaches `vwl.a`, whose __init__ Python runs first."""
+    graph = {name: others | ({name.rpartition(".")[0]} - {"", "vwl"}) for name, others in imports().items()}
+    return reachable(module, graph)
 
 
-@pytest.mark.parametrize("place", range(len(LAYERS) - 1))
-def test_no_file_imports_one_above_it(place):
-    above = {name for layer in LAYERS[place + 1 :] for name in layer}
-    assert {name: reachable(name) & above for name in LAYERS[place]} == {name: set() for name in LAYERS[place]}
+def test_every_module_has_a_floor():
+    assert without_floor() == []
 
 
-def test_no_two_parts_of_the_house_import_each_other():
-    circles = {name for name, needed in dependencies().items() for other in needed if name in reachable(other)}
-    assert circles == set()
+def test_every_floor_names_something_that_exists():
+    # an entry that is renamed would otherwise no longer be checked
+    assert {entry for floor in FLOORS for entry in floor} <= set(sources())
 
 
-def test_the_layers_name_what_exists():
-    # a part that is renamed would otherwise fall out of the order unseen
-    assert {name for layer in LAYERS for name in layer} <= {unit(name) for name in sources()}
+def test_no_module_imports_one_on_a_higher_floor():
+    assert imports_above() == []
+
+
+def test_no_two_packages_of_one_floor_import_each_other():
+    units: dict[str, set[str]] = {}
+    for name, others in imports().items():
+        mine = floor_unit(name)
+        if mine:
+            units.setdefault(mine, set()).update({unit for other in others if (unit := floor_unit(other))} - {mine})
+    assert {unit for unit, others in units.items() if any(unit in reachable(other, units) for other in others)} == set()
+
+
+def test_only_packages_and_three_modules_are_directly_in_vwl():
+    assert loose_files() == []
+
+
+def test_a_new_loose_module_an_upward_import_and_a_folder_without_init_are_noticed(tmp_path):
+    for folder in ("vwl", "cli", "tune_spaces"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    assert (loose_files(tmp_path), without_floor(tmp_path), imports_above(tmp_path)) == ([], [], [])
+    sources.cache_clear()
+    imports.cache_clear()
+    (tmp_path / "vwl/utils.py").write_text("")
+    (tmp_path / "vwl/helpers").mkdir()
+    (tmp_path / "vwl/maps/extra.py").write_text("def f():\n    from vwl.workflow import pipeline\n")
+    assert loose_files(tmp_path) == ["helpers", "utils.py"]
+    assert without_floor(tmp_path) == ["vwl.utils"]
+    assert imports_above(tmp_path) == ["vwl.maps.extra -> vwl.workflow.pipeline"]
+
+
+def test_only_engine_and_cluster_import_ray():
+    others = {name: needed for name, needed in imports().items() if not is_in(name, USES_RAY)}
+    assert [name for name, needed in others.items() if any(is_in(module, ("ray",)) for module in needed)] == []
+
+
+def test_maps_and_models_reach_no_storage_no_readers_and_no_pyarrow():
+    pure = [name for name in sources() if is_in(name, PURE)]
+    assert {name: found for name in pure if (found := {other for other in loaded_with(name) if is_in(other, IO)})} == {}
+
+
+def test_every_module_that_reaches_neither_engine_nor_cluster_imports_without_ray():
+    names = [name for name in sources() if not any(is_in(other, USES_RAY) for other in loaded_with(name))]
+    assert {"vwl.errors", "vwl.config.recipe", "vwl.storage.folder", "vwl.data.index", "vwl.training.loop", "vwl.inference.build"} <= set(
+        names
+    )
+    # None in sys.modules makes `import ray` fail
+    code = "import importlib, sys; sys.modules['ray'] = None\nfor name in sys.argv[1:]: importlib.import_module(name)"
+    done = subprocess.run([sys.executable, "-c", code, *names], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_imports_are_found_in_every_form(tmp_path):
     path = tmp_path / "__init__.py"
     path.write_text(
-        "import os.path as p\nfrom vwl import store\nfrom . import errors\nfrom .data import index\nfrom .maps.cam import x\n"
+        "import os.path as p\nfrom vwl.storage import folder\nfrom . import errors\nfrom .data import index\nfrom .maps.cam import x\n"
         "def f():\n    import ray\n"
     )
-    assert list(imports_of("vwl", path)) == ["os.path", "vwl.storage.folder", "vwl.errors", "vwl.data.index", "vwl.maps.cam", "ray"]
-
-
-def test_all_but_the_engine_and_what_needs_it_imports_without_ray():
-    names = [name for name in sources() if name.startswith("vwl") and "vwl.engine" not in reachable(unit(name)) and unit(name) != "vwl"]
-    assert {"vwl.errors", "vwl.config.recipe", "vwl.storage.folder", "vwl.data.index"} <= set(names)
-    # None in sys.modules makes `import ray` fail
-    code = "import importlib, sys; sys.modules['ray'] = None\nfor name in sys.argv[1:]: importlib.import_module(name)"
-    done = subprocess.run([sys.executable, "-c", code, *names], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    found = list(imports_of("vwl", path, sources()))
+    assert found == ["os.path", "vwl.storage.folder", "vwl.errors", "vwl.data.index", "vwl.maps.cam", "ray"]

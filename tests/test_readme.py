@@ -9,14 +9,14 @@ import pytest
 import typer
 from typer.exceptions import TyperException
 
-from cli.main import app
-from cli.options import layout
+from vwl.cli.main import app
+from vwl.cli.options import layout
 from vwl.config.files import builtin_recipes, load_recipe
 from vwl.workflow.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "CHANGELOG.md", "docs/design.md", "docs/coco-cost.md")
+DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/design.md", "docs/coco-cost.md")
 
 
 def shell_lines(text: str) -> list[str]:
@@ -31,7 +31,7 @@ def resolved(line: str) -> tuple[Any, Any, list[str]]:
     _, *words = shlex.split(line)
     command = typer.main.get_command(app)
     ctx = typer.Context(command, info_name="vwl")
-    while hasattr(command, "resolve_command"):
+    while words and hasattr(command, "resolve_command"):
         name, command, words = command.resolve_command(ctx, words)
         ctx = typer.Context(command, parent=ctx, info_name=name)
     return command, ctx, words
@@ -66,7 +66,7 @@ def test_the_workers_of_a_command_can_share_the_batches_of_its_recipe(line):
     params = parsed(line)
     recipe = load_recipe(params.get("recipe") or "paper-voc")
     batch_size = getattr(recipe, line.split()[2]).batch_size
-    layout(params["workers"], gpus_per_worker=params["gpus_per_worker"]).pieces(batch_size)
+    layout(params["workers"], gpus_per_worker=params["gpus_per_worker"]).split_batch(batch_size)
 
 
 def test_the_commands_are_found():

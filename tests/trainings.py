@@ -2,14 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 import torch
 
 from tests.helpers import tiny_scenes
 from vwl.config.layout import Layout
-from vwl.config.recipe import Backbone, Classifier, Codebook, Irnet, Optimiser, Recipe, Segmenter
+from vwl.config.recipe import Backbone, Classifier, Codebook, Irnet, Optimiser, Recipe, Section, Segmenter
 from vwl.data.index import write_index
 from vwl.storage.folder import Folder
 from vwl.training import loop
@@ -47,8 +47,19 @@ RECIPE = Recipe(
 
 FLOAT64 = Layout(precision="float64")
 
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+def with_changes(section: SectionType, **changes: Any) -> SectionType:
+    """Return a section of a recipe with other values, validated; a dictionary changes values of a section inside it."""
+    values = section.model_dump()
+    for name, value in changes.items():
+        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+    return type(section).model_validate(values)
+
+
 KINDS = ("classifier-L", "classifier-M", "irnet", "segmenter")
-"""The trainings; the classifier's two strategies of learning words are two of them."""
+"""The trainings; the classifier's two strategies of the codebook are two of them."""
 
 
 def make_data(folder: Path, num_val: int = 3) -> Path:
@@ -72,13 +83,13 @@ def tiny_spec(kind: str, index_path: Path, folder: Path, num_steps: int = 6) -> 
 
 
 def train_to_end(
-    spec: TrainSpec, layout: Layout = FLOAT64, control: loop.Control | None = None, log_every: int = 1
-) -> tuple[Task, dict[str, Any]]:
+    spec: TrainSpec, layout: Layout = FLOAT64, callbacks: loop.Callbacks | None = None, log_every: int = 1
+) -> tuple[Task, loop.TrainResult]:
     """Train in this process, or as a worker of its process group; return the task and the loop's result."""
     torch.set_num_threads(layout.cpus_per_worker)  # the last bit depends on it, and a test before may have left another number
     task = build_task(spec)
     with mock.patch.object(loop, "LOG_EVERY", log_every):
-        return task, loop.train(task, layout, spec.folder, spec.fingerprint, control)
+        return task, loop.train(task, layout, spec.folder, spec.fingerprint, callbacks)
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:

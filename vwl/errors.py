@@ -1,22 +1,19 @@
-"""The one exception for users' mistakes: the command line prints it as a single line and exits non-zero.
-
-Everything else that is raised is a bug of ours and keeps its traceback.
-"""
+"""Exceptions. The command line prints a `VwlError` as one line and exits with 1; any other exception is a bug and keeps its traceback."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class VwlError(Exception):
-    """A mistake in what the user gave: the message names the file or key and the way out."""
+    """A user's mistake. The message names the file or key and says what to do."""
 
 
 class Unreachable(VwlError):
-    """Storage that does not answer any more: not the fault of the one file that was asked for."""
+    """The storage cannot be reached; reading other files from it would fail as well."""
 
 
 class Interrupted(Exception):
-    """Work was stopped on request (Ctrl-C, SIGTERM) after it was saved; starting the same command again goes on."""
+    """Work was stopped on request (Ctrl-C, SIGTERM) and saved; the same command resumes it."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

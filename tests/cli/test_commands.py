@@ -5,17 +5,18 @@ import json
 import shlex
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli import evaluate, infer, predict, status
-from cli.main import app
 from tests.helpers import copy_run, truncate
-from vwl.workflow.pipeline import SCORED, stage_table
+from vwl.cli import evaluate, infer, predict, status
+from vwl.cli.main import app
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
+from vwl.workflow.scoring import score_table
+from vwl.workflow.stages import SCORED, STAGES
 
 INFERENCE = [name for name, spec in STAGES.items() if spec.kind != "train"]
 
@@ -37,14 +38,14 @@ def copied(tiny_run, tmp_path) -> Run:
 
 @pytest.fixture
 def house(copied, tmp_path, monkeypatch) -> Path:
-    """A working folder with what the examples name: the tiny run and a few photographs."""
-    photo = tmp_path / "scenes/images/val_00000.jpg"
-    for name in ("runs", "demo", "photos"):
+    """A working folder with what the examples name: the tiny run and a few images."""
+    image = tmp_path / "scenes/images/val_00000.jpg"
+    for name in ("runs", "demo", "images"):
         (tmp_path / name).mkdir()
     for name in ("runs/voc", "demo/run"):
         (tmp_path / name).symlink_to(tmp_path / "run")
-    for name in ("dog.jpg", "cat.jpg", "photos/a.jpg", "photos/b.jpg"):
-        shutil.copy(photo, tmp_path / name)
+    for name in ("dog.jpg", "cat.jpg", "images/a.jpg", "images/b.jpg"):
+        shutil.copy(image, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -78,7 +79,7 @@ def test_status_as_a_table_names_every_stage(tiny_run):
 
 
 def test_the_scores_as_json_are_those_of_the_table(tiny_run):
-    assert vwl_json("evaluate", "--run", tiny_run.folder) == stage_table(tiny_run)
+    assert vwl_json("evaluate", "--run", tiny_run.folder) == [asdict(line) for line in score_table(tiny_run)]
 
 
 @pytest.mark.parametrize("stage", SCORED)
@@ -118,9 +119,9 @@ def test_a_stage_that_was_not_scored_is_answered_with_those_that_were(tiny_run):
 
 
 def test_predict_as_json_names_the_files_it_wrote(tiny_run, tmp_path):
-    photo = Path(tiny_run.index.root.path, "images/val_00000.jpg")
-    (line,) = vwl_json("predict", photo, "--run", tiny_run.folder, "--out", tmp_path)
-    assert line["image"] == str(photo)
+    image = Path(tiny_run.index.root.path, "images/val_00000.jpg")
+    (line,) = vwl_json("predict", image, "--run", tiny_run.folder, "--out", tmp_path)
+    assert line["image"] == str(image)
     assert Path(line["mask"]).read_bytes() == (tiny_run.folder / "segment").read("val_00000.png")
     assert Path(line["overlay"]).is_file()
 
@@ -128,7 +129,7 @@ def test_predict_as_json_names_the_files_it_wrote(tiny_run, tmp_path):
 def test_a_run_that_is_done_prints_its_table_as_json_and_makes_its_pictures(copied):
     result = vwl("run", "--run", copied.folder, "--backend", "local", "--json")
     assert result.exit_code == 0
-    assert json.loads(result.stdout) == stage_table(copied) == copied.folder.read_json("scores.json")
+    assert json.loads(result.stdout) == [asdict(line) for line in score_table(copied)] == copied.folder.read_json("scores.json")
     assert result.stderr.splitlines() == [
         *(f"{name}: done before, skipped" for name in STAGES),
         f"pictures: {copied.folder}/pictures",
@@ -143,7 +144,7 @@ def test_a_run_without_scores_prints_an_empty_list(copied):
     assert vwl_json("evaluate", "--run", copied.folder) == []
 
 
-def test_a_run_with_a_truncated_photograph_does_everything_else_and_ends_with_exit_code_1(copied):
+def test_a_run_with_a_truncated_image_does_everything_else_and_ends_with_exit_code_1(copied):
     truncate(copied.index, "val_00002")
     for name in INFERENCE:
         shutil.rmtree(Path(copied.folder.path, name))
@@ -160,7 +161,7 @@ def test_a_run_with_a_truncated_photograph_does_everything_else_and_ends_with_ex
     assert codes == {"cam": 1, "crf": 0, "irnet-labels": 0, "walk": 0, "masks": 0, "segment": 1}
 
 
-def test_a_stage_with_two_truncated_photographs_ends_with_exit_code_1(copied):
+def test_a_stage_with_two_truncated_images_ends_with_exit_code_1(copied):
     shutil.rmtree(Path(copied.folder.path, "segment"))
     truncate(copied.index, "val_00002")
     truncate(copied.index, "train_00000")
@@ -172,11 +173,11 @@ def test_a_stage_with_two_truncated_photographs_ends_with_exit_code_1(copied):
 @pytest.mark.parametrize("name", ["crf", "irnet-labels", "segment"])
 def test_a_stage_is_refined_by_the_implementation_that_is_asked_for(copied, name):
     pytest.importorskip("pydensecrf")
-    before = copied.manifest(name)["settings"]["kernels"]["implementation"]
+    before = copied.manifest(name).settings["kernels"]["implementation"]
     result = vwl("infer", name, "--run", copied.folder, "--backend", "local", "--crf", "pydensecrf", "--overwrite")
     assert result.exit_code == 0, result.output
     again = Run.open(str(copied.folder))
-    assert (before, again.manifest(name)["settings"]["kernels"]["implementation"]) == ("auto", "pydensecrf")
+    assert (before, again.manifest(name).settings["kernels"]["implementation"]) == ("auto", "pydensecrf")
     assert again.is_done(name)
 
 
@@ -195,7 +196,7 @@ def test_a_whole_run_takes_the_implementation_for_all_its_stages(copied):
 @pytest.mark.parametrize("words", [["run"], ["infer", "crf"]])
 def test_an_unknown_implementation_is_refused_in_one_line(copied, words):
     result = vwl(*words, "--run", copied.folder, "--backend", "local", "--crf", "simplecrf")
-    assert (result.exit_code, result.stderr) == (1, "error: --crf simplecrf is none of auto, pydensecrf, native\n")
+    assert (result.exit_code, result.stderr) == (1, "error: --crf simplecrf is not one of auto, native, torch, pydensecrf\n")
 
 
 def test_without_the_package_every_stage_works_and_asking_for_it_is_one_line(copied, monkeypatch):
@@ -206,4 +207,4 @@ def test_without_the_package_every_stage_works_and_asking_for_it_is_one_line(cop
     assert all(copied.is_done(name) for name in STAGES)
     result = vwl("infer", "crf", "--run", copied.folder, "--backend", "local", "--crf", "pydensecrf", "--overwrite")
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1].startswith("error: implementation: pydensecrf needs the package pydensecrf2")
+    assert result.stderr.splitlines()[-1].startswith("error: implementation: pydensecrf is not installed")

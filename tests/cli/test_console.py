@@ -6,8 +6,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cli import console
-from cli.console import ProgressLines, duration, print_json, print_table, progress_view, say
+from vwl.cli import console
+from vwl.cli.console import ProgressLines, duration, print_json, print_table, progress_view, say
+from vwl.engine.base import Progress
 
 
 class Clock:
@@ -59,41 +60,43 @@ class TestProgressLines:
         self.written: list[str] = []
         return ProgressLines(self.written.append, every=10, clock=self.clock)
 
-    def at(self, seconds: float, lines: ProgressLines, *state) -> list[str]:
+    def at(self, seconds: float, lines: ProgressLines, progress: Progress) -> list[str]:
         self.clock.now = seconds
         before = len(self.written)
-        lines.update(*state)
+        lines.update(progress)
         return self.written[before:]
 
     def test_a_line_at_the_start_then_every_ten_seconds_then_at_the_end(self, lines):
-        assert self.at(0, lines, "classifier", 0, 680, "") == ["classifier 0/680 0%"]
-        assert self.at(9.9, lines, "classifier", 100, 680, "loss 0.3") == []
-        assert self.at(12, lines, "classifier", 120, 680, "loss 0.123") == ["classifier 120/680 17% 56s left  loss 0.123"]
-        assert self.at(21, lines, "classifier", 300, 680, "") == []
-        assert self.at(68, lines, "classifier", 680, 680, "loss 0.1") == ["classifier 680/680 100% in 1m08s  loss 0.1"]
-        assert self.at(99, lines, "classifier", 680, 680, "loss 0.1") == []
+        assert self.at(0, lines, Progress("classifier", 0, 680)) == ["classifier 0/680 0%"]
+        assert self.at(9.9, lines, Progress("classifier", 100, 680, "loss 0.3")) == []
+        assert self.at(12, lines, Progress("classifier", 120, 680, "loss 0.123")) == ["classifier 120/680 17% 56s left  loss 0.123"]
+        assert self.at(21, lines, Progress("classifier", 300, 680)) == []
+        assert self.at(68, lines, Progress("classifier", 680, 680, "loss 0.1")) == ["classifier 680/680 100% in 1m08s  loss 0.1"]
+        assert self.at(99, lines, Progress("classifier", 680, 680, "loss 0.1")) == []
 
-    def test_what_an_earlier_run_has_done_does_not_count_as_speed(self, lines):
-        self.at(0, lines, "walk", 500, 1000, "")
-        assert self.at(10, lines, "walk", 510, 1000, "") == ["walk 510/1000 51% 8m10s left"]
+    def test_steps_of_an_earlier_run_do_not_count_as_speed(self, lines):
+        self.at(0, lines, Progress("walk", 500, 1000))
+        assert self.at(10, lines, Progress("walk", 510, 1000)) == ["walk 510/1000 51% 8m10s left"]
 
     def test_each_task_has_its_own_pace(self, lines):
-        assert self.at(0, lines, "cam", 1, 10, "") == ["cam 1/10 10%"]
-        assert self.at(1, lines, "crf", 1, 10, "") == ["crf 1/10 10%"]
-        assert self.at(10, lines, "cam", 2, 10, "") == ["cam 2/10 20% 1m20s left"]
-        assert self.at(10, lines, "crf", 2, 10, "") == []
+        assert self.at(0, lines, Progress("cam", 1, 10)) == ["cam 1/10 10%"]
+        assert self.at(1, lines, Progress("crf", 1, 10)) == ["crf 1/10 10%"]
+        assert self.at(10, lines, Progress("cam", 2, 10)) == ["cam 2/10 20% 1m20s left"]
+        assert self.at(10, lines, Progress("crf", 2, 10)) == []
 
-    def test_of_a_trainings_figures_loss_and_speed_are_told(self, lines):
-        figures = {"step": 10, "loss": 0.25, "loss_image": 0.2, "images_per_second": 7.614, "data_wait_share": 0.012}
-        assert self.at(0, lines, "irnet", 10, 100, figures) == ["irnet 10/100 10%  loss 0.2500  7.61 images/s, 1% waiting for data"]
-        assert self.at(10, lines, "irnet", 20, 100, {"loss": 0.125}) == ["irnet 20/100 20% 1m20s left  loss 0.1250"]
+    def test_loss_and_speed_of_a_training_are_shown(self, lines):
+        metrics = {"step": 10, "loss": 0.25, "loss_image": 0.2, "images_per_second": 7.614, "data_wait_share": 0.012}
+        assert self.at(0, lines, Progress("irnet", 10, 100, metrics=metrics)) == [
+            "irnet 10/100 10%  loss 0.2500  7.61 images/s, 1% waiting for data"
+        ]
+        assert self.at(10, lines, Progress("irnet", 20, 100, metrics={"loss": 0.125})) == ["irnet 20/100 20% 1m20s left  loss 0.1250"]
 
     def test_a_task_without_steps_is_done_at_once(self, lines):
-        assert self.at(0, lines, "crf", 0, 0, "") == ["crf 0/0 100% in 0s"]
+        assert self.at(0, lines, Progress("crf", 0, 0)) == ["crf 0/0 100% in 0s"]
 
-    def test_a_task_that_is_cut_off_leaves_its_last_state(self, lines):
-        self.at(0, lines, "cam", 1, 10, "")
-        self.at(1, lines, "cam", 4, 10, "")
+    def test_an_interrupted_stage_leaves_its_last_progress(self, lines):
+        self.at(0, lines, Progress("cam", 1, 10))
+        self.at(1, lines, Progress("cam", 4, 10))
         lines.close()
         assert self.written[1:] == ["cam 4/10 40% 2s left"]
         lines.close()
@@ -103,8 +106,8 @@ class TestProgressLines:
 def test_in_a_pipe_progress_is_lines_on_stderr_also_when_cut_off(capsys):
     def cut_off() -> None:
         with progress_view() as view:
-            view.update("cam", 1, 3)
-            view.update("cam", 2, 3, "half [way]")
+            view.update(Progress("cam", 1, 3))
+            view.update(Progress("cam", 2, 3, "half [way]"))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -115,19 +118,27 @@ def test_in_a_pipe_progress_is_lines_on_stderr_also_when_cut_off(capsys):
     assert captured.err.endswith("  half [way]\n")
 
 
-def test_on_a_terminal_the_figures_of_the_running_training_stand_below_the_bars(monkeypatch):
+def test_a_terminal_shows_the_metrics_of_the_running_training_below_the_bars(monkeypatch):
     terminal = Console(file=StringIO(), force_terminal=True, width=160, _environ={})
     monkeypatch.setattr(console, "messages", terminal)
     with progress_view() as view:
-        view.update("classifier", 10, 20, {"step": 10, "loss": 0.75, "loss_image": 0.5, "learning_rate": 0.01, "codewords_used": 142})
+        view.update(
+            Progress(
+                "classifier", 10, 20, metrics={"step": 10, "loss": 0.75, "loss_image": 0.5, "learning_rate": 0.01, "codewords_used": 142}
+            )
+        )
         while_training = drawn(view)
-        view.update("classifier", 20, 20, {"step": 20, "loss": 0.25, "loss_image": 0.125, "learning_rate": 0.001, "codewords_used": 140})
-        view.update("cam", 1, 8, "")
+        view.update(
+            Progress(
+                "classifier", 20, 20, metrics={"step": 20, "loss": 0.25, "loss_image": 0.125, "learning_rate": 0.001, "codewords_used": 140}
+            )
+        )
+        view.update(Progress("cam", 1, 8))
         afterwards = drawn(view)
     assert "classifier" in while_training[0]
     assert "10/20" in while_training[0]
     assert "loss 0.7500" in while_training[0]
-    assert [line.split() for line in while_training[1:]] == [["image", "learning", "rate", "words", "in", "use"], ["0.5", "0.01", "142"]]
+    assert [line.split() for line in while_training[1:]] == [["image", "learning", "rate", "codewords", "used"], ["0.5", "0.01", "142"]]
     assert len(afterwards) == 2
     assert "cam" in afterwards[1]
 

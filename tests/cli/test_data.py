@@ -9,9 +9,9 @@ from PIL import Image
 from scipy.io import savemat
 from typer.testing import CliRunner
 
-from cli import data as commands
-from cli.data import app
 from tests.helpers import tiny_scenes
+from vwl.cli import data as commands
+from vwl.cli.data import app
 from vwl.data.index import read_index, write_index
 from vwl.errors import VwlError
 

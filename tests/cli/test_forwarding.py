@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.exceptions import TyperException
 
-from cli.forwarding import forwarded
+from vwl.cli.forwarding import forwarded
 from vwl.config.files import load_recipe
 from vwl.errors import VwlError
 
@@ -18,30 +18,30 @@ def here(tmp_path, monkeypatch) -> Path:
 
 def test_relative_paths_become_absolute_wherever_they_stand(here):
     found = forwarded(["run", "--data=voc.parquet", "--run", "runs/a", "--recipe", "demo", "--workers", "2"])
-    assert found.words == ["run", f"--data={here}/voc.parquet", "--run", f"{here}/runs/a", "--recipe", "demo", "--workers", "2"]
+    assert found.command == ["run", f"--data={here}/voc.parquet", "--run", f"{here}/runs/a", "--recipe", "demo", "--workers", "2"]
     assert found.moved == {"voc.parquet": f"{here}/voc.parquet", "runs/a": f"{here}/runs/a"}
 
 
 def test_an_argument_becomes_absolute_too(here):
-    assert forwarded(["status", "runs/a"]).words == ["status", f"{here}/runs/a"]
-    assert forwarded(["vwl", "data", "check", "voc.parquet"]).words == ["data", "check", f"{here}/voc.parquet"]
+    assert forwarded(["status", "runs/a"]).command == ["status", f"{here}/runs/a"]
+    assert forwarded(["vwl", "data", "check", "voc.parquet"]).command == ["data", "check", f"{here}/voc.parquet"]
 
 
 def test_a_value_that_only_looks_like_the_path_stays(here):
-    words = ["run", "--run", "demo", "--recipe", "demo"]
-    assert forwarded(words).words == ["run", "--run", f"{here}/demo", "--recipe", "demo"]
+    command = ["run", "--run", "demo", "--recipe", "demo"]
+    assert forwarded(command).command == ["run", "--run", f"{here}/demo", "--recipe", "demo"]
 
 
 def test_absolute_paths_and_buckets_stay():
-    words = ["run", "--data", "/shared/voc.parquet", "--run", "s3://bucket/runs/a", "--recipe", "paper-voc"]
-    found = forwarded(words)
-    assert (found.words, found.files, found.moved) == (words, {}, {})
+    command = ["run", "--data", "/shared/voc.parquet", "--run", "s3://bucket/runs/a", "--recipe", "paper-voc"]
+    found = forwarded(command)
+    assert (found.command, found.files, found.moved) == (command, {}, {})
 
 
 def test_a_recipe_file_goes_along_as_what_it_resolves_to(here):
-    (here / "mine.yaml").write_text("base: demo\nclassifier:\n  num_words: 17\n")
+    (here / "mine.yaml").write_text("base: demo\nclassifier:\n  codebook: {num_codewords: 17}\n")
     found = forwarded(["run", "--run", "/r", "--data", "/d", "--recipe", "mine.yaml", "-o", "seed=3"])
-    assert found.words == ["run", "--run", "/r", "--data", "/d", "--recipe", "submitted-mine.yaml", "-o", "seed=3"]
+    assert found.command == ["run", "--run", "/r", "--data", "/d", "--recipe", "submitted-mine.yaml", "-o", "seed=3"]
     (here / "elsewhere.yaml").write_text(found.files["submitted-mine.yaml"])
     assert load_recipe("elsewhere.yaml") == load_recipe("mine.yaml")
 
@@ -50,7 +50,7 @@ def test_weights_that_are_here_become_absolute_in_an_override(here):
     (here / "w.pth").write_bytes(b"")
     key = "classifier.backbone.weights"
     found = forwarded(["run", "--run", "/r", "--data", "/d", "-o", f"{key}=w.pth", "-o", "seed=1"])
-    assert found.words[-4:] == ["-o", f"{key}={here}/w.pth", "-o", "seed=1"]
+    assert found.command[-4:] == ["-o", f"{key}={here}/w.pth", "-o", "seed=1"]
 
 
 def test_a_wrong_recipe_is_found_before_anything_is_sent():
@@ -60,18 +60,18 @@ def test_a_wrong_recipe_is_found_before_anything_is_sent():
         forwarded(["run", "--run", "/r", "--data", "/d", "-o", "classifier.num_wrds=3", "--recipe", "demo"])
 
 
-@pytest.mark.parametrize("words", [["run", "--worker-count", "2"], ["rn"], ["train", "resnet"]])
-def test_what_is_no_command_line_is_refused(words):
+@pytest.mark.parametrize("command", [["run", "--worker-count", "2"], ["rn"], ["train", "resnet"]])
+def test_what_is_no_command_line_is_refused(command):
     with pytest.raises(TyperException):
-        forwarded(words)
+        forwarded(command)
 
 
-@pytest.mark.parametrize("words", [[], ["submit", "--", "run"], ["jobs", "list"]])
-def test_what_makes_no_sense_elsewhere_is_refused(words):
-    with pytest.raises(VwlError, match="vwl submit takes a command that works"):
-        forwarded(words)
+@pytest.mark.parametrize("command", [[], ["submit", "--", "run"], ["jobs", "list"]])
+def test_what_makes_no_sense_elsewhere_is_refused(command):
+    with pytest.raises(VwlError, match="vwl submit cannot send"):
+        forwarded(command)
 
 
 def test_half_a_command_is_refused():
-    with pytest.raises(VwlError, match="vwl train is no whole command"):
+    with pytest.raises(VwlError, match="vwl train is not complete"):
         forwarded(["train"])

@@ -4,12 +4,12 @@ import json
 
 from typer.testing import CliRunner, Result
 
-from cli.main import app
+from vwl.cli.main import app
 from vwl.workflow.stages import STAGES
 
 
-def vwl(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
+def vwl(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_a_plan_is_a_table_with_a_sum(tiny_run):
@@ -17,17 +17,17 @@ def test_a_plan_is_a_table_with_a_sum(tiny_run):
     assert result.exit_code == 0, result.output
     assert all(f"\n{name} " in result.stdout for name in STAGES)
     assert "\nin all " in result.stdout
-    assert "estimates are right within a factor of 3" in result.stderr
+    assert "estimates may be off by a factor of 3" in result.stderr
 
 
 def test_a_plan_as_json_adds_up(tiny_run):
-    words = ("--data", tiny_run.index_path, "--recipe", "demo", "--from", tiny_run.folder, "--from-cpus", 1, "--cpus-per-worker", 1)
-    result = vwl("plan", *words, "--json")
+    arguments = ("--data", tiny_run.index_path, "--recipe", "demo", "--from", tiny_run.folder, "--from-cpus", 1, "--cpus-per-worker", 1)
+    result = vwl("plan", *arguments, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["where"] == "this machine"
     assert found["hours"] == sum(stage["hours"] for stage in found["stages"])
-    seconds = {name: tiny_run.manifest(name)["seconds"] for name in STAGES}  # in tenths: the quickest stage may have taken none
+    seconds = {name: tiny_run.manifest(name).seconds for name in STAGES}  # in tenths: the quickest stage may have taken none
     assert seconds["classifier"] > 0
     assert {stage["stage"]: stage["source"] for stage in found["stages"]} == {
         name: "measured" if seconds[name] or name in {"classifier", "irnet", "segmenter"} else "estimate" for name in STAGES

@@ -1,4 +1,4 @@
-"""`vwl tune`: what may be left out, what is refused in a line, and what it prints of a finished search."""
+"""`vwl tune`: optional arguments, one-line errors, and the output of a finished search."""
 
 import csv
 import io
@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli import tune
-from cli.main import app
-from cli.trials import LiveTrials, TrialLines
 from tests.tuning.searches import space, tiny_index, tiny_recipe
+from vwl.cli import tune
+from vwl.cli.main import app
+from vwl.cli.trials import LiveTrials, TrialLines
 from vwl.config.files import load_recipe
 from vwl.data.index import read_index
 from vwl.storage.folder import Folder
 from vwl.tuning.search import Search
 from vwl.tuning.space import builtin_spaces
-from vwl.tuning.trials import note
+from vwl.tuning.trials import update_record
 
 
 def vwl(*words: object) -> Result:
@@ -45,7 +45,7 @@ def test_every_built_in_space_is_listed():
 
 
 @pytest.mark.parametrize("words", ["tune run table9", "tune table9"])
-def test_the_word_run_may_be_left_out(words, index_path, tmp_path):
+def test_the_command_run_is_optional(words, index_path, tmp_path):
     line = refused(*shlex.split(words)[1:], "--data", index_path, "--run", tmp_path)
     assert line.startswith("error: no space named 'table9'; did you mean 'table")
 
@@ -54,50 +54,55 @@ def test_a_resumed_search_needs_no_space(tmp_path):
     assert f"{tmp_path} holds no search" in refused("--resume", tmp_path)
 
 
-def test_what_is_missing_is_said(index_path, tmp_path):
-    assert "say --data" in refused("table5a", "--run", tmp_path)
-    assert "which SPACE" in refused("run", "--run", tmp_path)
-    assert "either --run FOLDER" in refused("table5a")
+def test_a_missing_argument_is_named(index_path, tmp_path):
+    assert "give --data" in refused("table5a", "--run", tmp_path)
+    assert "give a SPACE" in refused("run", "--run", tmp_path)
+    assert "give either a SPACE with --run FOLDER" in refused("table5a")
     assert "--concurrent some is neither" in refused("table5a", "--data", index_path, "--run", tmp_path, "--concurrent", "some")
 
 
-def test_a_batch_that_the_workers_cannot_share_is_refused_before_ray_is_started(index_path, tmp_path):
+def test_a_batch_that_does_not_divide_among_the_workers_is_an_error_before_ray_starts(index_path, tmp_path):
     line = refused("table5a", "--recipe", "demo", "--data", index_path, "--run", tmp_path, "--workers-per-trial", 3)
-    assert "batch of 8 cannot be shared by 3 workers" in line
+    assert "batch of 8 does not divide among 3 workers" in line
     assert not (tmp_path / "searches").exists()
 
 
-def test_what_a_resumed_search_cannot_change_is_refused(done_search):
+def test_a_resumed_search_cannot_change_its_recipe_or_seeds(done_search):
     root, _ = done_search
-    for words in (("--seeds", 3), ("--recipe", "demo"), ("-o", "seed=1"), ("--threshold", "0.3")):
-        line = refused("--resume", root, *words)
-        assert "--resume goes on as it was started; for other " in line
-        assert f"say the whole command, with --run {root}" in line
+    for options in (("--seeds", 3), ("--recipe", "demo"), ("-o", "seed=1"), ("--threshold", "0.3")):
+        line = refused("--resume", root, *options)
+        assert "--resume cannot change --" in line
+        assert f"give the SPACE with all options and --run {root} instead" in line
 
 
-def test_options_of_a_search_that_is_refused_are_not_kept_for_the_next(index_path, tmp_path):
+def test_wrong_options_are_not_stored(index_path, tmp_path):
     given = ("--recipe", "demo", "--data", index_path, "--run", tmp_path)
     assert "neither float32 nor bf16" in refused("table5a", *given, "--precision", "half")
-    assert "batch of 8 cannot be shared" in refused("table5a", *given, "--workers-per-trial", 3)
-    assert not (tmp_path / "places.json").exists()
+    assert "batch of 8 does not divide" in refused("table5a", *given, "--workers-per-trial", 3)
+    assert not (tmp_path / "resources.json").exists()
 
 
-def test_each_search_of_a_folder_goes_on_where_it_was_run_and_failed_samples_end_with_1(index_path, tmp_path, monkeypatch):
+def test_each_search_of_a_folder_resumes_with_its_own_options_and_failed_samples_exit_with_1(index_path, tmp_path, monkeypatch):
     root = Folder(tmp_path / "search")
     drawn = space(
         name="drawn", parameter=None, values=[], strategy="search", search={"classifier.codebook.num_codewords": {"choices": [4]}}
     )
     for found in (space(), drawn):
         Search.plan(found, tiny_recipe(), read_index(index_path), index_path, num_seeds=1).write(root)
-    root.write_json("places.json", {"drawn": {"precision": "bf16", "workers": 2}, "words": {"concurrent": 1}})
+    root.write_json("resources.json", {"drawn": {"precision": "bf16", "workers": 2}, "words": {"concurrent": 1}})
     seen = {}
 
-    def run_search(search, root, places, *_):
-        seen[search.space.name] = (places.layout.precision, places.layout.workers, places.layout.gpus_per_worker, places.concurrent)
+    def run_search(search, root, resources, *_):
+        seen[search.space.name] = (
+            resources.layout.precision,
+            resources.layout.workers,
+            resources.layout.gpus_per_worker,
+            resources.concurrent,
+        )
         if search.space.name == "drawn":
             search = replace(search, samples=({"classifier.codebook.num_codewords": 4},))
             search.write(root)
-            note(search.entries()[0].trial, root, state="failed", reason="no weights")
+            update_record(search.entries()[0].trial, root, state="failed", reason="no weights")
 
     monkeypatch.setattr("vwl.tuning.runner.run_search", run_search)
     assert vwl("tune", "--resume", root, "--gpus-per-worker", 1, "--space", "drawn").exit_code == 2
@@ -108,15 +113,16 @@ def test_each_search_of_a_folder_goes_on_where_it_was_run_and_failed_samples_end
     assert seen == {"drawn": ("bf16", 2, 1, None), "words": ("float32", 1, 0, 1)}
 
 
-def test_a_table_of_trials_that_cannot_be_written_meanwhile_is_said_and_the_search_goes_on(done_search, tmp_path, capsys):
+def test_a_search_continues_when_the_table_of_trials_cannot_be_written(done_search, tmp_path, capsys):
     root, _ = done_search
     shutil.copytree(root.path, tmp_path / "search")
+    (tmp_path / "search" / "trials.parquet").unlink(missing_ok=True)  # other tests of the session may have written it
     (tmp_path / "search" / "trials.parquet").mkdir()
-    tune._keep(Folder(tmp_path / "search"))
-    assert "the table of trials is not up to date: cannot write" in capsys.readouterr().err
+    tune._update_trials(Folder(tmp_path / "search"))
+    assert "trials.parquet is not up to date: cannot write" in capsys.readouterr().err
 
 
-def test_a_finished_search_is_shown_and_gone_on_with_where_its_data_set_is_now(done_search, tmp_path, monkeypatch):
+def test_a_finished_search_is_shown_and_resumed_after_its_data_set_has_moved(done_search, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     root, search = done_search
     folder = tmp_path / "elsewhere"
@@ -126,10 +132,10 @@ def test_a_finished_search_is_shown_and_gone_on_with_where_its_data_set_is_now(d
     shown = vwl("tune", "table", folder)
     assert shown.exit_code == 0, shown.output
     assert "INCOMPLETE" not in shown.stdout
-    assert "no index table at /gone/index.parquet" in refused("--resume", folder)
+    assert "/gone/index.parquet does not exist; make an index table" in refused("--resume", folder)
     result = vwl("tune", "--resume", folder, "--data", search.index_path)
     assert result.exit_code == 0, result.output
-    assert "words: 4 trials, 4 done before\n" in result.stderr
+    assert "words: 4 trials, 4 of them finished\n" in result.stderr
     assert stored.read_json("words.json")["index"] == search.index_path
 
 
@@ -138,7 +144,7 @@ def test_a_finished_search_is_shown_again_without_ray(done_search, monkeypatch):
     root, _ = done_search
     result = vwl("tune", "--resume", root)
     assert result.exit_code == 0, result.output
-    assert "words: 4 trials, 4 done before\n" in result.stderr
+    assert "words: 4 trials, 4 of them finished\n" in result.stderr
     assert result.stdout.startswith("words: Number of words · recipe demo\n")
 
 
@@ -161,7 +167,7 @@ def test_a_table_is_written_with_plots_and_trials(done_search, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["trials.parquet", *(f"words.{suffix}" for suffix in suffixes)]
 
 
-def test_tables_and_the_best_trial_are_there_as_json(done_search, tmp_path):
+def test_tables_and_the_best_trial_are_printed_as_json(done_search, tmp_path):
     root, search = done_search
     (found,) = json.loads(vwl("tune", "table", root, "--json").stdout)
     assert [line["setting"] for line in found["lines"]] == ["4", "8"]
@@ -182,28 +188,28 @@ def test_the_best_recipe_can_be_used(done_search, tmp_path):
     assert load_recipe(str(tmp_path / "there" / "best.yaml")) == recipe
 
 
-def test_lines_are_printed_when_a_stage_changes_and_now_and_then():
+def test_lines_are_printed_when_a_stage_changes_and_at_most_every_30_seconds():
     lines, now = [], [0.0]
     view = TrialLines(lines.append, every=30, clock=lambda: now[0])
-    view.trial("a", "waiting")
-    view.trial("a", "classifier", "loss 2.0", 1, 10)
+    view.show_trial("a", "waiting")
+    view.show_trial("a", "classifier", "loss 2.0", 1, 10)
     now[0] = 10
-    view.trial("a", "classifier", "loss 1.0", 2, 10)
+    view.show_trial("a", "classifier", "loss 1.0", 2, 10)
     now[0] = 31
-    view.trial("a", "classifier", "loss 0.5", 3, 10)
-    view.trial("a", "cam", "", 0, 4)
-    view.trial("a", "done", "mIoU 40.00")
-    view.trial("a", "done", "mIoU 40.00")
+    view.show_trial("a", "classifier", "loss 0.5", 3, 10)
+    view.show_trial("a", "cam", "", 0, 4)
+    view.show_trial("a", "done", "mIoU 40.00")
+    view.show_trial("a", "done", "mIoU 40.00")
     assert lines == ["a: classifier  1/10  loss 2.0", "a: classifier  3/10  loss 0.5", "a: cam  0/4", "a: done  mIoU 40.00"]
 
 
-def test_the_live_table_shows_what_runs_first_and_no_more_than_fits():
+def test_the_live_table_shows_running_trials_first_and_no_more_than_fit():
     view = LiveTrials(height=3)
     for number in range(5):
-        view.trial(f"w{number}", "waiting")
-    view.trial("d", "done", "mIoU 40.00")
-    view.trial("r", "classifier", "loss 2.0", 1, 10)
-    table = view.drawn()
+        view.show_trial(f"w{number}", "waiting")
+    view.show_trial("d", "done", "mIoU 40.00")
+    view.show_trial("r", "classifier", "loss 2.0", 1, 10)
+    table = view.render()
     assert table.title == "7 trials: 1 running, 1 done, 5 waiting"
     assert [str(cell) for cell in table.columns[0].cells] == ["r", "d", "w0"]
     assert [str(cell) for cell in table.columns[2].cells] == ["1/10", "", ""]

@@ -50,7 +50,7 @@ def test_hours_are_scaled_from_a_run(tiny_run):
     for stage in stages:
         if STAGES[stage.stage].kind != "train":
             manifest = tiny_run.manifest(stage.stage)
-            assert stage.hours * 3600 == pytest.approx(manifest["seconds"] * stage.images / manifest["images"], rel=1e-6)
+            assert stage.hours * 3600 == pytest.approx(manifest.seconds * stage.images / manifest.images, rel=1e-6)
     longer = load_recipe("demo", ["classifier.epochs=12"])
     twelve, six = (plan(recipe, tiny_run.index, Layout(), HERE, calibration)[0].hours for recipe in (longer, load_recipe("demo")))
     assert twelve == pytest.approx(2 * six)

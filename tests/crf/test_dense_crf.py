@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vwl.config.recipe import CrfKernels, IrnetLabels
-from vwl.crf.dense_crf import cam_crf, crf_labels, crf_probabilities, irnet_labels, label_energies
+from vwl.crf.dense_crf import cam_crf, crf_probabilities, irnet_labels, label_energies
 from vwl.errors import VwlError
 
 KERNELS = CrfKernels(iterations=5, gaussian_sxy=2, gaussian_compat=3, bilateral_sxy=20, bilateral_srgb=10, bilateral_compat=5)
@@ -12,7 +12,7 @@ KERNELS = CrfKernels(iterations=5, gaussian_sxy=2, gaussian_compat=3, bilateral_
 WEAK_KERNELS = KERNELS.model_copy(update={"gaussian_compat": 1.0, "bilateral_compat": 2.0})
 
 
-@pytest.fixture(params=["native", "pydensecrf"])
+@pytest.fixture(params=["native", "torch", "pydensecrf"])
 def kernels(request):
     if request.param == "pydensecrf":
         pytest.importorskip("pydensecrf")
@@ -22,10 +22,10 @@ def kernels(request):
 def mean_field(image, probabilities, kernels):
     """Exact mean-field inference: all pairs of pixels, kernels normalised on both sides."""
     num_labels, height, width = probabilities.shape
-    place = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(-1, 2).astype(float)
+    position = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(-1, 2).astype(float)
     colour = image.reshape(-1, 3).astype(float)
-    features = (place / kernels.gaussian_sxy, np.hstack([place / kernels.bilateral_sxy, colour / kernels.bilateral_srgb]))
-    messages = np.zeros((len(place), len(place)))
+    features = (position / kernels.gaussian_sxy, np.hstack([position / kernels.bilateral_sxy, colour / kernels.bilateral_srgb]))
+    messages = np.zeros((len(position), len(position)))
     for feature, compat in zip(features, (kernels.gaussian_compat, kernels.bilateral_compat), strict=True):
         kernel = np.exp(-0.5 * ((feature[:, None] - feature[None]) ** 2).sum(-1))
         root = np.sqrt(kernel.sum(1))
@@ -40,7 +40,7 @@ def mean_field(image, probabilities, kernels):
 
 
 def two_colours(height=20, width=30, seed=0):
-    """A photograph, blue left and yellow right with a little noise, and its true labels."""
+    """An image, blue left and yellow right with a little noise, and its true labels."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((height, width), np.uint8)
     labels[:, width // 2 :] = 1
@@ -54,6 +54,12 @@ def noisy_probabilities(labels, num_labels, seed=0):
     probabilities = np.full((num_labels, *labels.shape), 0.4 / max(num_labels - 1, 1), np.float32)
     np.put_along_axis(probabilities, own[None].astype(np.int64), 0.6, axis=0)
     return probabilities
+
+
+def crf_labels(image, labels, num_labels, confidence, kernels):
+    """The labels after refinement of a hard labelling."""
+    energies = label_energies(labels, num_labels, confidence)
+    return crf_probabilities(image, np.exp(-energies), kernels).argmax(axis=0).astype(np.uint8)
 
 
 @pytest.mark.parametrize("num_labels", [2, 3])
@@ -73,7 +79,7 @@ def test_probabilities_sum_to_one(kernels):
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
 
 
-def test_no_iteration_beyond_the_unary_is_needed_without_pairwise_terms(kernels):
+def test_without_pairwise_terms_the_probabilities_are_those_of_the_unary(kernels):
     image, labels = two_colours()
     probabilities = noisy_probabilities(labels, 3)
     alone = kernels.model_copy(update={"gaussian_compat": 0.0, "bilateral_compat": 0.0})
@@ -87,7 +93,7 @@ def test_a_noisy_labelling_of_two_colours_is_cleaned_up(kernels):
     np.testing.assert_array_equal(crf_labels(image, noisy, 2, 0.7, kernels), labels)
 
 
-def test_a_label_without_probability_can_come_back(kernels):
+def test_a_label_of_probability_zero_can_win(kernels):
     image, labels = two_colours()
     probabilities = np.stack([labels == 0, labels == 1]).astype(np.float32)
     probabilities[:, 3, 3] = [0, 1]
@@ -96,7 +102,7 @@ def test_a_label_without_probability_can_come_back(kernels):
     assert found[:, 3, 3].argmax() == 0
 
 
-def test_read_only_and_transposed_input_is_accepted_and_left_alone(kernels):
+def test_read_only_and_transposed_input_is_accepted_and_not_changed(kernels):
     image, labels = two_colours()
     probabilities = noisy_probabilities(labels, 2)
     expected = crf_probabilities(image, probabilities, kernels)
@@ -124,12 +130,12 @@ def test_a_single_label_is_returned(kernels):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 1)])
-def test_the_smallest_photographs_work(size, kernels):
+def test_the_smallest_images_work(size, kernels):
     image = np.full((*size, 3), 100, np.uint8)
     assert (crf_labels(image, np.ones(size, np.uint8), 2, 0.7, kernels) == 1).all()
 
 
-def test_cams_become_class_ids_that_follow_the_colours():
+def test_cam_crf_gives_class_ids_that_follow_the_colours():
     image, labels = two_colours()
     rng = np.random.default_rng(0)
     maps = np.stack([labels, 1 - labels]) * np.array([0.9, 0.0])[:, None, None] * (rng.random(labels.shape) < 0.8)
@@ -150,7 +156,7 @@ def test_labels_have_their_confidence_and_the_others_share_the_rest():
     np.testing.assert_allclose(probabilities[:, 0, 1], [0.1, 0.1, 0.1, 0.7], rtol=1e-6)
 
 
-def test_irnet_labels_keep_what_both_thresholds_agree_on(kernels):
+def test_irnet_labels_are_confident_objects_and_confident_background(kernels):
     image, labels = two_colours()
     image[:, :5] = [120, 10, 10]
     maps = np.where(labels == 1, 0.8, 0.15)[None].astype(np.float32)
@@ -161,7 +167,7 @@ def test_irnet_labels_keep_what_both_thresholds_agree_on(kernels):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_irnet_labels_are_two_separate_passes_over_one_photograph(kernels):
+def test_irnet_labels_are_those_of_two_separate_crfs(kernels):
     image, labels = two_colours(12, 15)
     rng = np.random.default_rng(1)
     maps = (rng.random((2, *labels.shape)) * np.stack([0.6 * labels, 0.1 * (1 - labels)])).astype(np.float32)
@@ -199,11 +205,11 @@ def test_maps_of_another_size_and_images_of_another_kind_are_refused(kernels):
         crf_probabilities(image / 255, noisy_probabilities(labels, 2), kernels)
 
 
-def test_without_pydensecrf_everything_works_by_our_own_form(monkeypatch):
+def test_without_pydensecrf_the_other_implementations_work(monkeypatch):
     image, labels = two_colours()
     noisy = noisy_probabilities(labels, 2).argmax(axis=0).astype(np.uint8)
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
-    for implementation in ("auto", "native"):
+    for implementation in ("auto", "native", "torch"):
         kernels = KERNELS.model_copy(update={"implementation": implementation})
         np.testing.assert_array_equal(crf_labels(image, noisy, 2, 0.7, kernels), labels)
     with pytest.raises(VwlError, match="implementation: native"):

@@ -16,10 +16,10 @@ def main() -> None:
     address, index_path, folder = sys.argv[1:4]
     steps, checkpoint_steps, workers = map(int, sys.argv[4:7])
     fewest = int(sys.argv[7]) if len(sys.argv) > 7 else None
-    layout = Layout(workers=workers, min_workers=fewest, checkpoint_steps=checkpoint_steps, precision="float64", loader_threads=1)
+    layout = Layout(workers=workers, min_workers=fewest, checkpoint_steps=checkpoint_steps, precision="float64")
     spec = tiny_spec("classifier-M", Path(index_path), Path(folder), steps)
     with session(address):
-        train.fit(spec, layout, lambda stage, done, total, figures: print(done, flush=True))
+        train.fit(spec, layout, lambda progress: print(progress.done, flush=True))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ from vwl.config.files import load_recipe
 from vwl.config.layout import Layout
 from vwl.data.index import write_index
 from vwl.engine import local, map, train
+from vwl.engine.base import Engine
 from vwl.engine.session import session
 from vwl.errors import VwlError
-from vwl.workflow.pipeline import Engine, run_stages
+from vwl.workflow.pipeline import run_stages
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES
 
@@ -46,7 +47,14 @@ def new_run(index: Path, name: str, *overrides: str) -> Run:
 
 def quietly(run: Run, stages, engine: Engine, layout: Layout) -> list[tuple[str, int, int]]:
     seen = []
-    run_stages(run, list(stages), engine, layout, lambda *line: seen.append(line[:3]), lambda line: None)
+    run_stages(
+        run,
+        list(stages),
+        engine,
+        layout,
+        lambda progress: seen.append((progress.stage, progress.done, progress.total)),
+        lambda message: None,
+    )
     return seen
 
 
@@ -81,7 +89,7 @@ def test_what_a_command_does_on_sigterm_is_not_rays(ray_engine):
 
 
 def test_a_cluster_that_is_too_small_is_said_at_once(index, ray_engine):
-    with pytest.raises(VwlError, match=r"4 workers of 2 CPUs each are asked for and the cluster has places for 1 \(its nodes: 2 CPUs\)"):
+    with pytest.raises(VwlError, match=r"needs 4 workers with 2 CPUs each and the cluster has slots for 1 \(its nodes: 2 CPUs\)"):
         quietly(new_run(index, "large"), ["classifier"], ray_engine, Layout(workers=4, cpus_per_worker=2))
 
 
@@ -101,5 +109,5 @@ def test_a_stage_that_cannot_be_built_arrives_as_one_line(index, ray_engine):
     run = new_run(index, "broken")
     quietly(run, ["classifier"], Engine(local, local), Layout())
     (run.folder / "classifier").write("weights.pt", b"damaged")
-    with pytest.raises(VwlError, match=r"weights\.pt is no checkpoint"):
+    with pytest.raises(VwlError, match=r"weights\.pt holds other objects"):
         quietly(run, ["cam"], ray_engine, Layout())

@@ -1,4 +1,4 @@
-"""The number of workers changes the time and nothing else: real Ray Train workers on two nodes, 20 steps of each training."""
+"""The number of workers changes only the time: real Ray Train workers on two nodes, 20 steps of each training."""
 
 import subprocess
 import sys
@@ -75,10 +75,8 @@ def test_the_trainings_compared_do_learn(trained, kind):
     assert losses[0] != pytest.approx(losses[-1], rel=1e-3)
 
 
-def test_a_bank_that_is_not_summed_over_workers_is_found_out(trained):
-    together = folder_of(trained, "classifier-M", 1, BATCH, "float64")
+def test_a_memory_bank_that_is_not_summed_over_workers_gives_other_codewords(trained):
+    whole = folder_of(trained, "classifier-M", 1, BATCH, "float64")
     with pytest.raises(AssertionError):
-        assert_same_training(trained / "bank-not-summed", together, RELATIVE["float32"])
-    assert not torch.allclose(
-        weights(trained / "bank-not-summed")["codebook.codewords"], weights(together)["codebook.codewords"], rtol=1e-3
-    )
+        assert_same_training(trained / "bank-not-summed", whole, RELATIVE["float32"])
+    assert not torch.allclose(weights(trained / "bank-not-summed")["codebook.codewords"], weights(whole)["codebook.codewords"], rtol=1e-3)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vwl.engine.map import actors, split_of
+from vwl.engine.map import actors, split_cpus
 
 
 @pytest.mark.parametrize(
@@ -32,4 +32,4 @@ def test_actors_fill_gpus_and_cpus(cpus, gpus, wanted):
     ],
 )
 def test_networks_and_others_share_the_cpus(cpus, gpus, wanted):
-    assert split_of(cpus, gpus) == wanted
+    assert split_cpus(cpus, gpus) == wanted

@@ -1,4 +1,4 @@
-"""Places of a real cluster: one that is too small is refused, one that is busy is waited for; and a folder that nodes do not share."""
+"""Worker slots of a real cluster: errors if it is too small, waiting if it is busy; and folders that its nodes do not share."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ UNSHARE = ("unshare", "--mount")
 
 @pytest.fixture(scope="module")
 def own_disk(tmp_path_factory) -> Path:
-    """A folder in whose place one of the nodes has a disk of its own."""
+    """A folder where one of the nodes mounts a disk of its own."""
     if subprocess.run([*UNSHARE, "mount", "-t", "tmpfs", "tmpfs", tmp_path_factory.mktemp("try")], check=False).returncode:
         pytest.skip("processes cannot have mounts of their own here")
     return tmp_path_factory.mktemp("own")
@@ -35,13 +35,13 @@ def cluster(own_disk) -> Iterator[NodeProcesses]:
         yield cluster
 
 
-def train(tiny_run: Run, folder: Path, cluster: NodeProcesses, *words: str) -> list[str]:
+def train(tiny_run: Run, folder: Path, cluster: NodeProcesses, *arguments: str) -> list[str]:
     (folder / "tiny.yaml").write_text(to_yaml(tiny_run.recipe))
     known = ["--data", tiny_run.index_path, "--recipe", str(folder / "tiny.yaml"), "--run", str(folder / "run")]
-    return ["train", "classifier", *known, "--address", cluster.gcs, "--cpus-per-worker", "1", *words]
+    return ["train", "classifier", *known, "--address", cluster.gcs, "--cpus-per-worker", "1", *arguments]
 
 
-def test_a_folder_that_a_node_does_not_share_is_refused_before_the_training(cluster, tiny_run, own_disk):
+def test_a_folder_that_a_node_does_not_share_is_an_error_before_the_training(cluster, tiny_run, own_disk):
     done = cluster.vwl(*train(tiny_run, own_disk, cluster))
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -51,7 +51,7 @@ def test_a_folder_that_a_node_does_not_share_is_refused_before_the_training(clus
     assert not (own_disk / "run/classifier/checkpoints").exists()
 
 
-def test_the_same_is_said_before_an_inference(cluster, tiny_run, own_disk):
+def test_a_folder_that_a_node_does_not_share_is_an_error_before_an_inference(cluster, tiny_run, own_disk):
     from tests.helpers import copy_run
 
     (own_disk / "done").mkdir()
@@ -63,18 +63,18 @@ def test_the_same_is_said_before_an_inference(cluster, tiny_run, own_disk):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("options", "message"),
     [
-        (["--gpus-per-worker", "1"], "1 worker of 1 CPU and 1 GPU each are asked for and the cluster has places for 0"),
-        (["--workers", "4"], "4 workers of 1 CPU each are asked for and the cluster has places for 2"),
-        (["--cpus-per-worker", "2"], "1 worker of 2 CPUs each are asked for and the cluster has places for 0"),
+        (["--gpus-per-worker", "1"], "the training needs 1 worker with 1 CPU and 1 GPU each and the cluster has slots for 0"),
+        (["--workers", "4"], "the training needs 4 workers with 1 CPU each and the cluster has slots for 2"),
+        (["--cpus-per-worker", "2"], "the training needs 1 worker with 2 CPUs each and the cluster has slots for 0"),
     ],
 )
-def test_what_the_cluster_can_never_give_is_refused(cluster, tiny_run, tmp_path, words, told):
-    done = cluster.vwl(*train(tiny_run, tmp_path, cluster, *words))
+def test_a_cluster_that_is_too_small_is_an_error(cluster, tiny_run, tmp_path, options, message):
+    done = cluster.vwl(*train(tiny_run, tmp_path, cluster, *options))
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: {told} (its nodes: ")
+    assert line.startswith(f"error: {message} (its nodes: ")
     assert line.endswith("lower --workers, --cpus-per-worker or --gpus-per-worker")
 
 
@@ -95,15 +95,15 @@ with session(sys.argv[1]):
 """
 
 
-def test_a_busy_cluster_is_said_and_waited_for(cluster, tiny_run, tmp_path):
+def test_a_training_waits_for_a_busy_cluster_and_says_so(cluster, tiny_run, tmp_path):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     holder = subprocess.Popen([sys.executable, "-c", HOLD, cluster.gcs], cwd=ROOT, env=cluster.driver_environment(), **pipes)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     with (tmp_path / "log").open("w") as log:
-        words = [*VWL, *train(tiny_run, tmp_path, cluster)]
-        process = subprocess.Popen(words, cwd=ROOT, env=cluster.driver_environment(), stdout=log, stderr=log)
-    waiting = "waits: the cluster is busy, 0 of the 1 places that are needed are free"
+        command = [*VWL, *train(tiny_run, tmp_path, cluster)]
+        process = subprocess.Popen(command, cwd=ROOT, env=cluster.driver_environment(), stdout=log, stderr=log)
+    waiting = "waiting: the cluster is busy, 0 of the 1 worker slots needed are free"
     while waiting not in (tmp_path / "log").read_text():
         assert process.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""A search through Ray Tune: the scores of this process, nothing left behind, and one line where it could never end."""
+"""A search on Ray Tune: the scores of this process, no placement groups left, and one-line errors where it cannot run."""
 
 import time
 from dataclasses import replace
@@ -6,32 +6,32 @@ from dataclasses import replace
 import pytest
 from ray.util.state import list_placement_groups
 
-from tests.tuning.searches import do, space, tiny_index, tiny_recipe
+from tests.tuning.searches import run_here, space, tiny_index, tiny_recipe
 from vwl.config.layout import Layout
 from vwl.data.index import read_index
 from vwl.engine import tune
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.tuning.results import trial_rows
-from vwl.tuning.runner import Places, run_search
+from vwl.tuning.runner import TuneResources, run_search
 from vwl.tuning.search import Search, open_searches
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 class Shown:
-    """A view that remembers what it was shown."""
+    """A view that remembers the states of each trial."""
 
     def __init__(self) -> None:
         self.states: dict[str, list[str]] = {}
 
-    def trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
+    def show_trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
         self.states.setdefault(name, []).append(state)
 
 
-def placement_groups(patience: float = 60) -> list[str]:
-    """Those that still hold resources after a while, as Ray's State API tells: their removal is not waited for by those who ask for it."""
-    deadline = time.monotonic() + patience
+def placement_groups(timeout: float = 60) -> list[str]:
+    """Return the placement groups that still hold resources after a timeout in seconds; Ray removes them asynchronously."""
+    deadline = time.monotonic() + timeout
     while True:
         left = [group.placement_group_id for group in list_placement_groups() if group.state != "REMOVED"]
         if not left or time.monotonic() > deadline:
@@ -53,13 +53,13 @@ def cluster():
 
 def run(search: Search, root: Folder, layout: Layout = Layout(), **more: int) -> Shown:  # noqa: B008
     view = Shown()
-    run_search(search, root, Places(layout, **more), view, lambda line: None, lambda: None)
+    run_search(search, root, TuneResources(layout, **more), view, lambda line: None, lambda: None)
     return view
 
 
 def test_two_trials_at_a_time_give_the_scores_of_this_process_and_leave_nothing_behind(search, tmp_path):
     here, there = Folder(tmp_path / "here"), Folder(tmp_path / "there")
-    do(search, here)
+    run_here(search, here)
     view = run(search, there)
     scores = ("state", "train_miou", "val_miou", "val_threshold", "val_best_miou_with_ground_truth")
     ours, theirs = ([[row[name] for name in scores] for row in trial_rows(root, [search])] for root in (there, here))
@@ -69,44 +69,46 @@ def test_two_trials_at_a_time_give_the_scores_of_this_process_and_leave_nothing_
     assert {name: states[-1:] for name, states in run(search, there).states.items()} == {name: ["done"] for name in view.states}
 
 
-def test_a_sampled_search_trains_each_setting_with_each_seed_and_goes_on_with_more(search, tmp_path):
+def test_a_sampled_search_trains_each_sample_with_each_seed_and_resumes_with_more(search, tmp_path):
     domains = {"classifier.codebook.num_codewords": {"low": 4, "high": 6}}
     drawn = space(name="drawn", parameter=None, values=[], strategy="search", search=domains, samples=2)
     root = Folder(tmp_path)
     sampled = Search.plan(drawn, search.recipe, read_index(search.index_path), search.index_path, num_seeds=2)
+    # The first sample is finished in this process within a second; on Ray a trial takes about fifteen.
+    run_here(replace(sampled, samples=({"classifier.codebook.num_codewords": 5},)), root)
     run(sampled, root)
-    run(replace(sampled, space=drawn.model_copy(update={"samples": 3})), root)
     (found,) = open_searches(root)
     rows = trial_rows(root, [found])
-    assert [(row["state"], row["seed"]) for row in rows] == [("done", 0)] * 3 + [("done", 1)] * 3
-    assert root.read_json("places.json") == {"drawn": {}}
-    assert sorted(keys["classifier.codebook.num_codewords"] for keys in found.samples) == [4, 5, 6]
+    assert [(row["state"], row["seed"]) for row in rows] == [("done", 0)] * 2 + [("done", 1)] * 2
+    assert root.read_json("resources.json") == {"drawn": {}}
+    first, second = (keys["classifier.codebook.num_codewords"] for keys in found.samples)
+    assert (first, second) in {(5, 4), (5, 6)}
     assert placement_groups() == []
 
 
 @pytest.mark.parametrize(
-    ("layout", "more", "told"),
+    ("layout", "more", "message"),
     [
         (
             Layout(workers=2, cpus_per_worker=2),
             {},
-            r"a trial needs 2 workers of 2 CPUs each and .* places for 1 .*nodes: 2 CPUs",
+            r"a trial needs 2 workers with 2 CPUs each and .* slots for 1 .*nodes: 2 CPUs",
         ),
-        (Layout(gpus_per_worker=1), {}, "1 worker of 1 CPU and 1 GPU each"),
-        (Layout(), {"concurrent": 3}, "3 trials at a time are asked for and 2 fit"),
-        (Layout(workers=2), {"concurrent": 2}, "2 trials at a time are asked for and 1 fit"),
-        (Layout(workers=3), {}, "cannot be shared by 3 workers"),
+        (Layout(gpus_per_worker=1), {}, "1 worker with 1 CPU and 1 GPU each"),
+        (Layout(), {"concurrent": 3}, "asks for 3 trials at a time and the cluster has worker slots for 2"),
+        (Layout(workers=2), {"concurrent": 2}, "asks for 2 trials at a time and the cluster has worker slots for 1"),
+        (Layout(workers=3), {}, "does not divide among 3 workers"),
     ],
 )
-def test_what_could_never_run_is_refused_in_a_line_and_nothing_is_begun(search, tmp_path, layout, more, told):
-    with pytest.raises(VwlError, match=told) as caught:
+def test_a_search_that_cannot_run_is_a_one_line_error_before_anything_starts(search, tmp_path, layout, more, message):
+    with pytest.raises(VwlError, match=message) as caught:
         run(search, Folder(tmp_path), layout, **more)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("gib", "wanted", "expected"), [(1, None, 2), (6, None, 1), (100, None, 1), (100, 2, 2)])
-def test_trials_that_nobody_has_counted_are_no_more_than_the_memory_holds(monkeypatch, gib, wanted, expected):
+def test_automatic_concurrency_is_limited_by_the_memory_of_the_cluster(monkeypatch, gib, wanted, expected):
     monkeypatch.setattr(tune, "cluster_memory", lambda: 8 * 2**30)
-    monkeypatch.setattr(tune, "places", lambda layout: 2)
-    assert tune.concurrency(Layout(), wanted, gib * 2**30) == expected
+    monkeypatch.setattr(tune, "fitting_tasks", lambda layout: 2)
+    assert tune.concurrent_tasks(Layout(), wanted, gib * 2**30) == expected

@@ -1,6 +1,6 @@
 """Failure drills of searches: driver, trial, worker and node are killed, a search is interrupted, trials are stopped early.
 
-`pytest -s` prints how long each took.
+`pytest -s` prints how long each recovery took.
 """
 
 import json
@@ -20,21 +20,21 @@ from ray.util.state import list_placement_groups
 
 from tests.conftest import TINY
 from tests.ray_cluster import VWL, NodeProcesses, processes_of
-from tests.tuning.searches import do, space, tiny_index, tiny_recipe
+from tests.tuning.searches import run_here, space, tiny_index, tiny_recipe
 from vwl.config.layout import Layout
 from vwl.data.index import read_index, write_index
 from vwl.data.scenes import prepare_scenes
 from vwl.engine import tune
 from vwl.storage.folder import Folder
 from vwl.tuning.results import trial_rows
-from vwl.tuning.runner import Places, run_search
+from vwl.tuning.runner import TuneResources, run_search
 from vwl.tuning.search import Search, open_searches
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(3600)]
 ROOT = Path(__file__).parents[2]
 SPACE = "title: Drill\nparameter: classifier.codebook.num_codewords\nvalues: [4, 8]\n"
 EPOCHS = 30
-"""Enough for a training to be met in its middle."""
+"""Enough to kill a training halfway."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ class View:
     def __init__(self) -> None:
         self.shown: dict[str, str] = {}
 
-    def trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
+    def show_trial(self, name: str, state: str, text: str = "", done: int = 0, total: int = 0) -> None:
         self.shown[name] = state
 
 
@@ -87,7 +87,7 @@ class Command:
                 os.kill(process, signal.SIGKILL)
 
     def named(self, name: str) -> list[int]:
-        """Processes of the command's Ray of this name."""
+        """Return the processes of this name in the command's Ray."""
         return [process for process in processes_of(self.process.pid) if name in command_line(process)]
 
 
@@ -119,7 +119,7 @@ def state(trial: Path) -> str:
         return ""
 
 
-def in_the_middle(folder: Path, number: int) -> list[Path]:
+def half_trained(folder: Path, number: int) -> list[Path]:
     """Return the trial of this number if its training has written a checkpoint and is not at its end."""
     found = trials(folder)[number : number + 1]
     return [
@@ -141,9 +141,9 @@ def assert_all_done_once(folder: Path) -> None:
     assert len(trials(folder)) == 2
 
 
-def test_a_search_whose_driver_is_killed_goes_on_where_it_was(index_path, tmp_path, ray_folder):
+def test_a_search_whose_driver_is_killed_resumes_from_its_checkpoint(index_path, tmp_path, ray_folder):
     command = started(tmp_path, index_path)
-    command.until(lambda: in_the_middle(tmp_path, 1))
+    command.until(lambda: half_trained(tmp_path, 1))
     finished, unfinished = trials(tmp_path)
     assert state(finished) == "done"
     before = {path: path.read_bytes() for path in (finished / "trial.json", finished / "classifier" / "weights.pt")}
@@ -161,22 +161,22 @@ def test_a_search_whose_driver_is_killed_goes_on_where_it_was(index_path, tmp_pa
     assert (unfinished / "classifier" / "metrics.jsonl").read_text().splitlines()[: len(kept)] == kept
 
 
-def test_a_search_that_is_interrupted_saves_and_goes_on(index_path, tmp_path, ray_folder):
+def test_a_search_that_is_interrupted_saves_and_resumes(index_path, tmp_path, ray_folder):
     command = started(tmp_path, index_path)
-    command.until(lambda: in_the_middle(tmp_path, 0))
+    command.until(lambda: half_trained(tmp_path, 0))
     os.kill(command.process.pid, signal.SIGINT)
     assert command.end(300) == 130, command.log.read_text()
-    assert "what was done is saved" in command.log.read_text()
+    assert "finished work is saved" in command.log.read_text()
     assert "Traceback" not in command.log.read_text()
     again = Command(tmp_path, "--resume", tmp_path / "search")
     assert again.end() == 0, again.log.read_text()
     assert_all_done_once(tmp_path)
 
 
-@pytest.mark.parametrize("victim", ["ray::RayTrainWorker", "ray::_Task"])
-def test_a_search_outlives_the_death_of_a_worker_and_of_a_trials_own_process(index_path, tmp_path, ray_folder, victim):
+@pytest.mark.parametrize("victim", ["ray::RayTrainWorker", "ray::ListedTask"])
+def test_a_search_survives_the_death_of_a_worker_and_of_a_trials_own_process(index_path, tmp_path, ray_folder, victim):
     command = started(tmp_path, index_path)
-    command.until(lambda: in_the_middle(tmp_path, 0))
+    command.until(lambda: half_trained(tmp_path, 0))
     (process,) = command.until(lambda: command.named(victim))
     began = time.monotonic()
     os.kill(process, signal.SIGKILL)
@@ -185,11 +185,11 @@ def test_a_search_outlives_the_death_of_a_worker_and_of_a_trials_own_process(ind
     assert_all_done_once(tmp_path)
 
 
-def test_a_search_outlives_the_death_of_a_node(index_path, tmp_path, ray_folder):
+def test_a_search_survives_the_death_of_a_node(index_path, tmp_path, ray_folder):
     with NodeProcesses() as cluster:
         nodes = [cluster.add_node(cpus=1) for _ in range(2)]
         command = started(tmp_path, index_path, 2, cluster.gcs, environment=cluster.driver_environment())
-        command.until(lambda: in_the_middle(tmp_path, 0) and in_the_middle(tmp_path, 1))
+        command.until(lambda: half_trained(tmp_path, 0) and half_trained(tmp_path, 1))
         lost = len([process for process in processes_of(nodes[1].pid) if "ray::RayTrainWorker" in command_line(process)])
         began = time.monotonic()
         cluster.kill(nodes[1])
@@ -202,20 +202,20 @@ def test_a_search_outlives_the_death_of_a_node(index_path, tmp_path, ray_folder)
 def test_a_trial_of_two_workers_has_the_scores_of_one_in_this_process(index_path, tmp_path, ray_folder):
     search = Search.plan(space(values=[4]), tiny_recipe(), read_index(index_path), index_path, num_seeds=1)
     here, there = Folder(tmp_path / "here"), Folder(tmp_path / "there")
-    do(search, here)
+    run_here(search, here)
     with tune.tune_session(None, cpus=2):
-        run_search(search, there, Places(Layout(workers=2)), View(), print, lambda: None)
+        run_search(search, there, TuneResources(Layout(workers=2)), View(), print, lambda: None)
     (ours,), (theirs,) = (trial_rows(root, [search]) for root in (there, here))
     assert ours["state"] == theirs["state"] == "done"
     assert ours["val_miou"] == pytest.approx(theirs["val_miou"], abs=0.1)
 
 
 def placement_groups() -> list[str]:
-    """Those that hold resources, as Ray's State API tells."""
+    """Return the placement groups that hold resources."""
     return [group.placement_group_id for group in list_placement_groups() if group.state != "REMOVED"]
 
 
-def test_trials_that_are_stopped_early_give_their_places_back(tmp_path, ray_folder):
+def test_trials_that_are_stopped_early_release_their_placement_groups(tmp_path, ray_folder):
     samples = 6
     domains = {"classifier.optimiser.learning_rate": {"low": 1e-5, "high": 3e-2, "log": True}}
     fields = {"parameter": None, "values": [], "strategy": "search", "search": domains, "samples": samples}
@@ -228,13 +228,13 @@ def test_trials_that_are_stopped_early_give_their_places_back(tmp_path, ray_fold
     search = Search.plan(drawn, recipe, index, index_path, num_seeds=1)
     root, view = Folder(tmp_path / "search"), View()
     with tune.tune_session(None, cpus=2):
-        run_search(search, root, Places(Layout()), view, print, lambda: None)
+        run_search(search, root, TuneResources(Layout()), view, print, lambda: None)
         deadline = time.monotonic() + 60
         while (held := placement_groups()) and time.monotonic() < deadline:
             time.sleep(1)
         assert held == []
         again = open_searches(root)[0]
-        run_search(again, root, Places(Layout()), view, print, lambda: None)
+        run_search(again, root, TuneResources(Layout()), view, print, lambda: None)
     found = trial_rows(root, [again])
     assert len(found) == len({row["trial"] for row in found}) == len(again.samples) == samples
     assert {row["state"] for row in found} == {"done", "stopped"}

@@ -12,10 +12,17 @@ from torch import nn
 from tests.helpers import real_data
 from vwl.config.recipe import Backbone
 from vwl.errors import VwlError
-from vwl.models.backbones import BackboneNet, build_backbone, lite0_state
+from vwl.models.backbones import BackboneNet, build_backbone
+from vwl.training.pretrained import lite0_state, load_backbone
 
 CAT, DOG = 8, 12
 IMAGENET_IDS = {CAT: range(281, 286), DOG: range(151, 269)}
+
+
+def pretrained(settings: Backbone, tail: bool = False) -> BackboneNet:
+    backbone = build_backbone(settings, tail=tail)
+    load_backbone(backbone, settings)
+    return backbone
 
 
 def untrained(name: str, output_stride: int = 16, frozen_stages: int = 0) -> BackboneNet:
@@ -105,12 +112,12 @@ def test_lite0_takes_the_embedded_tensors_in_order_and_all_fit() -> None:
     for (theirs, a), (ours, b) in zip(embedded.items(), own.items(), strict=True):
         assert a.shape == b.shape
         assert theirs.rpartition(".")[2] == ours.rpartition(".")[2]
-    loaded = build_backbone(Backbone(name="lite0", weights="imagenet")).net.state_dict()
+    loaded = pretrained(Backbone(name="lite0", weights="imagenet")).net.state_dict()
     assert all(torch.equal(a, b) for a, b in zip(embedded.values(), loaded.values(), strict=False))
 
 
 def test_lite0_with_its_tail_ends_in_the_features_that_the_network_classifies() -> None:
-    backbone, without = (build_backbone(Backbone(name="lite0"), tail=tail) for tail in (True, False))
+    backbone, without = (pretrained(Backbone(name="lite0"), tail=tail) for tail in (True, False))
     whole = timm.create_model("tf_efficientnet_lite0", output_stride=16).eval()
     whole.load_state_dict(lite0_state(whole))
     images = torch.randn(1, 3, 65, 49)
@@ -121,7 +128,7 @@ def test_lite0_with_its_tail_ends_in_the_features_that_the_network_classifies() 
     assert backbone.channels == (16, 24, 40, 112, 1280)
 
 
-def _photographs(of: int, count: int) -> list[Path]:
+def _images(of: int, count: int) -> list[Path]:
     folder, found = real_data("voc12mini"), []
     for mask in sorted((folder / "SegmentationClassAug").glob("*.png")):
         if set(np.unique(np.asarray(Image.open(mask)))) - {0, 255} == {of}:
@@ -132,12 +139,12 @@ def _photographs(of: int, count: int) -> list[Path]:
 
 
 @pytest.mark.parametrize("animal", [CAT, DOG])
-def test_lite0_names_cats_and_dogs_in_photographs(animal: int) -> None:
-    backbone = build_backbone(Backbone(name="lite0"))
+def test_lite0_names_cats_and_dogs_in_images(animal: int) -> None:
+    backbone = pretrained(Backbone(name="lite0"))
     whole = timm.create_model("tf_efficientnet_lite0").eval()
     whole.load_state_dict(lite0_state(whole))
     images = []
-    for path in _photographs(animal, 10):
+    for path in _images(animal, 10):
         image = Image.open(path).convert("RGB")
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -154,19 +161,19 @@ def test_imagenet_weights_that_cannot_be_fetched_name_the_file_and_the_way_out(t
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # the discard port: nothing answers
     with pytest.raises(VwlError, match=r"resnet101-63fe2227\.pth .*backbone\.weights=PATH/resnet101-63fe2227\.pth"):
-        build_backbone(Backbone(name="resnet101", weights="imagenet"))
+        pretrained(Backbone(name="resnet101", weights="imagenet"))
 
 
 def test_imagenet_weights_that_timm_lacks_name_the_way_out() -> None:
     with pytest.raises(VwlError, match=r"timm's cspresnet50d .*backbone\.weights=PATH"):
-        build_backbone(Backbone(name="timm:cspresnet50d", weights="imagenet"))
+        pretrained(Backbone(name="timm:cspresnet50d", weights="imagenet"))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "lite0", "timm:mobilenetv3_small_050"])
 def test_a_backbones_own_file_gives_the_backbone(name: str, tmp_path: Path) -> None:
     first = untrained(name)
     torch.save(first.state_dict(), tmp_path / "weights.pth")
-    second = build_backbone(Backbone(name=name, weights=str(tmp_path / "weights.pth")))
+    second = pretrained(Backbone(name=name, weights=str(tmp_path / "weights.pth")))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
@@ -175,8 +182,8 @@ def test_a_backbones_own_file_gives_the_backbone(name: str, tmp_path: Path) -> N
     [
         ("resnet11", "did you mean 'resnet"),
         ("timm:resnet_18", "timm has no network 'resnet_18'; did you mean"),
-        ("timm:vit_tiny_patch16_224", "gives no features at stride 16"),
-        ("timm:vgg11", "gives no features at stride 16"),
+        ("timm:vit_tiny_patch16_224", "has no features at stride 16"),
+        ("timm:vgg11", "has no features at stride 16"),
     ],
 )
 def test_unknown_and_unfit_names_are_refused_in_one_line(name: str, message: str) -> None:

@@ -20,12 +20,24 @@ def test_on_resnet101_it_has_the_parameters_of_the_published_network_and_groups_
 
 
 @pytest.mark.parametrize(
-    ("output_stride", "side", "sizes"), [(8, 321, [41, 21, 31, 41]), (16, 321, [21, 11, 16, 21]), (8, 65, [9, 5, 7, 9])]
+    ("output_stride", "side", "sizes"), [(8, 321, [41, 20, 30, 41]), (16, 321, [21, 10, 15, 21]), (8, 65, [9, 4, 6, 9])]
 )
 def test_a_crop_gives_logits_of_the_published_sizes(output_stride: int, side: int, sizes: list[int]) -> None:
     net = deeplab(output_stride=output_stride)
     with torch.no_grad():
         assert [tuple(x.shape) for x in net(torch.randn(1, 3, side, side))] == [(1, 5, s, s) for s in sizes]
+
+
+def test_scaled_copies_are_those_of_the_published_code() -> None:
+    """Its wrapper calls interpolate with a scale factor, which rounds sizes down and samples at the exact factor."""
+    net, images = deeplab(input_scales=(0.5, 0.75)), torch.randn(1, 3, 53, 41)
+    with torch.no_grad():
+        _, half, three_quarters, _ = net(images)
+        for scale, logits in ((0.5, half), (0.75, three_quarters)):
+            copy = nn.functional.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+            assert copy.shape[-2:] == (int(53 * scale), int(41 * scale))
+            features = net.backbone(copy)[-1]
+            torch.testing.assert_close(logits, sum(branch(features) for branch in net.aspp))
 
 
 def test_without_further_scales_there_is_one_output_and_it_predicts() -> None:

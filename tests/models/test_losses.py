@@ -12,17 +12,17 @@ def test_the_soft_margin_loss_is_torchs():
     torch.testing.assert_close(soft_margin(logits, targets), F.multilabel_soft_margin_loss(logits, targets, reduction="none"))
 
 
-def test_without_evidence_the_loss_is_log_2():
+def test_zero_logits_have_a_loss_of_log_2():
     assert soft_margin(torch.zeros(1, 4), torch.tensor([[0.0, 1.0, 1.0, 0.0]])).item() == pytest.approx(math.log(2))
 
 
-def test_scores_that_agree_with_the_labels_have_a_small_positive_loss():
+def test_logits_that_agree_with_the_labels_have_a_small_positive_loss():
     right = soft_margin(torch.tensor([[9.0, -9.0]]), torch.tensor([[1.0, 0.0]])).item()
     wrong = soft_margin(torch.tensor([[-9.0, 9.0]]), torch.tensor([[1.0, 0.0]])).item()
     assert 0 < right < 1e-3 < wrong
 
 
-def test_extreme_scores_stay_finite():
+def test_extreme_logits_have_a_finite_loss():
     logits = torch.tensor([[1e4, -1e4]]).requires_grad_()
     loss = soft_margin(logits, torch.tensor([[0.0, 1.0]]))
     loss.sum().backward()
@@ -30,35 +30,35 @@ def test_extreme_scores_stay_finite():
     assert logits.grad.isfinite().all()
 
 
-def test_words_that_share_nothing_have_no_decov():
-    words = torch.tensor([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0], [1.0, 1.0, -1.0, -1.0]])
-    assert decov(words) == decov(words, squared=False) == 0
+def test_uncorrelated_codewords_have_a_decov_of_zero():
+    codewords = torch.tensor([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0], [1.0, 1.0, -1.0, -1.0]])
+    assert decov(codewords) == decov(codewords, squared=False) == 0
 
 
-def test_two_equal_words_by_hand():
+def test_decov_of_two_equal_codewords_by_hand():
     """Covariance [[2, 2], [2, 2]]: squared norms 16 and 8, plain ones 4 and sqrt 8."""
-    words = torch.tensor([[1.0, -1.0], [1.0, -1.0]])
-    assert decov(words).item() == pytest.approx(4)
-    assert decov(words, squared=False).item() == pytest.approx(0.5 * (4 - math.sqrt(8)))
+    codewords = torch.tensor([[1.0, -1.0], [1.0, -1.0]])
+    assert decov(codewords).item() == pytest.approx(4)
+    assert decov(codewords, squared=False).item() == pytest.approx(0.5 * (4 - math.sqrt(8)))
 
 
-def test_each_words_own_mean_does_not_matter():
-    words = torch.randn(4, 9, dtype=torch.float64)
+def test_decov_does_not_depend_on_the_mean_of_each_codeword():
+    codewords = torch.randn(4, 9, dtype=torch.float64)
     for squared in (True, False):
-        torch.testing.assert_close(decov(words, squared), decov(words + torch.arange(4)[:, None], squared))
+        torch.testing.assert_close(decov(codewords, squared), decov(codewords + torch.arange(4)[:, None], squared))
 
 
 @pytest.mark.parametrize("squared", [True, False])
-def test_going_down_the_gradient_makes_words_less_alike(squared):
-    words = (torch.randn(4, 9, dtype=torch.float64) + torch.randn(9, dtype=torch.float64)).requires_grad_()
-    before = decov(words, squared)
+def test_a_gradient_step_lowers_decov(squared):
+    codewords = (torch.randn(4, 9, dtype=torch.float64) + torch.randn(9, dtype=torch.float64)).requires_grad_()
+    before = decov(codewords, squared)
     before.backward()
-    assert decov(words - 1e-4 * words.grad, squared) < before
+    assert decov(codewords - 1e-4 * codewords.grad, squared) < before
 
 
 @pytest.mark.parametrize("squared", [True, False])
-def test_autocast_does_not_touch_decov(squared):
-    words = torch.randn(4, 9)
+def test_autocast_does_not_change_decov(squared):
+    codewords = torch.randn(4, 9)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = decov(words, squared)
-    assert torch.equal(inside, decov(words, squared))
+        inside = decov(codewords, squared)
+    assert torch.equal(inside, decov(codewords, squared))

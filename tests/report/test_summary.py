@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from vwl.report.sheets import GAP
 from vwl.report.summary import image_panels, write_report
 from vwl.storage.masks import decode_mask
 from vwl.storage.score_maps import MapReader
-from vwl.workflow.pipeline import stage_table
+from vwl.workflow.scoring import score_table
 
 VAL = [f"val_{number:05d}" for number in range(4)]
 
@@ -48,8 +49,8 @@ def test_every_val_image_has_a_picture_and_is_on_the_sheet(copied):
 
 def test_the_scores_of_all_stages_are_in_one_file(copied):
     write_report(copied)
-    assert json.loads(copied.folder.read("scores.json")) == stage_table(copied)
-    assert {(line["stage"], line["split"]) for line in stage_table(copied)} == {
+    assert json.loads(copied.folder.read("scores.json")) == [asdict(line) for line in score_table(copied)]
+    assert {(line.stage, line.split) for line in score_table(copied)} == {
         (stage, split) for stage in ("cam", "crf", "walk", "segment") for split in ("train", "val")
     }
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainings import BATCH, make_data, metrics, tiny_spec, train_to_end, weights
+from tests.trainings import BATCH, make_data, metrics, tiny_spec, train_to_end, weights, with_changes
 from vwl.data.index import read_index
 from vwl.data.transforms import normalise, resize
 from vwl.models.classifier import cells_inside
@@ -13,7 +13,7 @@ from vwl.training.build import build_task
 from vwl.training.classifier import ClassifierTask, mean_average_precision
 from vwl.training.task import Sample
 
-WORDS = ("learning", "memory")
+STRATEGIES = ("learning", "memory")
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +21,12 @@ def index_path(tmp_path_factory) -> Path:
     return make_data(tmp_path_factory.mktemp("classifier"))
 
 
-def task_of(index_path: Path, words: str = "learning", seed: int = 3, **settings) -> ClassifierTask:
+def task_of(index_path: Path, strategy: str = "learning", seed: int = 3, **settings) -> ClassifierTask:
     recipe = tiny_spec("classifier-L", index_path, index_path.parent).recipe
-    classifier = recipe.classifier.model_copy(update={"words": words, **settings})
+    codebook = {"strategy": strategy, **settings.pop("codebook", {})}
+    classifier = with_changes(recipe.classifier, codebook=codebook, **settings)
     index = read_index(index_path)
-    task = ClassifierTask(
-        recipe.model_copy(update={"classifier": classifier, "seed": seed}), index, index.split("train"), index.split("val")
-    )
+    task = ClassifierTask(with_changes(recipe, classifier=classifier, seed=seed), index, index.split("train"), index.split("val"))
     task.model.double()
     return task
 
@@ -112,7 +111,7 @@ class TestParameters:
         train_to_end(spec)
         assert not np.allclose(weights(tmp_path)["image_head.bias"].numpy(), expected)
 
-    def test_the_bank_is_no_parameter(self, index_path):
+    def test_the_memory_bank_is_not_a_parameter(self, index_path):
         names = {id(parameter): name for name, parameter in task_of(index_path, "memory").model.named_parameters()}
         assert "codebook.codewords" not in names.values()
 
@@ -131,9 +130,9 @@ class TestParameters:
 
 
 class TestLosses:
-    @pytest.mark.parametrize("words", WORDS)
-    def test_shares_of_any_split_add_up_to_the_loss_of_the_batch(self, index_path, words):
-        task, numbers = task_of(index_path, words), (0, 3, 5, 6)
+    @pytest.mark.parametrize("strategy", STRATEGIES)
+    def test_shares_of_any_split_add_up_to_the_loss_of_the_batch(self, index_path, strategy):
+        task, numbers = task_of(index_path, strategy), (0, 3, 5, 6)
         whole = task.losses(task.model, batch_of(task, numbers), torch.tensor([4.0]).double(), part=1)
         parts = [task.losses(task.model, batch_of(task, (number,)), torch.tensor([4.0]).double(), part=1 / 4) for number in numbers]
         for name, value in whole.items():
@@ -142,27 +141,27 @@ class TestLosses:
     @pytest.mark.parametrize(
         ("settings", "terms"),
         [
-            ({"words": "none"}, {"image"}),
-            ({"words": "memory"}, {"image", "word"}),
-            ({"words": "learning", "decov": "none"}, {"image", "word", "word_to_image"}),
-            ({"words": "learning"}, {"image", "word", "word_to_image", "decov"}),
+            ({"strategy": "none"}, {"image"}),
+            ({"strategy": "memory"}, {"image", "word"}),
+            ({"strategy": "learning", "codebook": {"decov": "none"}}, {"image", "word", "word_to_image"}),
+            ({"strategy": "learning"}, {"image", "word", "word_to_image", "decov"}),
         ],
     )
     def test_each_strategy_has_its_terms(self, index_path, settings, terms):
         task = task_of(index_path, **settings)
         assert set(task.losses(task.model, batch_of(task, (0,)), torch.tensor([1.0]), part=1)) == terms
 
-    def test_half_precision_scores_have_their_losses_in_float32(self, index_path):
+    def test_half_precision_logits_have_their_losses_in_float32(self, index_path):
         task = task_of(index_path)
         task.model.float()
         batch = {key: value.float() if value.is_floating_point() else value for key, value in batch_of(task, (0, 1)).items()}
         with torch.autocast("cpu", torch.bfloat16):
-            assert task.model(batch["images"]).image.dtype == torch.bfloat16
+            assert task.model(batch["images"]).image_logits.dtype == torch.bfloat16
             terms = task.losses(task.model, batch, torch.tensor([2.0]).double(), part=1)
         assert {term.dtype for term in terms.values()} == {torch.float32}
 
 
-class TestBank:
+class TestMemoryBank:
     def test_it_starts_with_features_of_the_first_batch_and_none_of_its_padding(self, index_path):
         task = task_of(index_path, "memory", resize=(40, 40))
         batches = [batch_of(task, (0, 1)), batch_of(task, (2, 3))]
@@ -181,7 +180,7 @@ class TestBank:
             banks.append(task.model.codebook.codewords.clone())
         torch.testing.assert_close(*banks)
 
-    def test_words_that_are_learned_start_as_drawn(self, index_path):
+    def test_a_learning_based_codebook_starts_as_drawn(self, index_path):
         task = task_of(index_path)
         before = task.model.codebook.codewords.clone()
         task.init_codebook([batch_of(task, (0, 1))])
@@ -206,8 +205,8 @@ class TestBank:
         assert not torch.equal(before, banks[0])
         torch.testing.assert_close(*banks)
 
-    def test_the_published_start_labels_the_first_step_with_gaussian_words_and_then_has_features(self, index_path):
-        task = task_of(index_path, "memory", init="gaussian", frozen_stages=5)
+    def test_the_published_code_assigns_the_first_step_to_gaussian_codewords_and_then_has_features(self, index_path):
+        task = task_of(index_path, "memory", codebook={"init": "gaussian"}, frozen_stages=5)
         gaussian, batch = task.model.codebook.codewords.clone(), batch_of(task, (0, 1, 2, 3))
         task.init_codebook([batch])
         assert torch.equal(task.model.codebook.codewords, gaussian)
@@ -231,28 +230,40 @@ class TestScores:
     def test_the_worst_order_has_the_smallest_precision(self):
         assert mean_average_precision(np.array([[4.0], [3.0], [2.0], [1.0]]), np.array([[0], [0], [0], [1]], bool)) == 1 / 4
 
+    def test_mean_average_precision_is_the_mean_precision_at_the_positives_in_order_of_score(self):
+        rng = np.random.default_rng(0)
+        scores, truth = rng.permutation(80 * 4).reshape(80, 4).astype(float), rng.random((80, 4)) < 0.3
+        values = []
+        for score, positive in zip(scores.T, truth.T, strict=True):
+            hits = positive[np.argsort(-score)]
+            values.append((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
+        assert mean_average_precision(scores, truth) == pytest.approx(np.mean(values), rel=1e-12)
+
+    def test_equal_scores_count_as_one_rank(self):
+        assert mean_average_precision(np.zeros((4, 1)), np.array([[1], [0], [0], [0]], bool)) == 1 / 4
+
     def test_without_any_positive_there_is_no_score(self):
         assert np.isnan(mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2), bool)))
 
-    def test_held_out_photographs_are_scored_whole_at_the_middle_size(self, index_path):
+    def test_held_out_images_are_scored_whole_at_the_middle_size(self, index_path):
         task = task_of(index_path)
         scores = []
         with torch.no_grad():
             for row in task.held_out:
-                photo = np.asarray(task.index.read_image(row))
-                factor = 72 / max(photo.shape[:2])
-                photo = resize(photo, round(photo.shape[0] * factor), round(photo.shape[1] * factor))
-                images = normalise(photo, task.model.backbone.mean, task.model.backbone.std)[None].double()
-                scores.append(task.model(images).image[0].numpy())
+                image = np.asarray(task.index.read_image(row))
+                factor = 72 / max(image.shape[:2])
+                image = resize(image, round(image.shape[0] * factor), round(image.shape[1] * factor))
+                images = normalise(image, task.model.backbone.mean, task.model.backbone.std)[None].double()
+                scores.append(task.model(images).image_logits[0].numpy())
         truth = np.array([[c in row.labels for c in (1, 2)] for row in task.held_out])
         assert task.evaluate() == {"val_map": mean_average_precision(np.stack(scores), truth)}
 
-    def test_without_held_out_photographs_there_is_no_score(self, index_path):
+    def test_without_held_out_images_there_is_no_score(self, index_path):
         task = task_of(index_path)
         task.held_out = []
         assert task.evaluate() == {}
 
-    def test_health_is_of_the_steps_since_it_was_last_asked_for(self, index_path):
+    def test_codebook_metrics_are_of_the_steps_since_the_last_call(self, index_path):
         task = task_of(index_path, "memory")
         batch = batch_of(task, (0, 1))
         task.losses(task.model, batch, torch.tensor([2.0]).double(), part=1)
@@ -260,8 +271,8 @@ class TestScores:
         assert task.codebook_metrics()["codewords_used"] > 0
         assert task.codebook_metrics()["codewords_used"] == 0
 
-    def test_a_network_without_words_has_no_health(self, index_path):
-        task = task_of(index_path, words="learning")
+    def test_a_network_without_a_codebook_has_no_codebook_metrics(self, index_path):
+        task = task_of(index_path)
         assert set(task.codebook_metrics()) == {"codewords_used", "codewords_unused", "codebook_perplexity", "codebook_cosine"}
         task.model.codebook = None
         assert task.codebook_metrics() == task.accumulated_counts() == {}

@@ -19,7 +19,7 @@ STEPS = 6
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A folder with every kind of training in four layouts: 1 worker here, 2 workers in processes of their own at the same time."""
+    """A folder with every kind of training in four layouts: one worker in this process, two workers in processes of their own."""
     folder = tmp_path_factory.mktemp("layouts")
     index_path = make_data(folder)
     command = [sys.executable, "-m", "tests.training.worker", str(index_path), str(folder)]
@@ -70,15 +70,15 @@ def test_the_trainings_compared_do_learn(trained, kind):
     assert start["loss"] != pytest.approx(end["loss"], rel=1e-3)
 
 
-def test_a_bank_that_is_not_summed_over_workers_is_found_out(trained):
-    alone, together = trained / "bank-not-summed", trained / f"classifier-M-1x{BATCH}"
-    assert metrics(alone)[0]["loss"] == pytest.approx(metrics(together)[0]["loss"], rel=1e-9)
-    assert not torch.allclose(weights(alone)["codebook.codewords"], weights(together)["codebook.codewords"], rtol=1e-3)
+def test_a_memory_bank_that_is_not_summed_over_workers_gives_other_codewords(trained):
+    not_summed, whole = trained / "bank-not-summed", trained / f"classifier-M-1x{BATCH}"
+    assert metrics(not_summed)[0]["loss"] == pytest.approx(metrics(whole)[0]["loss"], rel=1e-9)
+    assert not torch.allclose(weights(not_summed)["codebook.codewords"], weights(whole)["codebook.codewords"], rtol=1e-3)
     with pytest.raises(AssertionError):
-        assert_same_training(alone, together)
+        assert_same_training(not_summed, whole)
 
 
-def test_what_was_counted_before_an_interruption_is_counted_once(trained):
+def test_usage_counted_before_an_interruption_is_counted_once(trained):
     lines, expected = metrics(trained / "resumed"), metrics(trained / "whole")
     assert [line["step"] for line in lines if "loss" in line] == [4, STEPS]
     for line, wanted in zip(lines, expected, strict=True):
@@ -104,20 +104,20 @@ def test_outside_a_process_group_a_sum_is_the_value_itself():
     ],
 )
 def test_micro_batches_of_all_workers_make_up_the_global_batch(layout, batch_size, pieces):
-    assert layout.pieces(batch_size) == pieces
+    assert layout.split_batch(batch_size) == pieces
     assert pieces[0] * pieces[1] * layout.workers == batch_size
 
 
 def test_a_batch_that_workers_cannot_share_is_refused_with_the_numbers_that_can():
-    with pytest.raises(VwlError, match=r"batch of 6 cannot be shared by 4 workers; use one of \[1, 2, 3, 6\]"):
-        Layout(workers=4).pieces(6)
+    with pytest.raises(VwlError, match=r"batch of 6 does not divide among 4 workers; use one of \[1, 2, 3, 6\]"):
+        Layout(workers=4).split_batch(6)
 
 
 def test_an_elastic_layout_is_refused_at_either_end():
-    assert Layout(workers=4, min_workers=2).pieces(8) == (2, 1)
+    assert Layout(workers=4, min_workers=2).split_batch(8) == (2, 1)
     for layout in (Layout(workers=4, min_workers=3), Layout(workers=5, min_workers=2)):
-        with pytest.raises(VwlError, match=r"batch of 8 cannot be shared by [35] workers"):
-            layout.pieces(8)
+        with pytest.raises(VwlError, match=r"batch of 8 does not divide among [35] workers"):
+            layout.split_batch(8)
 
 
 @pytest.mark.parametrize(
@@ -131,15 +131,15 @@ def test_an_elastic_layout_is_refused_at_either_end():
     ],
 )
 def test_as_many_workers_as_share_a_batch_can_be_taken(layout, batch_size, fitting):
-    assert layout.fitting(batch_size) == fitting
-    fitting.pieces(batch_size)
+    assert layout.fit_to_batch(batch_size) == fitting
+    fitting.split_batch(batch_size)
 
 
 @pytest.mark.parametrize(("layout", "now", "images"), [(Layout(workers=4, min_workers=2), 3, 5), (Layout(workers=4, micro_batch=2), 3, 2)])
 def test_between_its_ends_an_elastic_layout_still_has_a_micro_batch(layout, now, images):
-    assert layout.images_at_once(16, now) == images
+    assert layout.micro_batch_size(16, now) == images
 
 
 def test_a_micro_batch_that_does_not_divide_a_workers_share_is_refused():
     with pytest.raises(VwlError, match="share of 8 images does not divide into micro-batches of 3"):
-        Layout(workers=2, micro_batch=3).pieces(16)
+        Layout(workers=2, micro_batch=3).split_batch(16)

@@ -7,7 +7,7 @@ import torch
 from tests.trainings import make_data, metrics, tiny_spec, train_to_end, weights
 from vwl.constants import IGNORE
 from vwl.data.index import read_index
-from vwl.maps.affinity import affinity_loss, affinity_loss_sums, pair_affinities, pair_labels
+from vwl.models.affinity_loss import affinity_loss_sums, affinity_loss_terms, pair_affinities, pair_labels
 from vwl.storage.folder import Folder
 from vwl.training.build import build_task
 from vwl.training.irnet import IrnetTask
@@ -68,10 +68,12 @@ def test_the_loss_is_the_affinity_loss_of_the_whole_batch(task):
     batch = batch_of(task, 0, 1, 2, 3)
     terms = task.losses(task.model, batch, task.counts(batch), part=1)
     edge = torch.sigmoid(task.model(batch["images"]))
-    sums, counts = affinity_loss_sums(pair_affinities(edge, RADIUS), pair_labels(batch["labels"], RADIUS, 3))
+    pairs = pair_labels(batch["labels"], RADIUS, 3)
+    counts = torch.stack([mask.sum() for mask in pairs]).double()
     assert counts.min() > 0
     torch.testing.assert_close(task.counts(batch), counts)
-    torch.testing.assert_close(terms["attract"] + terms["repel"], affinity_loss(sums, counts))
+    expected = sum(affinity_loss_terms(affinity_loss_sums(pair_affinities(edge, RADIUS), pairs), counts))
+    torch.testing.assert_close(terms["attract"] + terms["repel"], expected)
 
 
 def test_shares_of_any_split_add_up_to_the_loss_of_the_batch(task):

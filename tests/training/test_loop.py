@@ -16,7 +16,7 @@ from vwl.data.sampler import global_batch
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.training import checkpoint, loop
-from vwl.training.loop import Control
+from vwl.training.loop import Callbacks, TrainResult
 from vwl.training.task import Forward, Sample, Task
 
 
@@ -31,7 +31,7 @@ class Slope(Task):
         nn.init.zeros_(self.model.bias)
         self.optimiser = Optimiser(**{"learning_rate": 0.1, "momentum": 0, "weight_decay": 0, **optimiser})
         self.batch_size, self.num_steps, self.num_samples, self.seed = 4, num_steps, 10, 5
-        self.image_ids = [f"photo{number}" for number in range(10)]
+        self.image_ids = [f"image{number}" for number in range(10)]
         self.broken = broken
         self.seen = torch.zeros(10, dtype=torch.int64)
         self.drawn: list[tuple[int, int]] = []
@@ -65,24 +65,26 @@ class Slope(Task):
         return {"most_seen": most}
 
 
-def run(folder: Path, task: Task | None = None, control: Control | None = None, fingerprint: str = "same", **layout: Any) -> dict[str, Any]:
-    return loop.train(task or Slope(), Layout(**{"precision": "float64", **layout}), Folder(folder), fingerprint, control)
+def run(
+    folder: Path, task: Task | None = None, callbacks: Callbacks | None = None, fingerprint: str = "same", **layout: Any
+) -> dict[str, Any]:
+    return loop.train(task or Slope(), Layout(**{"precision": "float64", **layout}), Folder(folder), fingerprint, callbacks)
 
 
-def stop_before(step: int) -> Control:
+def stop_before(step: int) -> Callbacks:
     """Ask for a stop when `step` steps of this process are done."""
     asked = iter(range(10**6))
-    return Control(stop_requested=lambda: next(asked) == step)
+    return Callbacks(should_stop=lambda: next(asked) == step)
 
 
-def break_off(step: int) -> Control:
+def break_off(step: int) -> Callbacks:
     """End as a crash does, right after a step."""
 
     def progress(done: int, total: int, text: str) -> None:
         if done == step:
             raise ConnectionAbortedError
 
-    return Control(progress=progress)
+    return Callbacks(on_step=progress)
 
 
 def by_hand(num_steps: int, rate: float = 0.1, momentum: float = 0.0, decay: float = 0.0, clip: float | None = None) -> tuple[float, float]:
@@ -131,7 +133,7 @@ class TestSteps:
 
     def test_every_epoch_draws_its_own_samples_in_the_samplers_order(self, tmp_path):
         task = Slope(num_steps=5)
-        run(tmp_path, task, loader_threads=1)
+        run(tmp_path, task)
         batches = (global_batch(5, step, 10, 4) for step in range(5))
         assert task.drawn == [(epoch, number) for epoch, numbers in batches for number in numbers]
 
@@ -173,14 +175,14 @@ class TestSteps:
         result = run(tmp_path, Slope(num_steps=5))
         scored = [entry for entry in metrics(tmp_path) if "val_slope" in entry]
         assert [(entry["step"], entry["epoch"]) for entry in scored] == [(2, 0), (4, 1), (5, 2)]
-        assert result == {"finished": True, "step": 5, "scores": {"val_slope": line(tmp_path)[0]}, "weights": []}
+        assert result == TrainResult(True, 5, {"val_slope": line(tmp_path)[0]}, [])
 
     def test_progress_is_told_of_every_step(self, tmp_path):
-        told = []
-        run(tmp_path, control=Control(progress=lambda *news: told.append(news)))
-        assert [(step, total) for step, total, _ in told] == [(step, 10) for step in range(1, 11)]
-        assert told[0][2] == {"loss": 0}
-        assert told[-1][2]["images_per_second"] > 0
+        message = []
+        run(tmp_path, callbacks=Callbacks(on_step=lambda *news: message.append(news)))
+        assert [(step, total) for step, total, _ in message] == [(step, 10) for step in range(1, 11)]
+        assert message[0][2] == {"loss": 0}
+        assert message[-1][2]["images_per_second"] > 0
 
 
 class TestMistakes:
@@ -188,7 +190,7 @@ class TestMistakes:
         task = Slope()
         with torch.no_grad():
             task.model.bias.fill_(float("inf"))
-        ids = ", ".join(f"photo{number}" for number in global_batch(5, 0, 10, 4)[1])
+        ids = ", ".join(f"image{number}" for number in global_batch(5, 0, 10, 4)[1])
         with pytest.raises(
             VwlError, match=rf"slope: the loss is not finite at step 1 \(height inf, level 0\); images of the batch: {ids};"
         ):
@@ -204,14 +206,14 @@ class TestMistakes:
             run(tmp_path, LaterNotANumber(), checkpoint_steps=1)
         assert checkpoint.steps(Folder(tmp_path) / "checkpoints") == [1, 2]
 
-    def test_a_photograph_that_cannot_be_read_is_named(self, tmp_path):
-        with pytest.raises(VwlError, match="image photo3 cannot be read"):
-            run(tmp_path, Slope(broken=("photo3",)))
+    def test_an_image_that_cannot_be_read_is_named(self, tmp_path):
+        with pytest.raises(VwlError, match="image image3 cannot be read"):
+            run(tmp_path, Slope(broken=("image3",)))
 
     def test_a_checkpoint_of_another_recipe_is_refused(self, tmp_path):
-        run(tmp_path, control=stop_before(3))
+        run(tmp_path, callbacks=stop_before(3))
         before = (tmp_path / "metrics.jsonl").read_bytes()
-        with pytest.raises(VwlError, match="holds a checkpoint of another recipe or other data; use another run folder or --overwrite"):
+        with pytest.raises(VwlError, match="holds a checkpoint of another recipe or data set; use another run folder, or --overwrite"):
             run(tmp_path, fingerprint="another")
         assert (tmp_path / "metrics.jsonl").read_bytes() == before
         assert checkpoint.steps(Folder(tmp_path) / "checkpoints") == [3]
@@ -233,8 +235,8 @@ class TestResume:
     @pytest.mark.parametrize("step", [0, 1, 3, 4, 9])
     def test_a_stopped_training_goes_on_where_it_stopped(self, tmp_path, whole, step):
         result = run(tmp_path, Slope(momentum=0.9), stop_before(step))
-        assert result["finished"] is False
-        assert result["step"] == step
+        assert result.finished is False
+        assert result.step == step
         assert not (tmp_path / "weights.pt").exists()
         task = Slope(momentum=0.9)
         run(tmp_path, task)
@@ -244,7 +246,7 @@ class TestResume:
     def test_a_training_may_be_stopped_again_and_again(self, tmp_path, whole):
         for _ in range(9):
             run(tmp_path, Slope(momentum=0.9), stop_before(1))
-        assert run(tmp_path, Slope(momentum=0.9))["finished"]
+        assert run(tmp_path, Slope(momentum=0.9)).finished
         self.assert_like(tmp_path, whole)
 
     @pytest.mark.parametrize("step", [3, 5, 8, 10])
@@ -295,7 +297,7 @@ class TestResume:
         (whole / "weights.pt").unlink()
         result = run(whole, task)
         assert task.drawn == []
-        assert result == {"finished": True, "step": 10, "scores": {"val_slope": line(whole)[0]}, "weights": []}
+        assert result == TrainResult(True, 10, {"val_slope": line(whole)[0]}, [])
 
 
 class TestTheFourTrainings:
@@ -306,7 +308,7 @@ class TestTheFourTrainings:
     @pytest.fixture(scope="class")
     def train(self, index_path) -> Callable[..., Any]:
         layout = Layout(checkpoint_steps=2)
-        return lambda kind, folder, control=None: train_to_end(tiny_spec(kind, index_path, folder), layout, control, log_every=5)
+        return lambda kind, folder, callbacks=None: train_to_end(tiny_spec(kind, index_path, folder), layout, callbacks, log_every=5)
 
     def assert_same_bits(self, one: Path, other: Path) -> None:
         assert metrics(one) == metrics(other)
@@ -321,9 +323,9 @@ class TestTheFourTrainings:
             if step == 5:  # its line of this step is later than its checkpoint of step 4
                 shutil.copytree(tmp_path / "whole", tmp_path / "copied")
 
-        train(kind, tmp_path / "whole", Control(progress=copy))
+        train(kind, tmp_path / "whole", Callbacks(on_step=copy))
         _, result = train(kind, tmp_path / "stopped", stop_before(3))
-        assert result["finished"] is False
+        assert result.finished is False
         train(kind, tmp_path / "stopped")
         self.assert_same_bits(tmp_path / "stopped", tmp_path / "whole")
         assert metrics(tmp_path / "copied")[-1]["step"] == 5

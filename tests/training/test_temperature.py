@@ -1,10 +1,12 @@
-"""What tau can do (Eq. 3): it never changes which word wins (Eq. 4), so it acts through the word-to-image loss and nowhere else."""
+"""The effect of tau (Eq. 3): it never changes the assignments (Eq. 4), so it acts through the word-to-image loss only."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.trainings import make_data, metrics, tiny_spec, train_to_end, weights
-from vwl.config.recipe import Classifier
+from tests.trainings import make_data, metrics, tiny_spec, train_to_end, weights, with_changes
+from vwl.config.recipe import Codebook as Settings
 from vwl.models.codebook import Codebook
 
 TEMPERATURES = (0.6, 1.2)
@@ -17,24 +19,24 @@ def data(tmp_path_factory):
 
 def trained(data, folder, kind, temperature, num_steps):
     spec = tiny_spec(kind, data, folder, num_steps)
-    settings = spec.recipe.classifier.model_copy(update={"temperature": temperature})
-    train_to_end(type(spec)(**{**spec.__dict__, "recipe": spec.recipe.model_copy(update={"classifier": settings})}))
+    settings = with_changes(spec.recipe.classifier, codebook={"temperature": temperature})
+    train_to_end(replace(spec, recipe=with_changes(spec.recipe, classifier=settings)))
     return folder
 
 
-def test_tau_does_not_change_which_word_wins():
+def test_tau_does_not_change_the_assignments():
     torch.manual_seed(0)
-    features, words = torch.randn(2, 8, 5, 6), torch.randn(16, 8)
-    low, high = (Codebook(Classifier(num_codewords=16, temperature=t), 8) for t in TEMPERATURES)
+    features, codewords = torch.randn(2, 8, 5, 6), torch.randn(16, 8)
+    low, high = (Codebook(Settings(num_codewords=16, temperature=t), 8) for t in TEMPERATURES)
     for book in (low, high):
-        book.codewords.data.copy_(words)
+        book.codewords.data.copy_(codewords)
     low, high = low(features), high(features)
-    assert torch.equal(low.words, high.words)
+    assert torch.equal(low.assignments, high.assignments)
     assert torch.equal(low.labels, high.labels)
     assert not torch.allclose(low.histogram, high.histogram)
 
 
-def test_with_learned_words_tau_changes_the_word_to_image_loss_only(data, tmp_path):
+def test_with_the_learning_based_codebook_tau_changes_the_word_to_image_loss_only(data, tmp_path):
     # After the first step the weights differ, and with them everything; so the first step's losses are compared.
     low, high = (metrics(trained(data, tmp_path / str(t), "classifier-L", t, num_steps=2))[0] for t in TEMPERATURES)
     losses = [name for name in low if name.startswith("loss_")]
@@ -50,6 +52,6 @@ def test_with_the_memory_bank_tau_changes_nothing_at_all(data, tmp_path):
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
-def test_with_learned_words_tau_changes_the_trained_words(data, tmp_path):
+def test_with_the_learning_based_codebook_tau_changes_the_trained_codewords(data, tmp_path):
     low, high = (weights(trained(data, tmp_path / str(t), "classifier-L", t, num_steps=4)) for t in TEMPERATURES)
     assert not torch.equal(low["codebook.codewords"], high["codebook.codewords"])

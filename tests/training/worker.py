@@ -15,11 +15,11 @@ from vwl.config.layout import Layout
 from vwl.training import checkpoint
 from vwl.training import classifier as classifier_training
 from vwl.training.distributed import rank
-from vwl.training.loop import Control
+from vwl.training.loop import Callbacks
 
 
 class LocalSum:
-    """In place of `PendingSum`: a worker's own sum, as of a memory bank that is not summed over workers."""
+    """Stands for `PendingSum` and returns a worker's own sum, so that the memory bank is not summed over workers."""
 
     def __init__(self, values: torch.Tensor) -> None:
         self.values = values
@@ -29,7 +29,7 @@ class LocalSum:
 
 
 def run_layouts(index_path: Path, folder: Path, world_size: int, micro_batches: tuple[int, ...], num_steps: int) -> None:
-    """Train each kind in each layout into `folder/KIND-WORLDxMICRO`; every worker leaves its own state there as `rank-R.pt`."""
+    """Train each kind in each layout in `folder/KIND-WORLDxMICRO`; every worker saves its own state there as `rank-R.pt`."""
     for kind in KINDS:
         for micro_batch in micro_batches:
             spec = tiny_spec(kind, index_path, folder / f"{kind}-{world_size}x{micro_batch}", num_steps)
@@ -37,17 +37,17 @@ def run_layouts(index_path: Path, folder: Path, world_size: int, micro_batches: 
             checkpoint.save(spec.folder, f"rank-{rank()}.pt", task.model.state_dict())
 
 
-def stop_before(step: int) -> Control:
-    """Ask for a stop when `step` steps are done."""
+def stop_before(step: int) -> Callbacks:
+    """Return a callbacks that asks for a stop after `step` steps."""
     asked = iter(range(10**6))
-    return Control(stop_requested=lambda: next(asked) == step)
+    return Callbacks(should_stop=lambda: next(asked) == step)
 
 
 def main() -> None:
-    """Join the group, train in two layouts, once more with a bank that is not summed over the workers, and once in two pieces."""
+    """Join the process group; train in two layouts, with a memory bank that is not summed over workers, and once with a stop and a resume."""
     torch.set_num_threads(1)
     index_path, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    number, world_size, num_steps = (int(word) for word in sys.argv[3:])
+    number, world_size, num_steps = (int(argument) for argument in sys.argv[3:])
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=world_size)
     run_layouts(index_path, folder, world_size, (2, 1), num_steps)
     spec = tiny_spec("classifier-M", index_path, folder / "bank-not-summed", num_steps)

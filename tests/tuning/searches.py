@@ -1,4 +1,4 @@
-"""Searches for the tests: one whose trials are rows made up by hand, and one that is really trained in this process."""
+"""Searches for the tests: rows of trials written by hand, and a search that is trained in this process."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ from vwl.config.layout import Layout
 from vwl.config.recipe import Recipe
 from vwl.data.index import write_index
 from vwl.engine import local
+from vwl.engine.base import Engine
+from vwl.engine.search_types import TrialEvent
 from vwl.storage.folder import Folder
 from vwl.tuning.results import Row
 from vwl.tuning.search import Search
 from vwl.tuning.space import Space, space_from
-from vwl.tuning.trials import Work, work
+from vwl.tuning.trials import TrialGroup, run_trials
 
 OTSU = "auto (Otsu, no ground truth)"
 
@@ -29,7 +31,7 @@ def search_of(found: Space, seeds: int = 2, recipe: Recipe | None = None) -> Sea
 
 
 def rows_of(search: Search, scores: dict[tuple[str, int], tuple[float, float] | str]) -> list[Row]:
-    """Rows of trials with (train, val) mIoU by setting and seed; a text is a failure's reason, and what is left out is unfinished."""
+    """Return rows of trials with (train, val) mIoU by setting and seed; a text is the reason of a failure; others are unfinished."""
     rows: dict[str, Row] = {}
     for entry in search.entries():
         found = scores.get((entry.setting.label, entry.seed))
@@ -54,8 +56,8 @@ def tiny_recipe(*overrides: str) -> Recipe:
     return load_recipe("demo", [*TINY, "classifier.backbone.name=timm:test_resnet", *overrides])
 
 
-class Counted:
-    """This process as a place for trials, which counts the trainings and the stages that it is given."""
+class CountingEngine:
+    """Trains and infers in this process, and remembers which trials were trained and which stages ran."""
 
     def __init__(self) -> None:
         self.trained: list[str] = []
@@ -65,17 +67,18 @@ class Counted:
         self.trained.append(spec.folder.uri.split("/")[-2])
         return local.fit(spec, layout, report)
 
-    def run_shards(self, spec: Any, shards: list[Any], images_done: int, report: Any, most: int | None = None) -> None:
+    def run_shards(self, spec: Any, shards: list[Any], images_done: int, on_progress: Any, max_processes: int | None = None) -> None:
         self.mapped.append(spec.stage)
-        local.run_shards(spec, shards, images_done, report, most)
+        local.run_shards(spec, shards, images_done, on_progress, max_processes)
 
-    split = staticmethod(local.split)
+    split_processes = staticmethod(local.split_processes)
 
 
-def do(search: Search, root: Folder, may_stop: bool = False) -> tuple[Counted, list[dict[str, Any]]]:
-    """Do a search's trials in this process; return what was computed and told."""
-    place, told = Counted(), []
+def run_here(search: Search, root: Folder, may_stop: bool = False) -> tuple[CountingEngine, list[TrialEvent]]:
+    """Run a search's trials in this process; return the engine and the events."""
+    engine, events = CountingEngine(), []
     search.write(root)
     trials = tuple({entry.trial.id: entry.trial for entry in search.entries()}.values())
-    work(Work(trials, root, search.index_path, Layout(), may_stop), place, place, told.append)
-    return place, told
+    group = TrialGroup(trials, root, search.index_path, Layout(), may_stop)
+    run_trials(group, Engine(engine, engine), events.append)
+    return engine, events

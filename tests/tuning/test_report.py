@@ -1,4 +1,4 @@
-"""What a search leaves for people: tables in every format, plots, and the best recipe."""
+"""Reports of a search: tables in every format, plots, and the best recipe."""
 
 import io
 import xml.etree.ElementTree as ET
@@ -12,7 +12,7 @@ from tests.tuning.searches import rows_of, search_of, space
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.tuning import report
-from vwl.tuning.plot import draw, picture
+from vwl.tuning.plot import draw, render_plot
 from vwl.tuning.results import PARQUET
 from vwl.tuning.table import build_table
 
@@ -44,11 +44,11 @@ def test_a_plot_has_a_panel_a_split_with_our_means_each_seed_and_the_papers_curv
     assert [text.get_text() for text in val.get_xticklabels()] == ["8", "16", "32"]
 
 
-def test_a_plot_is_a_whole_picture_and_the_same_each_time(example):
-    assert Image.open(io.BytesIO(picture(example, "png"))).size[0] > 600
-    assert picture(example, "png") == picture(example, "png")
-    assert ET.fromstring(picture(example, "svg")).tag.endswith("svg")
-    assert picture(example, "svg") == picture(example, "svg")
+def test_a_plot_is_a_valid_image_and_reproducible(example):
+    assert Image.open(io.BytesIO(render_plot(example, "png"))).size[0] > 600
+    assert render_plot(example, "png") == render_plot(example, "png")
+    assert ET.fromstring(render_plot(example, "svg")).tag.endswith("svg")
+    assert render_plot(example, "svg") == render_plot(example, "svg")
 
 
 def test_a_plot_of_an_empty_and_of_an_incomplete_table_can_be_drawn():

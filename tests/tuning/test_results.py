@@ -1,4 +1,4 @@
-"""The table of all trials: complete, readable by anyone, and each trial in it once."""
+"""The Parquet table of all trials: complete, and each trial in it once."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from vwl.config.recipe import Recipe
 from vwl.storage.folder import Folder
 from vwl.tuning.results import PARQUET, SCHEMA, trial_rows, write_parquet
 from vwl.tuning.search import Search
-from vwl.tuning.trials import note, record
+from vwl.tuning.trials import read_record, update_record
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_every_trial_has_one_row_with_its_scores(table, done_search):
         assert row["val_best_miou_with_ground_truth"] >= row["val_miou"]
 
 
-def test_a_row_tells_what_was_done_with_what_and_how_long_it_took(table, done_search):
+def test_a_row_has_recipe_versions_epochs_and_times(table, done_search):
     root, search = done_search
     row, trial = table.to_pylist()[0], search.entries()[0].trial
     assert (row["state"], row["reason"], row["recipe_hash"]) == ("done", "", trial.recipe_hash)
@@ -57,22 +57,22 @@ def test_a_trial_of_two_searches_is_one_row(done_search):
     names = [row["trial"] for row in rows]
     assert len(names) == len(set(names)) == 5
     shared = next(row for row in rows if len(row["in"]) == 2)
-    assert [place["space"] for place in shared["in"]] == ["words", "again"]
+    assert [cell["space"] for cell in shared["in"]] == ["words", "again"]
     assert rows[-1]["state"] == "unfinished"
 
 
-def test_what_a_killed_process_had_not_noted_is_counted_from_its_stages(done_search, tmp_path):
+def test_times_that_a_killed_process_did_not_record_are_those_of_its_stages(done_search, tmp_path):
     root, search = done_search
     shutil.copytree(root.path, tmp_path / "search")
     trial = search.entries()[0].trial
-    note(trial, Folder(tmp_path / "search"), seconds=0.0)
+    update_record(trial, Folder(tmp_path / "search"), seconds=0.0)
     row = trial_rows(Folder(tmp_path / "search"), [search])[0]
     assert row["seconds"] == sum(seconds for _, seconds in row["stage_seconds"]) > 0
 
 
-def test_a_trial_whose_result_is_gone_is_not_called_done(done_search, tmp_path):
+def test_a_trial_whose_result_is_missing_is_unfinished(done_search, tmp_path):
     _, search = done_search
     root, trial = Folder(tmp_path), search.entries()[0].trial
-    note(trial, root, state="done")
-    assert record(trial, root)["state"] == "done"
+    update_record(trial, root, state="done")
+    assert read_record(trial, root).state == "done"
     assert trial_rows(root, [search])[0]["state"] == "unfinished"

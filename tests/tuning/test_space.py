@@ -1,4 +1,4 @@
-"""Space files: the paper's are right, and what is wrong with one is said in a line that names the field."""
+"""Space files: those of the paper have its settings and mIoU, and errors are one line that names the field."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def written(folder: Path, text: str) -> str:
     return str(folder / "mine.yaml")
 
 
-def refused(folder: Path, text: str) -> str:
+def error_of(folder: Path, text: str) -> str:
     with pytest.raises(VwlError) as caught:
         load_space(written(folder, text))
     message = str(caught.value)
@@ -27,7 +27,7 @@ def refused(folder: Path, text: str) -> str:
     return message
 
 
-def test_the_spaces_of_the_paper_are_there():
+def test_the_spaces_of_the_paper_are_built_in():
     assert builtin_spaces() == ["fig12", "joint", "table4", "table5a", "table5b", "table5c", "table5d"]
 
 
@@ -41,7 +41,7 @@ def test_the_spaces_of_the_paper_are_there():
         ("table5d", ["0.0001", "0.001", "0.01", "0.1"], [55.6, 56.9, 56.3, 55.9], [55.0, 56.4, 55.6, 55.3], "0.001"),
     ],
 )  # fmt: skip
-def test_a_table_has_the_papers_rows_and_figures(name, labels, train, val, base):
+def test_a_table_has_the_papers_rows_and_miou(name, labels, train, val, base):
     space = load_space(name)
     settings = space.settings()
     assert [s.label for s in settings] == labels
@@ -72,7 +72,7 @@ def test_the_rows_of_table_4_are_the_recipes_of_that_name():
 def test_fig_12_is_hybrid_pooling_with_and_without_gap():
     with_gap, without = (with_keys(load_recipe("paper-voc"), s.overrides, "x").classifier for s in load_space("fig12").settings())
     assert (with_gap.gap_weight, without.gap_weight) == (2.0, 0.0)
-    assert with_gap.words == without.words == "none"
+    assert with_gap.codebook.strategy == without.codebook.strategy == "none"
 
 
 def test_the_joint_space_varies_what_the_tables_vary_one_at_a_time():
@@ -91,20 +91,20 @@ def test_a_users_file_is_named_after_itself(tmp_path):
     assert space.base_label == "1"
 
 
-def test_a_space_survives_being_stored():
+def test_a_stored_space_is_read_unchanged():
     for name in builtin_spaces():
         space = load_space(name)
         assert space_from(space.model_dump(mode="json"), "stored") == space
 
 
 @pytest.mark.parametrize(("key", "whole"), [("classifier.codebook.num_codewords", True), ("classifier.gap_weight", False)])
-def test_a_range_has_whole_numbers_where_the_key_takes_no_others(key, whole):
+def test_a_range_has_integers_where_the_key_takes_only_integers(key, whole):
     found = space_from({"name": "n", "title": "T", "strategy": "search", "search": {key: {"low": 2, "high": 8}}}, "test")
     assert found.search[key].whole is whole
     assert space_from(found.model_dump(mode="json"), "test") == found
 
 
-def test_a_space_that_is_not_there_is_answered_with_the_nearest():
+def test_the_error_for_an_unknown_space_names_the_nearest():
     with pytest.raises(VwlError, match="no space named 'table5e'; did you mean 'table5"):
         load_space("table5e")
     with pytest.raises(VwlError, match=r"space file none\.yaml does not exist"):
@@ -112,21 +112,24 @@ def test_a_space_that_is_not_there_is_answered_with_the_nearest():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (GOOD + "valeus: [3]\n", "unknown field 'valeus'; did you mean 'values'?"),
         (GOOD.replace("title: T\n", ""), "the field 'title' is missing"),
         (GOOD + "samples: many\n", "samples should be a valid integer"),
-        (GOOD + "paper: {train: [1.0]}\n", "paper.train has 1 figures for 2 values"),
+        (GOOD + "paper: {train: [1.0]}\n", "paper.train has 1 scores for 2 values"),
         (GOOD + "paper: {trian: [1.0, 2.0]}\n", "unknown field 'paper.trian'; did you mean 'train'?"),
         (GOOD + "compare_with: 3\n", "compare_with is 3, which is none of the settings 1, 2"),
         (GOOD.replace("[1, 2]", "[1, 1]"), "the setting 1 is given twice"),
         (GOOD.replace("values: [1, 2]\n", ""), "strategy grid needs either values or rows (given: none)"),
         (GOOD + "rows: [{label: a}]\n", "strategy grid needs either values or rows (given: values, rows)"),
         (GOOD.replace("parameter: classifier.codebook.num_codewords\n", ""), "values need the field parameter"),
-        (GOOD.replace("num_words", "num_wrods"), "setting 1: unknown key 'classifier.num_wrods'; did you mean 'num_words'?"),
+        (
+            GOOD.replace("num_codewords", "num_codewrods"),
+            "setting 1: unknown key 'classifier.codebook.num_codewrods'; did you mean 'num_codewords'?",
+        ),
         (GOOD.replace("[1, 2]", "[1, 0]"), "setting 0: classifier.codebook.num_codewords should be greater than 0"),
-        (GOOD + "base: {classifier.wods: none}\n", "unknown key 'classifier.wods'; did you mean 'words'?"),
+        (GOOD + "base: {classifier.codebok: none}\n", "unknown key 'classifier.codebok'; did you mean 'codebook'?"),
         ("title: T\nsource: S\nrows: [{label: a, sett: {}}]\n", "unknown field 'rows.0.sett'; did you mean 'set'?"),
         ("title: T\nsource: S\nrows: [{label: a, paper: {tran: 1}}]\n", "unknown field 'rows.0.paper.tran'; did you mean 'train'?"),
         ("title: T\nsource: S\nstrategy: search\n", "strategy search needs the field search"),
@@ -135,10 +138,10 @@ def test_a_space_that_is_not_there_is_answered_with_the_nearest():
         ("title: T\nsource: S\nstrategy: search\nsearch: {cam.background_threshold: {low: 0, high: 2}}\n", "cam.background_threshold"),
         ("title: T\nstrategy: search\nsearch: {cam.tile: {low: 128, high: 512}}\n", "cam.tile should be a multiple of 32"),
         ("title: T\nstrategy: search\nsearch: {classifier.epochs: {low: 1.5, high: 4}}\n", "classifier.epochs should be a valid integer"),
-        ("- a\n", "holds no mapping"),
+        ("- a\n", "is no mapping"),
         ("title: [\n", "is not valid YAML"),
         (GOOD + "title: U\n", "the key 'title' is given twice"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_with_the_field(tmp_path, text, told):
-    assert told in refused(tmp_path, text)
+def test_an_error_in_a_file_names_the_field(tmp_path, text, message):
+    assert message in error_of(tmp_path, text)

@@ -27,7 +27,7 @@ def test_two_rows_are_a_paired_t_test():
     assert found.value == pytest.approx(2)
     assert found.half_width == pytest.approx(T2 / math.sqrt(3), rel=1e-3)
     assert found.method == POOLED
-    assert found.beyond_noise is False
+    assert found.is_significant is False
 
 
 def test_the_noise_is_pooled_over_all_rows_of_a_table():
@@ -38,7 +38,7 @@ def test_the_noise_is_pooled_over_all_rows_of_a_table():
     # variance of a difference of two means of 2: 2 * 0.5 / 2 = 0.5
     assert (found["b"].value, found["c"].value) == (2.0, 5.5)
     assert found["b"].half_width == pytest.approx(T2 * math.sqrt(0.5), rel=1e-3)
-    assert (found["b"].beyond_noise, found["c"].beyond_noise) == (False, True)
+    assert (found["b"].is_significant, found["c"].is_significant) == (False, True)
 
 
 def test_a_seed_that_shifts_all_rows_alike_is_no_noise():
@@ -59,7 +59,7 @@ def test_a_row_with_a_missing_seed_does_not_weaken_the_others():
     found = differences(rows, "a")
     assert found["b"].method == POOLED
     assert found["b"].half_width == pytest.approx(T2 * math.sqrt(0.5), rel=1e-3)
-    assert (found["d"].half_width, found["d"].beyond_noise) == (None, None)
+    assert (found["d"].half_width, found["d"].is_significant) == (None, None)
 
 
 def test_other_seeds_are_compared_by_welch():
@@ -72,7 +72,7 @@ def test_other_seeds_are_compared_by_welch():
 
 def test_one_seed_gives_a_difference_and_no_interval():
     found = differences({"a": {0: 1.0}, "b": {0: 4.0}}, "a")["b"]
-    assert (found.value, found.half_width, found.beyond_noise) == (3.0, None, None)
+    assert (found.value, found.half_width, found.is_significant) == (3.0, None, None)
 
 
 def test_rows_without_scores_have_no_difference():

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def make(root: Path, *names: str) -> Index:
 
 @pytest.fixture
 def index_path(tmp_path) -> str:
-    write_index(make(tmp_path / "photos", "a", "b"), tmp_path / "index.parquet")
+    write_index(make(tmp_path / "images", "a", "b"), tmp_path / "index.parquet")
     return str(tmp_path / "index.parquet")
 
 
@@ -41,9 +42,9 @@ def run(folder, index_path) -> Run:
 def finish(run: Run, *stages: str) -> None:
     """Leave what finished stages leave: a file and a manifest."""
     for stage in stages:
-        manifest = run.begin(stage)
+        manifest = run.start_stage(stage)
         run.stage_folder(stage).write("result", stage.encode())
-        run.write_manifest(stage, manifest | {"state": "done"})
+        run.write_manifest(replace(manifest, state="done"))
 
 
 def outdated(run: Run, *overrides: str) -> str:
@@ -81,17 +82,17 @@ def test_a_run_folder_that_was_moved_still_opens(run, folder, tmp_path):
     moved = Run.open(str(tmp_path / "elsewhere"))
     assert moved.recipe == RECIPE
     assert moved.is_done("cam")
-    with pytest.raises(VwlError, match="no run folder"):
+    with pytest.raises(VwlError, match="is not a run folder"):
         Run.open(folder)
 
 
 def test_a_data_set_that_was_moved_is_the_same_data_set(run, folder, index_path, tmp_path):
     finish(run, "classifier")
     Path(index_path).unlink()
-    write_index(make(tmp_path / "new place", "a", "b"), tmp_path / "moved.parquet")
+    write_index(make(tmp_path / "new position", "a", "b"), tmp_path / "moved.parquet")
     moved = Run.start(folder, RECIPE, str(tmp_path / "moved.parquet"))
     assert moved.is_done("classifier")
-    assert Run.open(folder).index.root.path == str(tmp_path / "new place")
+    assert Run.open(folder).index.root.path == str(tmp_path / "new position")
 
 
 def test_a_run_of_another_recipe_is_refused_and_untouched(run, folder, index_path):
@@ -102,7 +103,7 @@ def test_a_run_of_another_recipe_is_refused_and_untouched(run, folder, index_pat
 
 
 def test_a_run_on_other_data_is_refused_and_untouched(run, folder, index_path, tmp_path):
-    write_index(make(tmp_path / "photos", "a", "b", "c"), tmp_path / "more.parquet")
+    write_index(make(tmp_path / "images", "a", "b", "c"), tmp_path / "more.parquet")
     with pytest.raises(VwlError, match=rf"another data set \({index_path}\)"):
         Run.start(folder, RECIPE, str(tmp_path / "more.parquet"))
     assert Run.open(folder).index_path == index_path
@@ -121,14 +122,14 @@ def test_overwrite_replaces_the_recipe_and_outdates_only_what_depends_on_it(run,
     assert [stage for stage in STAGES if not new.is_done(stage)] == ["walk", "masks", "segmenter", "segment"]
     for stage in STAGES:  # nothing is deleted before its stage is begun
         assert new.stage_folder(stage).read("result") == stage.encode()
-    new.begin("walk")
+    new.start_stage("walk")
     left = [stage for stage in STAGES if new.stage_folder(stage).exists("result")]
     assert left == [stage for stage in STAGES if stage != "walk"]
 
 
 def test_overwrite_takes_other_data(run, folder, tmp_path):
     finish(run, *STAGES)
-    write_index(make(tmp_path / "photos", "a"), tmp_path / "fewer.parquet")
+    write_index(make(tmp_path / "images", "a"), tmp_path / "fewer.parquet")
     new = Run.start(folder, RECIPE, str(tmp_path / "fewer.parquet"), overwrite=True)
     assert len(Run.open(folder).index.rows) == 1
     assert not any(new.is_done(stage) for stage in STAGES)
@@ -170,7 +171,7 @@ def test_the_data_outdates_every_stage_but_its_place_none(run, tmp_path):
 
     ours = fingerprints(run.index)
     assert fingerprints(make(tmp_path / "elsewhere", "a", "b")) == ours
-    assert not set(fingerprints(make(tmp_path / "photos", "a", "c")).values()) & set(ours.values())
+    assert not set(fingerprints(make(tmp_path / "images", "a", "c")).values()) & set(ours.values())
 
 
 def test_fingerprints_differ_between_stages(run):
@@ -184,24 +185,24 @@ def test_a_stage_that_was_never_begun_has_no_manifest(run):
 
 def test_a_manifest_tells_what_a_stage_was_made_with(run):
     before = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    run.begin("walk")
+    run.start_stage("walk")
     manifest = run.manifest("walk")
-    assert manifest["stage"] == "walk"
-    assert manifest["state"] == "running"
-    assert manifest["settings"]["steps"] == RECIPE.walk.steps
-    assert manifest["settings"]["long_side"] == 96
-    assert manifest["seed"] == 0
-    assert manifest["recipe"] == "demo"
-    assert manifest["reads"] == {"cam": run.fingerprint("cam"), "irnet": run.fingerprint("irnet")}
-    assert manifest["fingerprint"] == run.fingerprint("walk")
-    assert manifest["index"] == run.index.fingerprint()
-    assert manifest["versions"] == versions()
-    assert before <= manifest["started"] <= time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    assert manifest["seconds"] == 0.0
+    assert manifest.stage == "walk"
+    assert manifest.state == "running"
+    assert manifest.settings["steps"] == RECIPE.walk.steps
+    assert manifest.settings["long_side"] == 96
+    assert manifest.seed == 0
+    assert manifest.recipe == "demo"
+    assert manifest.reads == {"cam": run.fingerprint("cam"), "irnet": run.fingerprint("irnet")}
+    assert manifest.fingerprint == run.fingerprint("walk")
+    assert manifest.index == run.index.fingerprint()
+    assert manifest.versions == versions()
+    assert before <= manifest.started <= time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    assert manifest.seconds == 0.0
 
 
 def test_a_manifest_holds_the_threshold_that_masks_are_cut_at(run):
-    assert run.begin("masks")["settings"] == 0.3
+    assert run.start_stage("masks").settings == 0.3
 
 
 def test_versions_name_all_that_computes():
@@ -218,10 +219,10 @@ def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
 
 
 def test_a_stage_that_was_cut_off_keeps_what_it_left(run):
-    manifest = run.begin("cam")
-    run.write_manifest("cam", manifest | {"seconds": 12.5})
+    manifest = run.start_stage("cam")
+    run.write_manifest(replace(manifest, seconds=12.5))
     run.stage_folder("cam").write("part-00000.parquet", b"maps")
-    assert run.begin("cam")["seconds"] == 12.5
+    assert run.start_stage("cam").seconds == 12.5
     assert run.stage_folder("cam").exists("part-00000.parquet")
     assert not run.is_done("cam")
 
@@ -229,7 +230,7 @@ def test_a_stage_that_was_cut_off_keeps_what_it_left(run):
 def test_a_stage_of_other_settings_begins_from_nothing(run, folder, index_path):
     finish(run, "classifier", "cam")
     new = Run.start(folder, overridden(RECIPE, ["cam.scales=[0.5]"]), index_path, overwrite=True)
-    assert new.begin("cam")["state"] == "running"
+    assert new.start_stage("cam").state == "running"
     assert new.stage_folder("cam").names() == ["manifest.json"]
     assert new.is_done("classifier")
 
@@ -256,3 +257,17 @@ def test_a_damaged_manifest_is_named(run):
     run.stage_folder("cam").write("manifest.json", b'{"stage": ')
     with pytest.raises(VwlError, match=r"cam/manifest\.json is not valid JSON"):
         run.is_done("cam")
+
+
+@pytest.mark.parametrize("content", [{"stage": "cam", "state": "done"}, {"unknown": 1}, []])
+def test_a_manifest_of_another_version_gives_one_line(run, content):
+    run.stage_folder("cam").write_json("manifest.json", content)
+    with pytest.raises(VwlError, match=r"cam/manifest\.json is damaged or of another version of vwl; delete .*/cam to run the stage again"):
+        run.is_done("cam")
+
+
+def test_a_run_of_an_earlier_version_is_refused_with_the_new_name_of_its_key(run, folder):
+    stored = Path(folder, "recipe.yaml")
+    stored.write_text(stored.read_text().replace("  codebook:\n    strategy:", "  words: memory\n  codebook:\n    strategy:"))
+    with pytest.raises(VwlError, match=r"recipe\.yaml: 'classifier.words' is now 'classifier.codebook.strategy'"):
+        Run.open(folder)

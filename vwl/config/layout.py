@@ -1,7 +1,7 @@
-"""How a training is laid out on machines: workers, devices, micro-batches.
+"""How a training is distributed: workers, devices, micro-batches.
 
-The layout changes how long a training takes and never its result: the recipe fixes the global batch, workers take equal shares of it
-in micro-batches, and everything that enters a loss is a global sum over a global count.
+The layout changes how long a training takes and not its result: the recipe fixes the global batch, each worker takes an equal share of
+it in micro-batches, and every loss is a global sum divided by a global count.
 """
 
 from dataclasses import dataclass, replace
@@ -11,55 +11,53 @@ from vwl.errors import VwlError
 
 @dataclass(frozen=True)
 class Layout:
-    """Where and in what pieces a training runs.
+    """Workers, devices and micro-batches of a training.
 
     Attributes:
-        workers: number of data-parallel workers; with `min_workers` the most that are used.
-        cpus_per_worker: CPU threads of each.
+        workers: number of data-parallel workers; with `min_workers`, their largest number.
+        cpus_per_worker: CPU threads of each worker.
         gpus_per_worker: 0 or 1.
-        micro_batch: images a worker puts through the network at once; none: chosen for the device.
-        loader_threads: threads that read and augment photographs, per worker.
+        micro_batch: images of one forward and backward pass of a worker; None: chosen for the device.
         checkpoint_steps: steps between checkpoints.
         precision: `float32`, `float64` (parity tests) or `bf16` autocast (losses and codebook stay float32).
         compile: use torch.compile.
-        min_workers: go on with as few workers as this while the cluster has no more (elastic); none: always `workers`.
+        min_workers: elastic training: go on with this many workers or more while the cluster has fewer than `workers`; None: not elastic.
     """
 
     workers: int = 1
     cpus_per_worker: int = 1
     gpus_per_worker: int = 0
     micro_batch: int | None = None
-    loader_threads: int = 2
     checkpoint_steps: int = 50
     precision: str = "float32"
     compile: bool = False
     min_workers: int | None = None
 
-    def pieces(self, batch_size: int) -> tuple[int, int]:
-        """Return (micro-batch, micro-batches a step) of each of `workers` for a global batch.
+    def split_batch(self, batch_size: int) -> tuple[int, int]:
+        """Return (micro-batch size, micro-batches per step) of each worker for a global batch.
 
         Raises:
-            VwlError: the batch does not divide by the workers (elastic: by the most or the fewest), or a share by the micro-batch.
+            VwlError: the batch is not divisible by `workers` (or by `min_workers`), or a worker's share of it not by the micro-batch.
         """
         for workers in {self.workers, self.min_workers or self.workers}:
             if batch_size % workers:
                 good = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
-                raise VwlError(f"the recipe's batch of {batch_size} cannot be shared by {workers} workers; use one of {good}")
+                raise VwlError(f"the recipe's batch of {batch_size} does not divide among {workers} workers; use one of {good}")
         local = batch_size // self.workers
-        micro = self.images_at_once(batch_size, self.workers)
+        micro = self.micro_batch_size(batch_size, self.workers)
         if local % micro:
-            raise VwlError(f"a worker's share of {local} images does not divide into micro-batches of {micro}")
+            raise VwlError(f"a worker's share of {local} images does not divide into micro-batches of {micro}; choose a divisor of {local}")
         return micro, local // micro
 
-    def fitting(self, batch_size: int) -> "Layout":
-        """Return this layout with as many of its workers as can share a batch equally; an elastic one with fewer at its ends."""
+    def fit_to_batch(self, batch_size: int) -> "Layout":
+        """Return this layout with `workers` and `min_workers` lowered to the nearest divisors of the batch size."""
         most = max(n for n in range(1, self.workers + 1) if batch_size % n == 0)
         if self.min_workers is None:
             return replace(self, workers=most)
         return replace(self, workers=most, min_workers=max(n for n in range(1, self.min_workers + 1) if batch_size % n == 0))
 
-    def images_at_once(self, batch_size: int, world_size: int) -> int:
-        """Return the micro-batch of workers of which there are `world_size` now."""
+    def micro_batch_size(self, batch_size: int, world_size: int) -> int:
+        """Return the micro-batch size of each of `world_size` workers: as set, or a divisor of a worker's share (on CPUs at most 5)."""
         if self.micro_batch is not None:
             return self.micro_batch
         local = max(1, batch_size // world_size)

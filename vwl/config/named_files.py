@@ -1,4 +1,4 @@
-"""YAML files that come with the package and are called by name, beside the user's own, which are called by path."""
+"""Finds YAML files of recipes and search spaces: those of the package by name, the user's own by path."""
 
 from importlib import resources
 from pathlib import Path
@@ -12,21 +12,21 @@ def names_in(package: str) -> list[str]:
 
 
 def is_path(name_or_path: str) -> bool:
-    """Return whether this is the path of a file and not a name."""
+    """Return whether this is a path (ends in .yaml or .yml) rather than a name."""
     return Path(name_or_path).suffix in {".yaml", ".yml"}
 
 
 def read_named(name_or_path: str, kind: str, package: str, listing: str) -> str:
-    """Return a file's text.
+    """Return the text of a built-in file or of a user's file.
 
     Args:
-        name_or_path: of a file in `package`, or of the user's.
-        kind: what such files hold, in a word.
-        package: where those with names are.
-        listing: the command that lists them.
+        name_or_path: a name in `package`, or the path of a user's file.
+        kind: what the file holds, for messages: `recipe` or `space`.
+        package: import path of the built-in files.
+        listing: the command that lists the built-in files.
 
     Raises:
-        VwlError: there is none of that name or path, or it is no text.
+        VwlError: there is no such file, or it is not text.
     """
     if not is_path(name_or_path):
         known = names_in(package)

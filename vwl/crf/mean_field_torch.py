@@ -1,8 +1,8 @@
-"""Mean-field inference of the dense CRF on torch tensors: `vwl.crf.mean_field` for a batch of photographs on the GPU, or anywhere.
+"""Mean-field inference of the dense CRF on torch tensors, for a batch of images, on a GPU or a CPU.
 
-The same lattice, built by sorting instead of hashing, and the same steps in the same order. Vertices of all photographs of a batch
-are numbered together, so that the batch is filtered as one. Sums over pixels are segments of a fixed order: no atomic additions,
-and so the same bits on each call.
+The lattice of `vwl.crf.permutohedral` is built by sorting instead of hashing; the steps and their order are the same. Vertices of all
+images of a batch are numbered together, so that the batch is filtered at once. Sums over pixels are segment sums in a fixed order
+without atomic additions, so that each call gives the same bits.
 """
 
 import torch
@@ -12,10 +12,10 @@ from vwl.crf.permutohedral import feature_scales, vertex_numbers
 
 
 class TorchMeanField:
-    """The dense CRF of a batch of photographs without unary energies; for any number of labels, and any number of times."""
+    """The dense CRF of a batch of images without unary energies, for any number of labels."""
 
     def __init__(self, images: torch.Tensor, kernels: CrfKernels) -> None:
-        """Build the lattices of photographs (B, H, W, 3) uint8 on their device.
+        """Build the lattices of images (B, H, W, 3) uint8 on their device.
 
         Raises:
             VwlError: a kernel is too narrow.
@@ -41,17 +41,17 @@ class TorchMeanField:
 
 
 class _Lattice:
-    """The filter of a batch of photographs and one kernel, see `vwl.crf.permutohedral.Lattice`; pixels of all in one row, P."""
+    """The filter of a batch of images and one kernel, as `vwl.crf.permutohedral.Lattice`; P is the number of pixels of all images."""
 
     def __init__(self, images: torch.Tensor, spatial: float, colour: float) -> None:
         size, device = images.shape[3] + 3, images.device
         lowest, strides, num_numbers = vertex_numbers(tuple(images.shape[1:]), spatial, colour)
         steps = torch.from_numpy(strides).to(device)
         keys, self.weights = _simplices(_features(images, spatial, colour), torch.from_numpy(lowest).to(device), steps)
-        photograph = torch.arange(len(images), device=device).repeat_interleave(images.shape[1] * images.shape[2])
-        numbers, self.offsets = torch.unique(keys + photograph[:, None] * num_numbers, return_inverse=True)
+        image = torch.arange(len(images), device=device).repeat_interleave(images.shape[1] * images.shape[2])
+        numbers, self.offsets = torch.unique(keys + image[:, None] * num_numbers, return_inverse=True)
         self.neighbours = [_neighbours(numbers, int(strides.sum() - size * strides[axis])) for axis in range(size)]
-        # the entries of `offsets` vertex by vertex
+        # the entries of `offsets` in the order of vertices
         order = torch.sort(self.offsets.flatten(), stable=True).indices
         self.pixels, self.shares = order // size, self.weights.flatten()[order, None]
         self.counts = torch.bincount(self.offsets.flatten(), minlength=len(numbers))
@@ -74,16 +74,16 @@ class _Lattice:
 def _features(images: torch.Tensor, spatial: float, colour: float) -> list[torch.Tensor]:
     """Return the d features of each pixel, (P,) float32."""
     batch, height, width, _ = images.shape
-    # by a tensor: CUDA multiplies by the reciprocal of a plain number, which rounds otherwise
+    # divided by a tensor: CUDA multiplies by the reciprocal of a Python number, which rounds differently
     distance, grey = (torch.tensor(unit, dtype=torch.float32, device=images.device) for unit in (spatial, colour))
     rows = torch.arange(height, dtype=torch.float32, device=images.device)[:, None] / distance
     columns = torch.arange(width, dtype=torch.float32, device=images.device) / distance
-    places = [place.expand(batch, height, width).reshape(-1) for place in (columns, rows)]
-    return places + [channel.reshape(-1).float() / grey for channel in images.unbind(3)]
+    positions = [position.expand(batch, height, width).reshape(-1) for position in (columns, rows)]
+    return positions + [channel.reshape(-1).float() / grey for channel in images.unbind(3)]
 
 
 def _simplices(features: list[torch.Tensor], lowest: torch.Tensor, strides: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the numbers (P, d + 1) int64 of the vertices round each pixel and its barycentric weights (P, d + 1) float32."""
+    """Return the numbers (P, d + 1) int64 of the vertices around each pixel and its barycentric weights (P, d + 1) float32."""
     d, size = len(features), len(features) + 1
     elevated, total = [], torch.zeros_like(features[0])
     for j, scale in reversed(list(enumerate(feature_scales(d).tolist(), 1))):
@@ -100,7 +100,7 @@ def _simplices(features: list[torch.Tensor], lowest: torch.Tensor, strides: torc
             less = (apart[:, j] < apart[:, k]).long()
             rank[:, j] += less
             rank[:, k] += 1 - less
-    # a vertex off the plane is brought back by the coordinates that were rounded furthest
+    # a vertex off the plane is moved back along the coordinates that were rounded most
     rank += rounded.sum(dim=1, keepdim=True).long()
     turns = (rank < 0).long() - (rank > d).long()
     rank += turns * size
@@ -115,10 +115,10 @@ def _simplices(features: list[torch.Tensor], lowest: torch.Tensor, strides: torc
 
 
 def _neighbours(numbers: torch.Tensor, delta: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the vertices (M,) before and after each one along an axis, M for none; `numbers` (M,) are sorted."""
+    """Return the vertices (M,) before and after each one along an axis, M for none; `numbers` (M,) is sorted."""
     num = len(numbers)
-    place = torch.searchsorted(numbers, numbers + delta).clamp(max=num - 1)
-    after = torch.where(numbers[place] == numbers + delta, place, num)
+    position = torch.searchsorted(numbers, numbers + delta).clamp(max=num - 1)
+    after = torch.where(numbers[position] == numbers + delta, position, num)
     before = torch.full((num + 1,), num, device=numbers.device)
     before[after] = torch.arange(num, device=numbers.device)
     return before[:-1], after

@@ -1,83 +1,90 @@
-"""The same work without Ray, for small machines, tests and debugging: trainings in this process, shards in plain processes."""
+"""The engine without Ray, for small machines, tests and debugging: trains in this process and runs shards in plain processes."""
 
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context
-from typing import Any
 
 import torch
 
 from vwl.config.layout import Layout
+from vwl.engine.base import OnProgress, Progress
 from vwl.errors import Interrupted, VwlError
-from vwl.inference.build import MapSpec, build_stage
+from vwl.inference.build import InferenceSpec, build_stage
 from vwl.inference.runner import Shard, process
 from vwl.inference.stage import Stage
 from vwl.training.build import TrainSpec, build_task
-from vwl.training.loop import Control, train
+from vwl.training.loop import Callbacks, TrainResult, train
 
-Report = Callable[[str, int, int, str | dict[str, float]], None]
-_SHARDS_WORTH_A_PROCESS = 3
-"""A process takes some seconds to start."""
-_MAX_DEATHS = 10
+_SHARDS_PER_PROCESS = 3
+"""Shards that are worth starting a process for, which takes seconds."""
+_MAX_CRASHES = 10
+"""Crashes of the process pool in a row, without a shard finished, after which a stage fails."""
 
 
-def fit(spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
-    """Train a stage in this process; as `vwl.engine.train.fit`, for one worker."""
+def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult:
+    """Train a stage in this process, as `vwl.engine.train.fit` with one worker."""
     torch.set_num_threads(layout.cpus_per_worker)
-    with _stop_flag() as stop:
-        control = Control(progress=lambda step, total, figures: report(spec.stage, step, total, figures), stop_requested=stop.is_set)
-        result = train(build_task(spec), layout, spec.folder, spec.fingerprint, control)
-    if not result["finished"]:
+    with _stop_on_ctrl_c() as stop:
+        callbacks = Callbacks(
+            on_step=lambda step, num_steps, metrics: on_progress(Progress(spec.stage, step, num_steps, metrics=metrics)),
+            should_stop=stop.is_set,
+        )
+        result = train(build_task(spec), layout, spec.folder, spec.fingerprint, callbacks)
+    if not result.finished:
         raise Interrupted(f"{spec.stage} stopped")
     return result
 
 
-def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, report: Report, most: int | None = None) -> None:
-    """Run shards through a stage in processes of this machine, one a CPU but at most `most`; few shards in this process.
+def run_shards(
+    spec: InferenceSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
+) -> None:
+    """Run shards through a stage in one process per CPU of this machine, at most `max_processes`; few shards in this process.
 
     Raises:
         VwlError: as `vwl.engine.map.run_shards`.
     """
     total = images_done + sum(len(shard.rows) for shard in shards)
-    report(spec.stage, images_done, total, "")
-    workers = min(most or os.cpu_count() or 1, len(shards) // _SHARDS_WORTH_A_PROCESS)
-    for images in _in_this_process(spec, shards) if workers < 2 else _in_processes(spec, shards, workers):
+    on_progress(Progress(spec.stage, images_done, total))
+    processes = min(max_processes or os.cpu_count() or 1, len(shards) // _SHARDS_PER_PROCESS)
+    for images in _in_this_process(spec, shards) if processes < 2 else _in_processes(spec, shards, processes):
         images_done += images
-        report(spec.stage, images_done, total, "")
+        on_progress(Progress(spec.stage, images_done, total))
 
 
-def split() -> None:
-    """One machine has one kind of place: a stage after the other is as fast."""
+def split_processes() -> None:
+    """Return none: on one machine, one stage after the other is as fast."""
 
 
-def _in_this_process(spec: MapSpec, shards: list[Shard]) -> Iterator[int]:
-    torch.set_num_threads(1)  # as Ray's actors: the last bit of a convolution depends on the number of threads
+def _in_this_process(spec: InferenceSpec, shards: list[Shard]) -> Iterator[int]:
+    torch.set_num_threads(1)  # as in Ray's actors: results depend on the number of threads in the last bit
     stage = build_stage(spec)
     for shard in shards:
         process(stage, shard, spec.run / spec.stage, spec.strict)
         yield len(shard.rows)
 
 
-def _in_processes(spec: MapSpec, shards: list[Shard], workers: int) -> Iterator[int]:
-    """Yield the images of each shard that is done; processes that die are replaced, and their shards done again."""
-    left = {shard.number: shard for shard in shards}
-    deaths = 0
-    while left:
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (spec,))
+def _in_processes(spec: InferenceSpec, shards: list[Shard], processes: int) -> Iterator[int]:
+    """Yield the number of images of each finished shard; crashed processes are replaced and their shards run again."""
+    remaining = {shard.number: shard for shard in shards}
+    crashes = 0
+    while remaining:
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), _start, (spec,))
         try:
-            for future in as_completed({pool.submit(_process, shard): shard for shard in left.values()}):
-                shard = left.pop(future.result())
+            for future in as_completed({pool.submit(_process, shard): shard for shard in remaining.values()}):
+                shard = remaining.pop(future.result())
                 yield len(shard.rows)
-                deaths = 0
+                crashes = 0
         except BrokenProcessPool:
-            deaths += 1
-            if deaths > _MAX_DEATHS:
-                raise VwlError(f"{spec.stage}: its processes died {deaths} times and finished nothing; is there enough memory?") from None
+            crashes += 1
+            if crashes > _MAX_CRASHES:
+                raise VwlError(
+                    f"{spec.stage}: its processes crashed {crashes} times in a row without finishing a shard; is there enough memory?"
+                ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in active_children():
@@ -85,11 +92,11 @@ def _in_processes(spec: MapSpec, shards: list[Shard], workers: int) -> Iterator[
 
 
 _stage: Stage | VwlError
-_spec: MapSpec
+_spec: InferenceSpec
 
 
-def _begin(spec: MapSpec) -> None:
-    """Build the stage of a process; Ctrl-C is for the process above, which ends this one."""
+def _start(spec: InferenceSpec) -> None:
+    """Build the stage of a process. Ctrl-C is handled by the parent process, which ends this one."""
     global _stage, _spec
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
@@ -108,8 +115,8 @@ def _process(shard: Shard) -> int:
 
 
 @contextmanager
-def _stop_flag() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a request to save and leave (main thread only)."""
+def _stop_on_ctrl_c() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a request to save and stop (main thread only)."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

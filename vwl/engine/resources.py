@@ -1,6 +1,7 @@
-"""Places for a training's workers on the connected cluster: whether there can ever be enough, and what a training waits for.
+"""Worker slots of the connected cluster: how many workers of a layout its nodes can hold, and whether that is enough.
 
-A cluster that is too small is refused at once, as Ray would wait for ever. One that is busy is waited for, and the user is told.
+A cluster that is too small for a training or a trial is reported at once, because Ray would wait for ever. A busy cluster is waited
+for, with a message. Used by `vwl.engine.train` and `vwl.engine.tune`.
 """
 
 import time
@@ -13,45 +14,56 @@ from vwl.config.layout import Layout
 from vwl.errors import VwlError
 
 _SETTLING_SECONDS = 3.0
-"""Until a stage that has just ended has given back its places."""
+"""Time for a stage that has just ended to release its workers' resources."""
 
 
-def place(layout: Layout) -> dict[str, float]:
-    """Return what one worker takes of a node."""
+def worker_resources(layout: Layout) -> dict[str, float]:
+    """Return the Ray resources that one worker of a layout takes on a node."""
     resources: dict[str, float] = {"CPU": layout.cpus_per_worker}
     if layout.gpus_per_worker:
         resources["GPU"] = layout.gpus_per_worker
     return resources
 
 
-def check_places(layout: Layout) -> None:
-    """Check that the cluster's nodes, were they idle, have places for the fewest workers of a layout.
+def count_worker_slots(layout: Layout, nodes: Iterable[Mapping[str, float]]) -> int:
+    """Return how many workers of a layout fit into the resources of some nodes; a worker does not span nodes."""
+    needed = worker_resources(layout)
+    return sum(int(min(node.get(kind, 0) // amount for kind, amount in needed.items())) for node in nodes)
+
+
+def check_worker_slots(layout: Layout, num_workers: int, purpose: str = "the training", option: str = "--workers") -> int:
+    """Check that the cluster, when idle, has slots for a number of workers.
+
+    Args:
+        layout: resources of each worker.
+        num_workers: how many are needed at the same time.
+        purpose: what needs them, for the error message.
+        option: the command line's option that sets their number, for the error message.
+
+    Returns:
+        The worker slots of the idle cluster.
 
     Raises:
-        VwlError: they have not.
+        VwlError: the cluster has fewer slots than are needed.
     """
-    wanted, fewest = place(layout), layout.min_workers or layout.workers
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    places = _count(wanted, nodes)
-    if places >= fewest:
-        return
-    each = " and ".join(f"{amount:g} {kind}{'s' if amount != 1 else ''}" for kind, amount in wanted.items())
-    there = ", ".join(" + ".join(f"{node.get(kind, 0):g} {kind}s" for kind in wanted) for node in nodes)
+    slots = count_worker_slots(layout, nodes)
+    if slots >= num_workers:
+        return slots
+    needed = worker_resources(layout)
+    each = " and ".join(f"{amount:g} {kind}{'s' if amount != 1 else ''}" for kind, amount in needed.items())
+    available = ", ".join(" + ".join(f"{node.get(kind, 0):g} {kind}s" for kind in needed) for node in nodes)
     raise VwlError(
-        f"{fewest} worker{'s' if fewest > 1 else ''} of {each} each are asked for and the cluster has places for {places} "
-        f"(its nodes: {there}); lower --workers, --cpus-per-worker or --gpus-per-worker"
+        f"{purpose} needs {num_workers} worker{'s' if num_workers > 1 else ''} with {each} each and the cluster has slots for {slots} "
+        f"(its nodes: {available}); lower {option}, --cpus-per-worker or --gpus-per-worker"
     )
 
 
-def lacking_places(layout: Layout) -> str:
-    """Return in words that others hold the places that the fewest workers of a layout need, or an empty string."""
-    fewest, deadline = layout.min_workers or layout.workers, time.monotonic() + _SETTLING_SECONDS
-    while (free := _count(place(layout), available_resources_per_node().values())) < fewest:
+def busy_slots_message(layout: Layout) -> str:
+    """Return a message if other jobs hold the worker slots that a training needs to start; an empty string if enough are free."""
+    num_workers, deadline = layout.min_workers or layout.workers, time.monotonic() + _SETTLING_SECONDS
+    while (free := count_worker_slots(layout, available_resources_per_node().values())) < num_workers:
         if time.monotonic() > deadline:
-            return f"waits: the cluster is busy, {free} of the {fewest} places that are needed are free"
+            return f"waiting: the cluster is busy, {free} of the {num_workers} worker slots needed are free"
         time.sleep(0.2)
     return ""
-
-
-def _count(wanted: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> int:
-    return sum(int(min(node.get(kind, 0) // amount for kind, amount in wanted.items())) for node in nodes)

@@ -1,47 +1,39 @@
-"""Optuna's suggestions for Ray Tune, resumed from what the trials' folders say and not from a pickled searcher."""
+"""Suggests samples of a search space to Ray Tune, with Optuna. A resumed search is rebuilt from its past samples, not from a pickle."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from vwl.engine.search_types import PastSample
+from vwl.engine.trainables import OBJECTIVE
 from vwl.errors import VwlError
 
-OBJECTIVE = "objective"
 _DRAWS = 20
-"""Suggestions that are tried when all earlier ones were seen before."""
-
-
-@dataclass(frozen=True)
-class Past:
-    """A setting that was tried: its objective, or none if it was stopped early or failed."""
-
-    keys: dict[str, Any]
-    objective: float | None
+"""Draws after which a search space counts as used up, if all of them repeat earlier samples."""
 
 
 class Suggester(OptunaSearch):
-    """Tree-structured Parzen estimators over independent domains."""
+    """A searcher for Tune: tree-structured Parzen estimators over independent domains."""
 
     def __init__(
         self,
         domains: Mapping[str, Any],
         seed: int,
-        past: Sequence[Past],
+        past: Sequence[PastSample],
         pending: Sequence[dict[str, Any]],
         admit: Callable[[dict[str, Any]], dict[str, Any] | None],
     ) -> None:
-        """Start from what was tried.
+        """Start from the samples of earlier runs.
 
         Args:
-            domains: a `vwl.tuning.space.Domain` a key.
+            domains: a `vwl.tuning.space.Domain` for each recipe key.
             seed: of the sampler.
-            past: finished settings.
-            pending: settings that were begun, to be suggested first.
-            admit: makes a trial's configuration of a setting, or none of one that is known already.
+            past: samples whose trials have ended.
+            pending: overrides of unfinished samples, which are suggested first.
+            admit: returns the Tune trial's configuration for a sample's overrides, or none if the sample is known already.
 
         Raises:
             VwlError: Optuna is not installed.
@@ -61,19 +53,19 @@ class Suggester(OptunaSearch):
                 space[key] = kinds.IntDistribution(int(d.low), int(d.high), log=d.log)
             else:
                 space[key] = kinds.FloatDistribution(d.low, d.high, log=d.log)
-        # A search that goes on must not draw again what it drew at its first start.
+        # With the same seed, a resumed search would draw its first samples again.
         sampler = optuna.samplers.TPESampler(seed=seed + len(past) + len(pending), multivariate=True, constant_liar=True)
         super().__init__(space=space, metric=OBJECTIVE, mode="max", sampler=sampler)
         self._admit = admit
-        for trial in past:
-            state = optuna.trial.TrialState.PRUNED if trial.objective is None else optuna.trial.TrialState.COMPLETE
-            done = optuna.trial.create_trial(state=state, value=trial.objective, params=trial.keys, distributions=space)
-            self._ot_study.add_trial(done)
-        for keys in pending:
-            self._ot_study.enqueue_trial(keys)
+        for sample in past:
+            state = optuna.trial.TrialState.PRUNED if sample.objective is None else optuna.trial.TrialState.COMPLETE
+            trial = optuna.trial.create_trial(state=state, value=sample.objective, params=sample.overrides, distributions=space)
+            self._ot_study.add_trial(trial)
+        for overrides in pending:
+            self._ot_study.enqueue_trial(overrides)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return a trial's configuration, or that there is nothing new to try."""
+        """Return the configuration of a Tune trial, or `Searcher.FINISHED` if the space is used up."""
         for _ in range(_DRAWS):
             config = self._admit(dict(super().suggest(trial_id) or {}))
             if config is not None:
@@ -84,10 +76,10 @@ class Suggester(OptunaSearch):
         return Searcher.FINISHED
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # for Tune's pickled settings, which nobody reads
+        return {}  # Tune pickles its searcher with its settings, which are never read
 
     def save(self, checkpoint_path: str) -> None:
-        """Do nothing: the record of the samples is elsewhere."""
+        """Do nothing: the search's folder holds the samples."""
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Do nothing: an objective comes at a trial's end only."""
+        """Do nothing: a trial has an objective only at its end."""

@@ -1,9 +1,8 @@
-"""Hands the training loop to Ray Train: workers, restarts after failures, progress and stop requests."""
+"""Trains a stage with Ray Train: starts workers, restarts them after failures, reports progress and passes on stop requests."""
 
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -14,36 +13,38 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vwl.config.layout import Layout
-from vwl.engine.resources import check_places, lacking_places, place
+from vwl.engine.base import OnProgress, Progress
+from vwl.engine.resources import busy_slots_message, check_worker_slots, worker_resources
 from vwl.engine.shared_folder import check_shared
 from vwl.errors import Interrupted, VwlError
 from vwl.training.build import TrainSpec, build_task
 from vwl.training.distributed import world_size
-from vwl.training.loop import Control, Figures, train
+from vwl.training.loop import Callbacks, Metrics, TrainResult, train
 
-Report = Callable[[str, int, int, str | dict[str, float]], None]
 _COLLECTIVE_TIMEOUT = 300
+"""Seconds."""
 _MAX_FAILURES = 10
-"""Deaths of workers that one start outlives; each costs the steps since the last checkpoint."""
-_STOP_PATIENCE = 120
+"""Failures of workers after which Ray Train gives up; each costs the steps since the last checkpoint."""
+_STOP_SECONDS = 120
+"""Time that workers have to save and return after Ctrl-C."""
 
 
-def fit(spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
-    """Train a stage on the connected cluster, going on from its last checkpoint; return the loop's result.
+def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult:
+    """Train a stage on the connected cluster, going on from its last checkpoint.
 
-    Workers or nodes that die are replaced and the training goes on from the last checkpoint; an elastic layout goes on with
-    fewer workers meanwhile. Ctrl-C lets the workers save and leave.
+    Workers or nodes that fail are replaced and the training goes on from the last checkpoint; an elastic layout goes on with fewer
+    workers meanwhile. Ctrl-C lets the workers save and return.
 
     Raises:
-        VwlError: the cluster is too small, its nodes do not share the folder, or the training met a user's mistake.
-        Interrupted: it was stopped, and saved.
+        VwlError: the cluster is too small, its nodes do not share the folder, or the training raised it.
+        Interrupted: stopped on request, after a checkpoint.
     """
-    layout.pieces(getattr(spec.recipe, spec.stage).batch_size)
-    check_places(layout)
+    layout.split_batch(getattr(spec.recipe, spec.stage).batch_size)
+    check_worker_slots(layout, layout.min_workers or layout.workers)
     check_shared(spec.folder)
-    if reason := lacking_places(layout):
-        report(spec.stage, 0, 1, reason)
-    # Beside the driver: on another node it would die with that.
+    if reason := busy_slots_message(layout):
+        on_progress(Progress(spec.stage, 0, 1, reason))
+    # On the driver's node, so that it lives as long as the driver.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = _Board.options(num_cpus=0, scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     trainer = TorchTrainer(
@@ -53,10 +54,10 @@ def fit(spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
         scaling_config=ScalingConfig(
             num_workers=layout.workers if layout.min_workers is None else (layout.min_workers, layout.workers),
             use_gpu=layout.gpus_per_worker > 0,
-            resources_per_worker=place(layout),
+            resources_per_worker=worker_resources(layout),
         ),
         run_config=RunConfig(
-            # The loop finds its own checkpoints; to Ray every start is a new run.
+            # The loop finds its own checkpoints, so every start is a new run for Ray.
             name=f"{spec.stage}-{uuid.uuid4().hex[:8]}",
             storage_path=str(spec.folder / "ray"),
             failure_config=FailureConfig(max_failures=_MAX_FAILURES),
@@ -73,27 +74,27 @@ def fit(spec: TrainSpec, layout: Layout, report: Report) -> dict[str, Any]:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        _watch(thread, board, spec.stage, report)
+        _report_until_end(thread, board, spec.stage, on_progress)
     except KeyboardInterrupt:
-        # The loop asks between steps; it saves and returns like a finished training.
+        # The loop asks before each step, saves, and returns.
         board.stop.remote()
-        thread.join(_STOP_PATIENCE)
-    mistake = ray.get(board.mistake.remote())
-    if mistake:
-        raise VwlError(mistake)
+        thread.join(_STOP_SECONDS)
+    error = ray.get(board.error.remote())
+    if error:
+        raise VwlError(error)
     if "error" in outcome:
         raise outcome["error"]
-    result = outcome.get("result")
-    if result is None or not result["finished"]:
+    result: TrainResult | None = outcome.get("result")
+    if result is None or not result.finished:
         raise Interrupted(f"{spec.stage} stopped")
-    return dict(result)
+    return result
 
 
-def _watch(thread: threading.Thread, board: Any, stage: str, report: Report) -> None:
+def _report_until_end(thread: threading.Thread, board: Any, stage: str, on_progress: OnProgress) -> None:
     while True:
         alive = thread.is_alive()
-        for step, total, figures in ray.get(board.drain.remote()):
-            report(stage, step, total, figures)
+        for step, num_steps, metrics in ray.get(board.drain.remote()):
+            on_progress(Progress(stage, step, num_steps, metrics=metrics))
         if not alive:
             return
         time.sleep(0.3)
@@ -101,57 +102,58 @@ def _watch(thread: threading.Thread, board: Any, stage: str, report: Report) -> 
 
 @ray.remote
 class _Board:
-    """Where worker 0 writes its progress and reads whether to stop."""
+    """Actor between driver and workers: worker 0 posts its progress, the driver its stop request, any worker a user's error."""
 
     def __init__(self) -> None:
-        self._news: list[tuple[int, int, Figures]] = []
-        self._stop, self._mistake = False, ""
+        self._posts: list[tuple[int, int, Metrics]] = []
+        self._stop, self._error = False, ""
 
-    def post(self, step: int, total: int, figures: Figures) -> bool:
-        self._news.append((step, total, figures))
+    def post(self, step: int, num_steps: int, metrics: Metrics) -> bool:
+        """Add progress and return whether to stop."""
+        self._posts.append((step, num_steps, metrics))
         return self._stop
 
-    def drain(self) -> list[tuple[int, int, Figures]]:
-        news, self._news = self._news, []
-        return news
+    def drain(self) -> list[tuple[int, int, Metrics]]:
+        posts, self._posts = self._posts, []
+        return posts
 
     def stop(self) -> None:
         self._stop = True
 
-    def report_mistake(self, message: str) -> None:
-        self._mistake = self._mistake or message
+    def set_error(self, message: str) -> None:
+        self._error = self._error or message
 
-    def mistake(self) -> str:
-        return self._mistake
+    def error(self) -> str:
+        return self._error
 
 
-class _BoardControl(Control):
-    """Posts without waiting; the answer to an earlier post says whether to stop."""
+class _BoardCallbacks(Callbacks):
+    """Posts progress without waiting; the answer to an earlier post says whether to stop."""
 
     def __init__(self, board: Any) -> None:
-        super().__init__(progress=self._post, stop_requested=self._asked)
+        super().__init__(on_step=self._post, should_stop=self._stop_requested)
         self._board = board
         self._answers: list[Any] = []
 
-    def _post(self, step: int, total: int, figures: Figures) -> None:
-        self._answers.append(self._board.post.remote(step, total, figures))
+    def _post(self, step: int, num_steps: int, metrics: Metrics) -> None:
+        self._answers.append(self._board.post.remote(step, num_steps, metrics))
 
-    def _asked(self) -> bool:
+    def _stop_requested(self) -> bool:
         ready, self._answers = ray.wait(self._answers, num_returns=len(self._answers), timeout=0) if self._answers else ([], [])
         return any(ray.get(ready))
 
 
-def _worker(config: dict[str, Any]) -> dict[str, Any] | None:
+def _worker(config: dict[str, Any]) -> TrainResult | None:
     board = config["board"]
-    if ray.get(board.mistake.remote()):
+    if ray.get(board.error.remote()):
         return None
     spec: TrainSpec = config["spec"]
-    # Ray leaves an OMP_NUM_THREADS of the environment as it is, and the last bit depends on the number of threads.
+    # Ray keeps an OMP_NUM_THREADS of the environment, and results depend on the number of threads in the last bit.
     torch.set_num_threads(config["layout"].cpus_per_worker)
     try:
-        return train(build_task(spec), config["layout"], spec.folder, spec.fingerprint, _BoardControl(board))
+        return train(build_task(spec), config["layout"], spec.folder, spec.fingerprint, _BoardCallbacks(board))
     except VwlError as error:
-        ray.get(board.report_mistake.remote(str(error)))
+        ray.get(board.set_error.remote(str(error)))
         if world_size() > 1:
-            raise  # the others wait in a collective operation; Ray ends the group, and the next start finds the mistake
+            raise  # the others wait in a collective operation; Ray ends the group, and the next start finds the error
         return None

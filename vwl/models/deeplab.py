@@ -4,8 +4,6 @@ A backbone at output stride 8, parallel dilated convolutions whose logits add up
 copies of the image, fused by maximum.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,7 +45,7 @@ class DeepLabV2(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the logits that each have their own loss.
 
-        Scaled copies have sides rounded up, so that a crop of 8 n + 1 pixels keeps its grid: 321 pixels give 41, 21, 31 and 41.
+        Sides of scaled copies are rounded down, as in the published code: a crop of 321 pixels is scaled to 160 and 240.
 
         Args:
             images: (B, 3, H, W) float, normalised for the backbone; any size.
@@ -58,8 +56,7 @@ class DeepLabV2(nn.Module):
         """
         logits = [self._logits(images)]
         for scale in self.input_scales:
-            size = tuple(math.ceil(side * scale) for side in images.shape[-2:])
-            logits.append(self._logits(F.interpolate(images, size, mode="bilinear", align_corners=False)))
+            logits.append(self._logits(_scaled(images, scale)))
         if not self.input_scales:
             return logits
         fused = logits[0]
@@ -93,3 +90,11 @@ class DeepLabV2(nn.Module):
         for branch in self.aspp[1:]:
             logits = logits + branch(features)
         return logits
+
+
+def _scaled(images: Tensor, scale: float) -> Tensor:
+    """Return images (B, C, H, W) scaled as in the published code, with sides rounded down; a side keeps at least one pixel."""
+    if min(images.shape[-2:]) * scale < 1:
+        size = [max(1, int(side * scale)) for side in images.shape[-2:]]
+        return F.interpolate(images, size, mode="bilinear", align_corners=False)
+    return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)

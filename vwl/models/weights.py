@@ -1,41 +1,29 @@
-"""Weights into networks: files of tensors read without pickle, matched by name, with a report of what fitted.
+"""Fills networks with weights by name, and reports which tensors matched. Weights of which no tensor fits are an error."""
 
-The networks of `vwl.models` start from ImageNet weights or from a file the user names (`backbone.weights` of the recipe). A file
-that fits nowhere is an error and never a silent start from noise.
-"""
-
-import io
 import itertools
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from vwl.errors import VwlError
-from vwl.storage.folder import Folder
 
 State = dict[str, Tensor]
 
-_NESTS = ("state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "backbone.", "resnet.", "net.")
 _COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class WeightReport:
-    """Which tensors found their place.
+    """Which tensors of a weights file were loaded.
 
     Attributes:
-        source: the file, or what else the tensors came from.
+        source: the file, or a name of what the tensors came from.
         matched: names in the network that were filled.
-        missing: names in the network that the file lacks; counters of seen batches, which old files do not have, are not named.
-        unexpected: names in the file, after its prefix was taken off, that the network lacks.
-        mismatched: names in both whose shapes differ; left as they were.
+        missing: names in the network that the file lacks, without the counters of seen batches.
+        unexpected: names in the file, without its prefix, that the network lacks.
+        mismatched: names in both whose shapes differ; not loaded.
     """
 
     source: str
@@ -45,7 +33,7 @@ class WeightReport:
     mismatched: tuple[str, ...]
 
     def __str__(self) -> str:
-        counts = (("missing in it", self.missing), ("of no use", self.unexpected), ("of another shape", self.mismatched))
+        counts = (("missing in it", self.missing), ("not used", self.unexpected), ("of another shape", self.mismatched))
         others = "".join(f", {len(names)} {what} (e.g. {names[0]})" for what, names in counts if names)
         return f"weights {self.source}: {len(self.matched)} tensors matched{others}"
 
@@ -55,52 +43,21 @@ def weight_reports(model: nn.Module) -> list[WeightReport]:
     return [report for module in model.modules() for report in vars(module).get("weight_reports", ())]
 
 
-def read_weights(path: str | Path) -> State:
-    """Return the tensors of a torch or safetensors file, on the CPU.
-
-    Torch files may hold the tensors directly or under `state_dict`, `model` or `model_state_dict`. Entries that are no
-    tensors are passed over.
-
-    Args:
-        path: a local path or a URI.
-
-    Raises:
-        VwlError: the file cannot be read, holds pickled objects, or no tensors.
-    """
-    parent, _, name = str(path).rpartition("/")
-    data = Folder(parent or ("/" if str(path).startswith("/") else ".")).read(name)
-    try:
-        held: Any = (
-            safetensors.torch.load(data) if name.endswith(".safetensors") else torch.load(io.BytesIO(data), "cpu", weights_only=True)
-        )
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, safetensors.SafetensorError):
-        raise VwlError(f"weights file {path} is no file of tensors alone; save its state dict with torch.save or as .safetensors") from None
-    while isinstance(held, Mapping) and (nest := next((key for key in _NESTS if isinstance(held.get(key), Mapping)), None)):
-        held = held[nest]
-    state = {key: value for key, value in held.items() if isinstance(value, Tensor)} if isinstance(held, Mapping) else {}
-    if not state:
-        raise VwlError(f"weights file {path} holds no tensors under names; give a state dict")
-    return state
-
-
-def load_weights(module: nn.Module, state: Mapping[str, Tensor] | str | Path, source: str = "", strict: bool = False) -> WeightReport:
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str, strict: bool = False) -> WeightReport:
     """Fill a network's parameters and buffers by name.
 
-    Prefixes that wrappers leave before the names (`module.`, `backbone.`, `resnet.`, `net.`, in any order) are taken off where
-    more tensors fit without them.
+    Prefixes that wrappers add to the names (`module.`, `backbone.`, `resnet.`, `net.`, in any order) are removed where more tensors
+    match without them.
 
     Args:
         module: the network; changed in place.
-        state: tensors by name, or the path of a file (`read_weights`).
-        source: names the weights in errors; the path if empty.
+        state: tensors by name.
+        source: names the weights in errors and in the report.
         strict: whether every tensor of the network must be filled. Further tensors in the file are allowed.
 
     Raises:
-        VwlError: nothing fits, or with `strict` something of the network is missing or has another shape.
+        VwlError: no tensor matches, or with `strict` one of the network is missing or has another shape.
     """
-    if isinstance(state, (str, Path)):
-        source = source or str(state)
-        state = read_weights(state)
     own = module.state_dict()
     state = _unwrapped(state, own)
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
@@ -110,14 +67,14 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor] | str | Path, so
     unexpected = tuple(key for key in state if key not in own)
     if not any(not key.endswith(_COUNTER) for key in matched):
         raise VwlError(
-            f"weights file {source} is of another network: none of its {len(state)} tensors fits; "
+            f"weights file {source} is of another network: none of its {len(state)} tensors matches; "
             f"it has e.g. {_shown(state)}, the network has e.g. {_shown(own)}"
         )
     if strict and (missing or mismatched):
         absent = next(iter((*mismatched, *missing)))
         found = tuple(state[absent].shape) if absent in state else "nothing"
         raise VwlError(
-            f"weights file {source} is of another network: {len(missing) + len(mismatched)} of {len(own)} tensors do not fit, "
+            f"weights file {source} is of another network: {len(missing) + len(mismatched)} of {len(own)} tensors do not match, "
             f"e.g. {absent} of shape {tuple(own[absent].shape)}, where the file has {found}; choose the network it was made for"
         )
     module.load_state_dict(fitting, strict=False)
@@ -131,7 +88,7 @@ def _unwrapped(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> State:
         return sum(key in own and own[key].shape == value.shape for key, value in candidate.items())
 
     orders = itertools.chain.from_iterable(itertools.permutations(_PREFIXES, length) for length in range(4))
-    # max() takes the first of equals: the names as they are, then the fewest prefixes
+    # of equal matches max() takes the first: the names as they are, then the fewest prefixes
     return max((_without("".join(order), state) for order in orders), key=fits)
 
 

@@ -3,6 +3,8 @@
 `vwl run` writes it after the last stage. It reads the folders of the stages and computes nothing anew.
 """
 
+from dataclasses import asdict
+
 import numpy as np
 
 from vwl.data.index import Row
@@ -11,9 +13,9 @@ from vwl.report.overlays import heat_overlay, mask_overlay
 from vwl.report.sheets import Panel, contact_sheet, encode_png, panel_row
 from vwl.storage.masks import decode_mask, missing
 from vwl.storage.score_maps import MapReader
-from vwl.workflow.pipeline import SCORED, stage_table
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES, scored_rows, training_rows
+from vwl.workflow.scoring import score_table
+from vwl.workflow.stages import SCORED, STAGES, scored_rows, training_rows
 
 NUM_PICTURES = 12
 """Images in the report, spread evenly over the val split (over the training images where val has none with a final mask)."""
@@ -25,7 +27,7 @@ def write_report(run: Run) -> str:
     Returns:
         The URI of the folder `pictures`.
     """
-    run.folder.write_json("scores.json", stage_table(run))
+    run.folder.write_json("scores.json", [asdict(line) for line in score_table(run)])
     rows = _with_final_mask(run, scored_rows(run.index, "val")) or _with_final_mask(run, training_rows(run.index))
     chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(NUM_PICTURES, len(rows))).round().astype(int)]
     folder = run.folder / "pictures"

@@ -1,8 +1,8 @@
-"""Photographs and masks from storage elsewhere, kept on this node so that every epoch but the first reads them from its own disk.
+"""A cache of remote images and masks on the node's disk, so that only the first epoch reads them over the network.
 
-All processes of a node share one folder below the system's temporary one. `VWL_CACHE_GIB` bounds it (10; 0: nothing is kept); what was
-not used for longest goes first. A file has size and time of its origin in its name, so that a photograph that was replaced is read anew;
-each process looks once at that, and then trusts its own disk.
+All processes of a node share one folder below the system's temporary folder. `VWL_CACHE_GIB` limits its size (default 10; 0 disables the
+cache); the least recently used files are deleted first. A cached file's name is a hash of the URI, size and modification
+time of its origin, so a changed image is read again. Each process looks these up once per file.
 """
 
 import hashlib
@@ -21,46 +21,46 @@ from vwl.storage.folder import Folder
 LIMIT = "VWL_CACHE_GIB"
 _DEFAULT_GIB = 10.0
 _FREE_SHARE = 0.1
-"""Of the disk, that is left free whatever the bound."""
+"""Part of the disk that is always left free."""
 _LEFT_SHARE = 0.9
-"""Of the bound, that stays when room is made."""
+"""Deleting files brings the cache down to this part of the limit."""
 _COUNT_SHARE = 0.01
-"""Of the bound, that a process adds before it counts again: others add too."""
+"""A process measures the folder again after it has added this part of the limit, because other processes add files too."""
 
 
 class Cache:
-    """Files below a folder, at most `limit` bytes of them (and one per cent a process)."""
+    """A folder of cached files, of at most `limit` bytes (each process may exceed it by 1 %)."""
 
     def __init__(self, folder: Path, limit: int) -> None:
-        """Use `folder`, which is made when something is kept."""
+        """Use `folder`, which is created when the first file is cached."""
         self.folder, self.limit = folder, limit
         self._names: dict[tuple[str, str], tuple[str, int]] = {}
         self._added: int | None = None
 
     def read(self, origin: Folder, name: str) -> bytes:
-        """Return a file's bytes: those kept here, or the origin's, which are then kept.
+        """Return a file's bytes from the cache, or from its origin, and cache them.
 
         Raises:
-            VwlError: the origin's, where it is asked.
+            VwlError: the origin cannot be read.
         """
         key = (origin.uri, name)
         if key not in self._names:
-            size, when = origin.size_and_mtime(name)
-            text = f"{origin.uri_of(name)}\0{size}\0{when}"
+            size, modified = origin.size_and_mtime(name)
+            text = f"{origin.uri_of(name)}\0{size}\0{modified}"
             self._names[key] = (hashlib.sha256(text.encode()).hexdigest(), size)
-        kept_name, size = self._names[key]
+        cached_name, size = self._names[key]
         with suppress(OSError):
-            data = (self.folder / kept_name).read_bytes() if self._is_ours() else b""
+            data = (self.folder / cached_name).read_bytes() if self._is_ours() else b""
             if len(data) == size:
-                os.utime(self.folder / kept_name)  # used now: goes last
+                os.utime(self.folder / cached_name)  # least recently used files are deleted first
                 return data
         data = origin.read(name)
         if len(data) == size:
-            with suppress(OSError):  # a full disk keeps nothing and stops nobody
-                self._keep(kept_name, data)
+            with suppress(OSError):  # a full disk only means that nothing is cached
+                self._add(cached_name, data)
         return data
 
-    def _keep(self, name: str, data: bytes) -> None:
+    def _add(self, name: str, data: bytes) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self._is_ours():
             return
@@ -80,18 +80,18 @@ class Cache:
         self._added += len(data)
 
     def _is_ours(self) -> bool:
-        """Return whether nobody else can have put files there: anybody may make a folder below the temporary one."""
-        about = self.folder.lstat()
-        return stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o022
+        """Return whether the folder is this user's and nobody else can write to it: any user may create it in the temporary folder."""
+        info = self.folder.lstat()
+        return stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid() and not info.st_mode & 0o022
 
-    def _make_room(self, wanted: int) -> None:
-        """Delete what was not used for longest if all is over the bound."""
+    def _make_room(self, num_bytes: int) -> None:
+        """Delete the least recently used files if `num_bytes` more would exceed the limit."""
         files = []
         for entry in os.scandir(self.folder):
-            with suppress(FileNotFoundError):  # another process makes room too
-                about = entry.stat()
-                files.append((about.st_mtime_ns, about.st_size, entry.path))
-        total = sum(size for _, size, _ in files) + wanted
+            with suppress(FileNotFoundError):  # another process deletes files too
+                info = entry.stat()
+                files.append((info.st_mtime_ns, info.st_size, entry.path))
+        total = sum(size for _, size, _ in files) + num_bytes
         if total <= self.limit:
             return
         for _, size, path in sorted(files):
@@ -102,15 +102,15 @@ class Cache:
 
 
 def read_cached(origin: Folder, name: str) -> bytes:
-    """Return a file's bytes, from this node's cache where the origin is not a disk of this machine.
+    """Return a file's bytes, through this node's cache if the origin is not local.
 
     Raises:
-        VwlError: it is not there or cannot be read; or VWL_CACHE_GIB is no number.
+        VwlError: it does not exist or cannot be read, or VWL_CACHE_GIB is not a number.
     """
     if origin.is_local:
         return origin.read(name)
-    kept = _of_this_node(os.environ.get(LIMIT, ""), tempfile.gettempdir())
-    return origin.read(name) if kept.limit <= 0 else kept.read(origin, name)
+    node_cache = _of_this_node(os.environ.get(LIMIT, ""), tempfile.gettempdir())
+    return origin.read(name) if node_cache.limit <= 0 else node_cache.read(origin, name)
 
 
 @cache
@@ -118,5 +118,5 @@ def _of_this_node(limit: str, temporary: str) -> Cache:
     try:
         gib = float(limit) if limit else _DEFAULT_GIB
     except ValueError:
-        raise VwlError(f"{LIMIT}={limit} is no number of GiB") from None
+        raise VwlError(f"{LIMIT}={limit} is not a number of GiB; set it to a number such as 10, or to 0 for no cache") from None
     return Cache(Path(temporary, f"vwl-cache-{os.getuid()}"), int(gib * 2**30))

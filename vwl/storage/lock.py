@@ -1,4 +1,4 @@
-"""A folder's work is one command's at a time; the kernel ends the hold with its process, so that nothing stale is left."""
+"""File locks: one command at a time works on a stage or search. The kernel releases a lock when its process ends, even if killed."""
 
 import errno
 from collections.abc import Iterator
@@ -15,12 +15,16 @@ _WITHOUT_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 
 @contextmanager
 def exclusive_lock(folder: Folder, work: str) -> Iterator[None]:
-    """Hold a folder's `work` (a stage, the search) for this process.
+    """Hold the lock `.<work>.lock` in a folder while the block runs.
 
-    Object stores and file systems without locks cannot tell: there nothing is held.
+    On object stores and file systems without locks nothing is locked.
+
+    Args:
+        folder: a run folder or a search folder.
+        work: name of the stage, or `search`.
 
     Raises:
-        VwlError: another process holds it, or the folder cannot be written.
+        VwlError: another process holds the lock, or the folder cannot be written.
     """
     if not folder.is_local:
         yield
@@ -31,7 +35,7 @@ def exclusive_lock(folder: Folder, work: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise VwlError(f"another vwl works on {work} in {folder}; wait for its end, or use another --run folder") from None
+        raise VwlError(f"another vwl command is running {work} in {folder}; wait until it ends, or use another --run folder") from None
     except OSError as error:
         if error.errno not in _WITHOUT_LOCKS:
             raise storage_error(f"cannot write {path}", error) from None

@@ -1,4 +1,4 @@
-"""Masks on disk: indexed PNG of class ids, and the colours that they are shown in."""
+"""Masks as indexed PNG files of class ids, and the palette of their colours."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from vwl.storage.folder import Folder
 
 
 def encode_mask(mask: np.ndarray, palette: Sequence[int]) -> bytes:
-    """Return an indexed PNG of class ids (H, W) uint8; `palette` holds 768 colour values."""
+    """Return class ids (H, W) uint8 as an indexed PNG; `palette` holds 768 colour values."""
     assert mask.dtype == np.uint8, "class ids are bytes"
     assert mask.ndim == 2
     image = Image.fromarray(mask)
@@ -25,23 +25,23 @@ def decode_mask(data: bytes, source: str) -> np.ndarray:
     """Return the class ids (H, W) uint8 of an indexed or 8-bit grey PNG.
 
     Raises:
-        VwlError: not an image, or one whose pixels are no ids (RGB, 16-bit, JPEG).
+        VwlError: it is not an image, or its pixels are not 8-bit ids (RGB, 16-bit, JPEG).
     """
     try:
         image = Image.open(io.BytesIO(data))
         if image.format == "JPEG":
-            raise VwlError(f"mask {source} is a JPEG, which blurs class ids; masks are indexed or grey PNG")
+            raise VwlError(f"mask {source} is a JPEG, whose compression changes class ids; save masks as indexed or 8-bit grey PNG")
         if image.mode not in {"L", "P", "1"}:
-            raise VwlError(f"mask {source} has mode {image.mode}; masks hold one 8-bit class id a pixel (indexed or grey PNG)")
+            raise VwlError(f"mask {source} has mode {image.mode}; save masks as indexed or 8-bit grey PNG, one class id per pixel")
         return np.array(image, dtype=np.uint8)
     except UnidentifiedImageError:
-        raise VwlError(f"mask {source} cannot be read: it is no image") from None
+        raise VwlError(f"mask {source} cannot be read: it is not an image") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise VwlError(f"mask {source} cannot be read: {error}") from None
 
 
 def voc_palette() -> list[int]:
-    """Return the VOC devkit's colours, 256 x RGB: bit-interleaved class ids, distinct for neighbouring ids."""
+    """Return the palette of the VOC devkit, 256 x RGB: bit-interleaved class ids."""
     colours = []
     for index in range(256):
         for channel in range(3):
@@ -50,6 +50,6 @@ def voc_palette() -> list[int]:
 
 
 def missing(folder: Folder, image_ids: Iterable[str], suffix: str = ".png") -> list[str]:
-    """Return the ids that have no file of their own in the folder."""
-    there = set(folder.names(suffix))
-    return [image_id for image_id in image_ids if f"{image_id}{suffix}" not in there]
+    """Return the image ids that have no file in the folder."""
+    available = set(folder.names(suffix))
+    return [image_id for image_id in image_ids if f"{image_id}{suffix}" not in available]

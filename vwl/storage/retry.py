@@ -1,23 +1,24 @@
-"""Patience with storage beyond this machine: what fails because server or network is away is tried again, up to a bound.
+"""Retries for remote storage: calls that fail because a server or the network is down are repeated, up to a time limit.
 
-pyarrow's own retries end after 6 seconds where connections are refused and after 100 where nothing answers; a server that is started
-anew takes longer. What will not pass (no permission, no such bucket, disk full) is raised at once.
+pyarrow's own retries end after 6 seconds where connections are refused and after 100 where nothing answers; restarting a server takes
+longer. Errors that retrying does not cure (no permission, no such bucket, disk full) are raised at once.
 """
 
 import errno
 import re
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
-Answer = TypeVar("Answer")
-PATIENCE = 90.0
-"""Seconds from the first failure to the last try: with pyarrow's own retries less than a training's collective operation waits."""
+from tenacity import Retrying, retry_if_exception, wait_exponential
+
+Result = TypeVar("Result")
+RETRY_SECONDS = 90.0
+"""From the first call to the last retry: with pyarrow's own retries less than the timeout of a training's collective operations."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
-_PASSING_NUMBERS = frozenset(
+_TRANSIENT_NUMBERS = frozenset(
     {errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
 )
-_PASSING_WORDS = re.compile(
+_TRANSIENT_TEXTS = re.compile(
     r"AWS Error (NETWORK_CONNECTION|REQUEST_TIMEOUT|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|THROTTLING)"
     r"|AWS Error UNKNOWN \(HTTP status (429|5\d\d)\)"
     r"|google::cloud::Status\((UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|ABORTED)"
@@ -26,31 +27,28 @@ _PASSING_WORDS = re.compile(
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether an error of a file system is one that may be gone in a while."""
+    """Return whether a file system's error may disappear when the call is repeated later."""
     if not isinstance(error, OSError):
         return False
-    return error.errno in _PASSING_NUMBERS if error.errno is not None else _PASSING_WORDS.search(str(error)) is not None
+    return error.errno in _TRANSIENT_NUMBERS if error.errno is not None else _TRANSIENT_TEXTS.search(str(error)) is not None
 
 
-def retry(question: Callable[[], Answer], patience: float | None = None) -> Answer:
-    """Return a question's answer; while it fails with an error that passes, ask again with pauses that double.
+def retry(call: Callable[[], Result], seconds: float | None = None) -> Result:
+    """Return a call's result; while it raises a transient error, repeat it after pauses that double from 0.25 to 8 seconds.
 
     Args:
-        question: what may be asked several times.
-        patience: seconds from the first failure after which the error is raised (default: `PATIENCE`).
+        call: may run several times.
+        seconds: no retry starts later than this after the first call (default: `RETRY_SECONDS`).
 
     Raises:
-        OSError: the question's own, if it does not pass or has not passed in time.
+        OSError: the call's own, if it is not transient or the time is over.
     """
-    patience = PATIENCE if patience is None else patience
-    first_failure, pause = None, _FIRST_PAUSE
-    while True:
-        began = time.monotonic()
-        try:
-            return question()
-        except OSError as error:
-            first_failure = began if first_failure is None else first_failure
-            if not is_transient(error) or time.monotonic() + pause > first_failure + patience:
-                raise
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+    limit = RETRY_SECONDS if seconds is None else seconds
+    pause = wait_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE)
+    attempts = Retrying(
+        retry=retry_if_exception(is_transient),
+        wait=pause,
+        stop=lambda state: (state.seconds_since_start or 0) + pause(state) > limit,
+        reraise=True,
+    )
+    return attempts(call)

@@ -1,4 +1,4 @@
-"""Score maps on disk: Parquet shards, a row and a row group an image."""
+"""Score maps on disk: Parquet files (shards) with one row, in a row group of its own, per image."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +17,12 @@ from vwl.storage.retry import is_transient, retry
 
 @dataclass(frozen=True)
 class ScoreMap:
-    """Soft class scores of one photograph.
+    """Soft class scores of one image.
 
     Attributes:
-        image_id: the photograph.
-        classes: class id of each map (K,); ascending; 0, if present, is the background.
-        height, width: the photograph's size, pixels.
+        image_id: id of the image.
+        classes: class id of each map (K,), ascending; 0, if present, is the background.
+        height, width: the image's size, pixels.
         values: (K, ceil(height / 4), ceil(width / 4)) float16.
     """
 
@@ -45,12 +45,17 @@ _MAP_SCHEMA = pa.schema(
 
 
 def write_maps(folder: Folder, name: str, maps: Sequence[ScoreMap]) -> None:
-    """Write one Parquet shard, one row and one row group per image, atomically; same maps, same bytes."""
+    """Write a shard atomically; equal maps give equal bytes.
+
+    Raises:
+        VwlError: the file cannot be written.
+        ValueError: a map does not have the size that its image asks for.
+    """
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, _MAP_SCHEMA, compression="zstd") as writer:
         for m in maps:
             if m.values.shape != (len(m.classes), *map_size(m.height, m.width)):
-                raise ValueError(f"map of {m.image_id} has shape {m.values.shape} for {m.height} x {m.width} pixels")
+                raise ValueError(f"map of {m.image_id} has shape {m.values.shape} for an image of {m.height} x {m.width} pixels")
             columns = [[m.image_id], [m.classes], [m.height], [m.width]]
             arrays = [pa.array(c, f.type) for c, f in zip(columns, _MAP_SCHEMA, strict=False)]
             flat = pa.array(np.ascontiguousarray(m.values, np.float16).ravel())
@@ -60,16 +65,16 @@ def write_maps(folder: Folder, name: str, maps: Sequence[ScoreMap]) -> None:
 
 
 class MapReader:
-    """Random access by image id to the Parquet shards of a folder; picklable, opens files when first used.
+    """Reads score maps by image id from the shards of a folder; picklable, opens files at first use.
 
-    Only footers and the asked rows are read, so a reader of a whole data set's maps stays small and shuffled access is cheap.
+    Only the footers and the rows of the requested images are read, so that random access to a large data set is cheap.
     """
 
-    def __init__(self, folder: Folder, factors: Mapping[int, float] | None = None) -> None:
-        """Open a folder of maps; those of a class in `factors` are multiplied by its factor when they are read (then float32)."""
+    def __init__(self, folder: Folder, class_scales: Mapping[int, float] | None = None) -> None:
+        """Open a folder of maps; maps of a class in `class_scales` are multiplied by its value when read, and are then float32."""
         self.folder = folder
-        self.factors = dict(factors or {})
-        self._places: dict[str, tuple[str, int]] | None = None
+        self.class_scales = dict(class_scales or {})
+        self._locations: dict[str, tuple[str, int]] | None = None
         self._footers: dict[str, pq.FileMetaData] = {}
         self._open: tuple[str, pq.ParquetFile] | None = None
 
@@ -77,45 +82,45 @@ class MapReader:
         return {**self.__dict__, "_footers": {}, "_open": None}
 
     @property
-    def places(self) -> dict[str, tuple[str, int]]:
-        """Shard and row group of each image id."""
-        if self._places is None:
-            places = {}
+    def locations(self) -> dict[str, tuple[str, int]]:
+        """File name and row group of each image, by image id."""
+        if self._locations is None:
+            locations = {}
             for name in self.folder.names(".parquet"):
                 ids = self._read(name, lambda shard: shard.read(columns=["image_id"]))["image_id"].to_pylist()
-                places.update({image_id: (name, row) for row, image_id in enumerate(ids)})
-            self._places = places
-        return self._places
+                locations.update({image_id: (name, row) for row, image_id in enumerate(ids)})
+            self._locations = locations
+        return self._locations
 
     def __contains__(self, image_id: str) -> bool:
-        return image_id in self.places
+        return image_id in self.locations
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.locations)
 
     def read(self, image_id: str) -> ScoreMap:
         """Return one image's maps.
 
         Raises:
-            VwlError: there are none, or their file is damaged.
+            VwlError: the image has no maps, or the file is damaged.
         """
-        if image_id not in self.places:
-            raise VwlError(f"{self.folder} holds no map of image {image_id}; run the stage that makes it first")
-        name, row_group = self.places[image_id]
+        if image_id not in self.locations:
+            raise VwlError(f"{self.folder} has no score map of image {image_id}; run its stage first")
+        name, row_group = self.locations[image_id]
         row = self._read(name, lambda shard: shard.read_row_group(row_group, use_threads=False))
         classes = tuple(row["classes"][0].as_py())
         height, width = row["height"][0].as_py(), row["width"][0].as_py()
         values = row["values"].chunk(0).values.to_numpy(zero_copy_only=False).reshape(len(classes), *map_size(height, width))
-        if self.factors:
-            scale = np.array([self.factors.get(class_id, 1.0) for class_id in classes], np.float32)
+        if self.class_scales:
+            scale = np.array([self.class_scales.get(class_id, 1.0) for class_id in classes], np.float32)
             values = values.astype(np.float32) * scale[:, None, None]
         return ScoreMap(image_id, classes, height, width, values)
 
     def _read(self, name: str, part: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:
-        def ask() -> pa.Table:
+        def read() -> pa.Table:
             try:
                 if self._open is None or self._open[0] != name:
-                    remote = not self.folder.is_local  # there one request is cheaper than one a column
+                    remote = not self.folder.is_local  # one request is cheaper than one per column
                     shard = pq.ParquetFile(self.folder.open(name), metadata=self._footers.get(name), pre_buffer=remote)
                     self._footers[name] = shard.metadata
                     self._open = (name, shard)
@@ -125,11 +130,10 @@ class MapReader:
                 raise
 
         try:
-            return retry(ask)
+            return retry(read)
         except (pa.ArrowInvalid, OSError) as error:
             if is_transient(error):
                 raise storage_error(f"cannot read {self.folder.uri_of(name)}", error) from None
             raise VwlError(
-                f"{self.folder.uri_of(name)} is no whole file of score maps ({' '.join(str(error).split())}); "
-                "delete it and run its stage again"
+                f"{self.folder.uri_of(name)} is damaged ({' '.join(str(error).split())}); delete it and run its stage again"
             ) from None

@@ -1,32 +1,32 @@
-"""From a stage's name to its training task: what a worker needs to know fits in a picklable spec."""
+"""Builds the task of a training from a picklable spec, on each worker."""
 
 from dataclasses import dataclass
 
 from vwl.config.recipe import Recipe
 from vwl.data.index import Row, read_index
 from vwl.errors import VwlError
-from vwl.models.weights import load_weights
 from vwl.storage.folder import Folder
 from vwl.training.classifier import ClassifierTask
 from vwl.training.irnet import IrnetTask
+from vwl.training.pretrained import load_network
 from vwl.training.segmenter import SegmenterTask
 from vwl.training.task import Task
 
 TRAIN_SPLIT = "train_aug"
-"""Photographs that are trained on: `train` and `aug`."""
+"""Images to train on: splits `train` and `aug`."""
 
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """A training, as it is sent to workers.
+    """A training as it is sent to workers.
 
     Attributes:
         stage: `classifier`, `irnet` or `segmenter`.
         recipe: all settings.
-        index_path: the data set's index table; workers read it themselves.
+        index_path: the data set's index table, which each worker reads.
         folder: where checkpoints, metrics and weights go.
         masks: folder of the label PNGs (irnet, segmenter).
-        fingerprint: of settings and inputs.
+        fingerprint: identifies settings and inputs.
     """
 
     stage: str
@@ -38,15 +38,16 @@ class TrainSpec:
 
 
 def build_task(spec: TrainSpec) -> Task:
-    """Build a training's network and samples.
+    """Build the task of a training.
 
     Raises:
-        VwlError: no photographs to train on, some without labels, labels of earlier stages missing, or weights of another network.
+        VwlError: there are no training images, one has no label, masks of an earlier stage are missing, or `start_from` names weights
+            of another network.
     """
     task = _new_task(spec)
     start_from = getattr(spec.recipe, spec.stage).start_from
     if start_from is not None:
-        load_weights(task.model, start_from)
+        load_network(task.model, start_from)
     return task
 
 
@@ -54,20 +55,20 @@ def _new_task(spec: TrainSpec) -> Task:
     index = read_index(spec.index_path)
     rows = index.split(TRAIN_SPLIT)
     if spec.stage == "classifier":
-        _need_labels(rows)
+        _require_labels(rows)
         held_out = [row for row in index.rows if row.split == "val" and row.labels]
         return ClassifierTask(spec.recipe, index, rows, held_out)
     assert spec.masks is not None
-    there = set(spec.masks.names(".png"))
-    rows = [row for row in rows if f"{row.image_id}.png" in there]
+    available = set(spec.masks.names(".png"))
+    rows = [row for row in rows if f"{row.image_id}.png" in available]
     if not rows:
-        raise VwlError(f"{spec.masks} holds no labels to train {spec.stage} on; run the stages before it first (vwl run does)")
+        raise VwlError(f"{spec.masks} holds no masks to train {spec.stage} on; run the stages before it (vwl run does)")
     return (IrnetTask if spec.stage == "irnet" else SegmenterTask)(spec.recipe, index, rows, spec.masks)
 
 
-def _need_labels(rows: list[Row]) -> None:
-    bare = [row.image_id for row in rows if not row.labels]
-    if bare:
+def _require_labels(rows: list[Row]) -> None:
+    unlabelled = [row.image_id for row in rows if not row.labels]
+    if unlabelled:
         raise VwlError(
-            f"image {bare[0]} has no label ({len(bare)} of {len(rows)} training images); give it one or leave it out of the index"
+            f"image {unlabelled[0]} has no label ({len(unlabelled)} of {len(rows)} training images); label it or remove it from the index"
         )

@@ -1,6 +1,6 @@
-"""Checkpoints of a training: everything that the next step depends on, written atomically, the last few kept.
+"""Checkpoints of a training: the state that the next step depends on, written atomically; the last few are kept.
 
-No pickled object is ever loaded: files are read with `weights_only=True`.
+Files are read with `weights_only=True`, so that no pickled object is loaded.
 """
 
 import io
@@ -14,15 +14,15 @@ from vwl.storage.folder import Folder
 
 _NAME = re.compile(r"step-(\d{8})\.pt")
 KEEP = 2
-"""Checkpoints kept; an older one is deleted after a newer one is whole."""
+"""Number of checkpoints kept; an older one is deleted after a newer one is written."""
 
 
 class Damaged(VwlError):
-    """A file that is no checkpoint, or no longer one."""
+    """A file that is not a checkpoint, or is cut off."""
 
 
 def save(folder: Folder, name: str, state: dict[str, Any]) -> None:
-    """Write a state of tensors, numbers, strings and containers of them, atomically."""
+    """Write a state atomically; it may hold tensors, numbers, strings and containers of them."""
     sink = io.BytesIO()
     torch.save(state, sink)
     folder.write(name, sink.getvalue())
@@ -32,7 +32,7 @@ def load(folder: Folder, name: str) -> dict[str, Any]:
     """Read a state onto the CPU.
 
     Raises:
-        Damaged: the file is not whole, or holds more than tensors and plain values.
+        Damaged: the file is cut off, or holds anything but tensors and plain values.
         VwlError: it is not there or cannot be read.
     """
     data = folder.read(name)
@@ -41,9 +41,9 @@ def load(folder: Folder, name: str) -> dict[str, Any]:
     except (RuntimeError, EOFError, OSError, KeyError) as error:
         raise Damaged(f"{folder}/{name} is damaged: {_first_line(error)}") from None
     except Exception:  # torch raises pickle.UnpicklingError for what weights_only refuses
-        raise Damaged(f"{folder}/{name} is no checkpoint of plain tensors") from None
+        raise Damaged(f"{folder}/{name} holds other objects than tensors and plain values") from None
     if not isinstance(state, dict):
-        raise Damaged(f"{folder}/{name} is no checkpoint")
+        raise Damaged(f"{folder}/{name} is not a checkpoint")
     return state
 
 
@@ -59,15 +59,15 @@ def save_step(folder: Folder, step: int, state: dict[str, Any]) -> None:
 
 
 def steps(folder: Folder) -> list[int]:
-    """Return the step numbers of the checkpoints that are there, ascending."""
+    """Return the step numbers of the checkpoints in the folder, ascending."""
     return sorted(int(m.group(1)) for m in map(_NAME.fullmatch, folder.names(".pt")) if m)
 
 
 def load_last(folder: Folder) -> dict[str, Any] | None:
-    """Return the newest checkpoint that is whole, or none where there are no checkpoints.
+    """Return the newest undamaged checkpoint, or none if the folder has no checkpoints.
 
     Raises:
-        VwlError: none of the checkpoints is whole (a training is not begun anew without the user's word), or one cannot be read.
+        VwlError: all checkpoints are damaged (the training does not restart from the beginning by itself), or one cannot be read.
     """
     damage: Damaged | None = None
     for step in reversed(steps(folder)):
@@ -76,5 +76,5 @@ def load_last(folder: Folder) -> dict[str, Any] | None:
         except Damaged as error:
             damage = damage or error
     if damage is not None:
-        raise VwlError(f"{damage}; no earlier checkpoint is whole: delete {folder} to train from the beginning")
+        raise VwlError(f"{damage}; there is no undamaged checkpoint before it: delete {folder} to train from the beginning")
     return None

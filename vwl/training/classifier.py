@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.metrics import average_precision_score
 
 from vwl.config.recipe import Recipe
 from vwl.data.index import Index, Row
@@ -14,6 +15,7 @@ from vwl.errors import VwlError
 from vwl.models.classifier import Classifier, cells_inside
 from vwl.models.losses import decov, soft_margin
 from vwl.training.distributed import PendingSum, all_reduce, device, rank, world_size
+from vwl.training.pretrained import load_backbone
 from vwl.training.task import Forward, Sample, Task
 
 
@@ -40,7 +42,7 @@ class ClassifierTask(Task):
     name = "classifier"
 
     def __init__(self, recipe: Recipe, index: Index, rows: list[Row], held_out: list[Row]) -> None:
-        """Build the network (seeded) over training `rows`; `held_out` rows are scored after each epoch."""
+        """Build the seeded network for training `rows`; `held_out` rows are scored after each epoch."""
         self.settings = recipe.classifier
         self.index, self.rows, self.held_out = index, rows, held_out
         self.optimiser, self.batch_size, self.seed = self.settings.optimiser, self.settings.batch_size, recipe.seed
@@ -48,6 +50,7 @@ class ClassifierTask(Task):
         self.num_steps = self.settings.epochs * steps_per_epoch(len(rows), self.batch_size)
         torch.manual_seed(recipe.seed)
         self.model: Classifier = Classifier(self.settings, index.num_objects)
+        load_backbone(self.model.backbone, self.settings.backbone)
         if self.settings.image_bias:
             with torch.no_grad():
                 self.model.image_head.bias.copy_(log_odds(torch.stack([self._targets(row) for row in rows])))
@@ -56,24 +59,26 @@ class ClassifierTask(Task):
         self._first_codewords: torch.Tensor | None = None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the pre-trained parameters and, at `head_lr_mult` times their rate, heads and codebook."""
+        """Return the backbone's parameters and, at `head_lr_mult` times their learning rate, those of heads and codebook."""
         optimiser = self.optimiser
-        old = [p for p in self.model.backbone.parameters() if p.requires_grad]
+        pretrained = [p for p in self.model.backbone.parameters() if p.requires_grad]
         known = {id(p) for p in self.model.backbone.parameters()}
-        new = [p for p in self.model.parameters() if id(p) not in known and p.requires_grad]
+        added = [p for p in self.model.parameters() if id(p) not in known and p.requires_grad]
         rates = (optimiser.learning_rate, optimiser.learning_rate * optimiser.head_lr_mult)
-        return [{"params": p, "lr": rate, "weight_decay": optimiser.weight_decay} for p, rate in zip((old, new), rates, strict=True) if p]
+        return [
+            {"params": p, "lr": lr, "weight_decay": optimiser.weight_decay} for p, lr in zip((pretrained, added), rates, strict=True) if p
+        ]
 
     def sample(self, number: int, epoch: int) -> Sample:
         """Return `images` (3, crop, crop), `targets` (C,) and `valid` (crop, crop) bool."""
         row = self.rows[number]
         rng = generator(self.seed, epoch, row.image_id)
-        photo = np.asarray(self.index.read_image(row))
+        image = np.asarray(self.index.read_image(row))
         low, high = self.settings.resize
-        scale = long_side_scale(photo.shape, int(rng.integers(low, high + 1)))
-        photo = resize(photo, *scaled_size(photo.shape, scale))
-        (photo,) = random_hflip([photo], rng)
-        (crop,), valid = random_crop([photo], [0], self.settings.crop, rng)
+        scale = long_side_scale(image.shape, int(rng.integers(low, high + 1)))
+        image = resize(image, *scaled_size(image.shape, scale))
+        (image,) = random_hflip([image], rng)
+        (crop,), valid = random_crop([image], [0], self.settings.crop, rng)
         backbone = self.model.backbone
         images = normalise(crop, backbone.mean, backbone.std, valid)
         return {"images": images, "targets": self._targets(row), "valid": torch.from_numpy(valid)}
@@ -112,7 +117,7 @@ class ClassifierTask(Task):
 
     @torch.no_grad()
     def init_codebook(self, batches: list[Sample]) -> None:
-        """Fill the memory bank with features of the first global batch, drawn with replacement and alike on all workers."""
+        """Fill the memory bank with features of the first global batch, drawn with replacement, the same on all workers."""
         codebook = self.model.codebook
         if codebook is None or self.settings.codebook.strategy != "memory":
             return
@@ -155,13 +160,13 @@ class ClassifierTask(Task):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Return the mean average precision over the classes that held-out photographs show.
+        """Return the mean average precision over the classes that occur in the held-out images.
 
-        Photographs that cannot be read are left out and counted: nothing is learned from them, and inference lists them.
+        Images that cannot be read are left out and counted.
         """
         if not self.held_out:
             return {}
-        # The last column tells which photographs could be read.
+        # The last column says which images could be read.
         scores = torch.zeros(len(self.held_out), self.index.num_objects + 1, dtype=torch.float64, device=device())
         for number in range(rank(), len(self.held_out), world_size()):
             with suppress(VwlError):
@@ -170,13 +175,13 @@ class ClassifierTask(Task):
         scores = all_reduce(scores).cpu()
         read = scores[:, -1].bool()
         truth = torch.stack([self._targets(row) for row in self.held_out]).bool()
-        found = {"val_map": mean_average_precision(scores[read, :-1].numpy(), truth[read].numpy())} if read.any() else {}
-        return found if read.all() else {**found, "val_unreadable": float((~read).sum())}
+        result = {"val_map": mean_average_precision(scores[read, :-1].numpy(), truth[read].numpy())} if read.any() else {}
+        return result if read.all() else {**result, "val_unreadable": float((~read).sum())}
 
     def _score(self, row: Row) -> torch.Tensor:
-        photo = np.asarray(self.index.read_image(row))
-        size = scaled_size(photo.shape, long_side_scale(photo.shape, sum(self.settings.resize) // 2))
-        images = normalise(resize(photo, *size), self.model.backbone.mean, self.model.backbone.std)[None]
+        image = np.asarray(self.index.read_image(row))
+        size = scaled_size(image.shape, long_side_scale(image.shape, sum(self.settings.resize) // 2))
+        images = normalise(resize(image, *size), self.model.backbone.mean, self.model.backbone.std)[None]
         weight = self.model.image_head.weight
         images = images.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last)
         return self.model(images).image_logits[0].double()
@@ -196,22 +201,17 @@ class ClassifierTask(Task):
 
 
 def log_odds(targets: torch.Tensor) -> torch.Tensor:
-    """Return the log odds (C,) of each class among photographs with targets (N, C) of 0 and 1, each counted half more than it is."""
+    """Return the log odds (C,) of each class among images with targets (N, C) of 0 and 1; half an image is added to both counts."""
     positive = targets.sum(dim=0)
     return torch.log((positive + 0.5) / (len(targets) - positive + 0.5))
 
 
 def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the mean over classes (with a positive) of average precision.
+    """Return the mean over classes of the average precision; NaN if no class has a positive.
 
     Args:
         scores: (N, C), higher is more likely.
-        truth: (N, C) bool.
+        truth: (N, C) bool; classes without a positive are left out.
     """
-    values = []
-    for score, positive in zip(scores.T, truth.T, strict=True):
-        if positive.any():
-            hits = positive[np.argsort(-score, kind="stable")]
-            precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-            values.append(precision[hits].mean())
+    values = [average_precision_score(positive, score) for score, positive in zip(scores.T, truth.T, strict=True) if positive.any()]
     return float(np.mean(values)) if values else float("nan")

@@ -5,7 +5,7 @@ from torch import distributed as dist
 
 
 def rank() -> int:
-    """Return this worker's number; 0 outside a process group."""
+    """Return this worker's rank; 0 outside a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -22,10 +22,10 @@ def all_reduce(values: torch.Tensor) -> torch.Tensor:
 
 
 class PendingSum:
-    """A sum over workers that is under way while other work goes on."""
+    """An asynchronous all-reduce."""
 
     def __init__(self, values: torch.Tensor) -> None:
-        """Start summing `values`, in place."""
+        """Start summing `values` over workers, in place."""
         self._values = values
         self._work = dist.all_reduce(values, async_op=True) if world_size() > 1 else None
 
@@ -37,5 +37,5 @@ class PendingSum:
 
 
 def device() -> torch.device:
-    """Return the device of this worker: its GPU if it was given one, else the CPU."""
+    """Return this worker's device: its GPU, or the CPU where it has none."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")

@@ -1,8 +1,8 @@
-"""The training loop, written once for the three trainings: steps, accumulation, checkpoints, metrics; knows no Ray.
+"""The training loop of all three networks: steps, gradient accumulation, checkpoints, metrics. Uses torch.distributed, not Ray.
 
-A step is: read this worker's micro-batches of the global batch, sum the counts over workers, add up the gradients of the shares of
-the loss, one SGD step with a polynomially decayed learning rate. The state after a step depends on (recipe, seed, step) only: torch's
-generators are seeded anew for each step, so there is no random state to be kept.
+In a step, each worker reads its micro-batches of the global batch, the counts that losses are divided by are summed over workers, the
+gradients of all micro-batches add up, and SGD moves the parameters at a polynomially decayed learning rate. The state after a step
+depends on (recipe, seed, step) only: torch's generators are seeded for each step, so checkpoints hold no random state.
 """
 
 import json
@@ -28,102 +28,120 @@ from vwl.training.distributed import all_reduce, device, rank, world_size
 from vwl.training.task import Sample, Task
 from vwl.training.tensorboard import TensorBoard
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
+_LOADER_THREADS = 2
+"""Threads of a worker that read and augment images."""
 LOG_EVERY = 10
 """Steps between lines of metrics.jsonl."""
 
 
 @dataclass
-class Control:
-    """The loop's line to whoever started it.
+class Callbacks:
+    """Callbacks for progress and stopping.
 
     Attributes:
-        progress: called on worker 0 after each step with (step, num_steps, figures): the newest line of metrics.jsonl with the
-            step's own loss.
-        stop_requested: asked on each worker before each step; when true on any, all save and leave.
+        on_step: called on worker 0 after each step with (step, num_steps, metrics): the newest line of metrics.jsonl with the step's
+            own loss.
+        should_stop: called on each worker before each step; when true on any, all save a checkpoint and return.
     """
 
-    progress: Callable[[int, int, Figures], None] = field(default=lambda step, total, figures: None)
-    stop_requested: Callable[[], bool] = field(default=lambda: False)
+    on_step: Callable[[int, int, Metrics], None] = field(default=lambda step, num_steps, metrics: None)
+    should_stop: Callable[[], bool] = field(default=lambda: False)
 
 
-def train(task: Task, layout: Layout, folder: Folder, fingerprint: str, control: Control | None = None) -> dict[str, Any]:
-    """Train to the end, or to a requested stop, going on from the last checkpoint in `folder`.
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training ended with; the same on every worker.
+
+    Attributes:
+        finished: false if it was stopped on request; there are no weights then.
+        step: steps done.
+        scores: of the last evaluation on held-out images, e.g. `val_map`.
+        pretrained: one line for each weights file that was loaded into the network at the start.
+    """
+
+    finished: bool
+    step: int
+    scores: dict[str, float]
+    pretrained: list[str]
+
+
+def train(task: Task, layout: Layout, folder: Folder, fingerprint: str, callbacks: Callbacks | None = None) -> TrainResult:
+    """Train to the end, or until a requested stop, going on from the last checkpoint in `folder`.
 
     Args:
         task: model, samples and losses; the same on every worker.
         layout: micro-batches, precision and checkpoint interval.
-        folder: gets `checkpoints/`, `metrics.jsonl` and, at the end, `weights.pt`.
-        fingerprint: identifies recipe and inputs; a checkpoint of another one is refused.
-        control: progress and stop requests.
-
-    Returns:
-        {"finished": bool, "step": int, "scores": {...}, "weights": [what was loaded into the network]}, the same on every worker.
+        folder: gets `checkpoints/` and `metrics.jsonl`, and `weights.pt` when the training is finished.
+        fingerprint: identifies recipe and inputs; a checkpoint with another one is refused.
+        callbacks: progress and stop requests.
 
     Raises:
-        VwlError: a photograph cannot be read, the loss is not finite, the folder cannot be written, or holds a checkpoint
-            of another recipe.
+        VwlError: an image cannot be read, the loss is not finite, the folder cannot be written, or it holds a checkpoint of another
+            recipe.
     """
-    control = control or Control()
+    callbacks = callbacks or Callbacks()
     trainer = _Trainer(task, layout, folder, fingerprint)
+    pretrained = [str(report) for report in weight_reports(task.model)]
     while trainer.step < task.num_steps:
-        if trainer.any_worker(control.stop_requested()):
+        if trainer.any_worker(callbacks.should_stop()):
             trainer.save()
-            return {"finished": False, "step": trainer.step, "scores": trainer.scores}
-        figures = trainer.one_step()
+            return TrainResult(False, trainer.step, trainer.scores, pretrained)
+        metrics = trainer.one_step()
         if trainer.step % trainer.epoch_steps == 0 or trainer.step == task.num_steps:
             trainer.evaluate()
         if trainer.step % layout.checkpoint_steps == 0 or trainer.step == task.num_steps:
             trainer.save()
         if rank() == 0:
-            control.progress(trainer.step, task.num_steps, figures)
+            callbacks.on_step(trainer.step, task.num_steps, metrics)
     if rank() == 0:
         checkpoint.save(folder, "weights.pt", {"model": task.model.state_dict(), "fingerprint": fingerprint})
-    reports = [str(report) for report in weight_reports(task.model)]
-    return {"finished": True, "step": trainer.step, "scores": trainer.scores, "weights": reports}
+    return TrainResult(True, trainer.step, trainer.scores, pretrained)
 
 
 class _Trainer:
-    """The state between steps."""
+    """A training between two steps."""
 
     def __init__(self, task: Task, layout: Layout, folder: Folder, fingerprint: str) -> None:
         self.task, self.layout, self.folder, self.fingerprint = task, layout, folder, fingerprint
         self.device = device()
-        layout.pieces(task.batch_size)  # refuses what does not divide
-        self.micro_batch = layout.images_at_once(task.batch_size, world_size())
+        layout.split_batch(task.batch_size)  # refuses what does not divide
+        self.micro_batch = layout.micro_batch_size(task.batch_size, world_size())
         self.epoch_steps = steps_per_epoch(task.num_samples, task.batch_size)
         self.step = 0
         self.saved_step: int | None = None
-        self.scores: dict[str, float] = {}
-        self.figures: Figures = {}
+        self.scores: Metrics = {}
+        self.last_metrics: Metrics = {}
         dtype = torch.float64 if layout.precision == "float64" else torch.float32
         task.model.to(device=self.device, dtype=dtype).to(memory_format=torch.channels_last)
         self.groups = task.parameter_groups()
         self.optimiser = torch.optim.SGD(self.groups, momentum=task.optimiser.momentum)
-        self.initial_rates = [group["lr"] for group in self.groups]
+        self.initial_lrs = [group["lr"] for group in self.groups]
         self.forward: nn.Module = task.model
         if world_size() > 1:
             # Every worker builds and updates the same buffers; a broadcast would hide one that does not.
             self.forward = DistributedDataParallel(task.model, forward_sync_buffers=False)
-        self._resume()  # after that: the wrapper copies worker 0's buffers, also tallies, which are every worker's own
+        self._resume()  # after DDP, which copies worker 0's buffers: accumulated counts differ between workers
         if layout.compile:
             self.forward.compile()
         self.board = TensorBoard(folder, self.step)
-        self.samples = _read_ahead(task, self.step, self.micro_batch, layout.loader_threads, dtype)
+        self.samples = _read_ahead(task, self.step, self.micro_batch, _LOADER_THREADS, dtype)
         self.clock, self.waited, self.images = time.perf_counter(), 0.0, 0
 
     def _resume(self) -> None:
         state = checkpoint.load_last(self.folder / "checkpoints")
         if state is not None:
             if state["fingerprint"] != self.fingerprint:
-                raise VwlError(f"{self.folder} holds a checkpoint of another recipe or other data; use another run folder or --overwrite")
+                raise VwlError(
+                    f"{self.folder} holds a checkpoint of another recipe or data set; use another run folder, or --overwrite to train anew"
+                )
             self.task.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.step = self.saved_step = state["step"]
             self.scores = state["scores"]
-            for name, tally in self.task.accumulated_counts().items():
-                # Tallies add up over workers: one of them goes on from the sum.
-                tally.copy_(state["tallies"][name] if rank() == 0 else torch.zeros_like(tally))
+            for name, count in self.task.accumulated_counts().items():
+                # Counts add up over workers: worker 0 goes on from the sum, the others from zero.
+                count.copy_(state["accumulated_counts"][name] if rank() == 0 else torch.zeros_like(count))
         if rank() == 0:
             (self.folder / "checkpoints").sweep()
             _drop_later_lines(self.folder, self.step)
@@ -132,13 +150,13 @@ class _Trainer:
         """Write a checkpoint of the state after `self.step` steps."""
         if self.step == self.saved_step:
             return
-        tallies = {name: all_reduce(tally.clone()) for name, tally in self.task.accumulated_counts().items()}
+        counts = {name: all_reduce(count.clone()) for name, count in self.task.accumulated_counts().items()}
         if rank() == 0:
             state = {
                 "step": self.step,
                 "model": self.task.model.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
-                "tallies": tallies,
+                "accumulated_counts": counts,
                 "scores": self.scores,
                 "fingerprint": self.fingerprint,
             }
@@ -150,14 +168,14 @@ class _Trainer:
         """Return whether the flag is set on any worker."""
         return bool(all_reduce(torch.tensor([float(flag)], device=self.device)).item())
 
-    def one_step(self) -> Figures:
-        """Do one optimiser step and return what there is to tell of it."""
+    def one_step(self) -> Metrics:
+        """Do one optimiser step and return its metrics."""
         task = self.task
         torch.manual_seed(int(generator(task.seed, "step", self.step).integers(2**63)))
         began = time.perf_counter()
         batches = [{k: v.to(self.device, non_blocking=True) for k, v in batch.items()} for batch in next(self.samples)]
         self.waited += time.perf_counter() - began
-        self._set_rates()
+        self._set_learning_rates()
         if self.step == 0:
             task.init_codebook(batches)
         counts = all_reduce(torch.stack([task.counts(batch).to(self.device) for batch in batches]).sum(dim=0))
@@ -171,7 +189,7 @@ class _Trainer:
                 loss = torch.stack([*terms.values()]).sum()
                 if last:
                     task.start_codebook_reduce()
-                # DDP takes the mean of the workers' gradients, where the shares' sum is wanted.
+                # DDP averages the workers' gradients; the shares of the loss are to be summed.
                 torch.autograd.backward(loss * world_size())
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0) + value.detach().double()
@@ -192,9 +210,9 @@ class _Trainer:
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, torch.bfloat16) if self.layout.precision == "bf16" else nullcontext()
 
-    def _set_rates(self) -> None:
+    def _set_learning_rates(self) -> None:
         decay = (1 - self.step / self.task.num_steps) ** self.task.optimiser.power
-        for group, rate in zip(self.optimiser.param_groups, self.initial_rates, strict=True):
+        for group, rate in zip(self.optimiser.param_groups, self.initial_lrs, strict=True):
             group["lr"] = rate * decay
 
     def _check_finite(self, terms: dict[str, float]) -> None:
@@ -204,14 +222,15 @@ class _Trainer:
         ids = ", ".join(self.task.image_ids[n] for n in numbers)
         shown = ", ".join(f"{name} {value:g}" for name, value in terms.items())
         raise VwlError(
-            f"{self.task.name}: the loss is not finite at step {self.step + 1} ({shown}); images of the batch: {ids}; lower the rate"
+            f"{self.task.name}: the loss is not finite at step {self.step + 1} ({shown}); images of the batch: {ids}; "
+            f"lower {self.task.name}.optimiser.learning_rate"
         )
 
-    def _log(self, terms: dict[str, float]) -> Figures:
+    def _log(self, terms: dict[str, float]) -> Metrics:
         total = sum(terms.values())
         if self.step % LOG_EVERY and self.step != self.task.num_steps:
-            return {**self.figures, "loss": total}
-        health = self.task.codebook_metrics()
+            return {**self.last_metrics, "loss": total}
+        codebook_metrics = self.task.codebook_metrics()
         seconds = time.perf_counter() - self.clock
         line = {
             "step": self.step,
@@ -222,19 +241,19 @@ class _Trainer:
             "learning_rate": self.optimiser.param_groups[0]["lr"],
             "images_per_second": round(self.images / seconds, 3),
             "data_wait_share": round(self.waited / seconds, 4),
-            **health,
+            **codebook_metrics,
         }
         self._write(line)
         self.clock, self.waited, self.images = time.perf_counter(), 0.0, 0
-        self.figures = line
+        self.last_metrics = line
         return line
 
     def evaluate(self) -> None:
-        """Score the model on held-out photographs and log it."""
-        found = self.task.evaluate()
-        if found:
-            self.scores = found
-            self._write({"step": self.step, "epoch": (self.step - 1) // self.epoch_steps, **found})
+        """Score the model on held-out images and log it."""
+        scores = self.task.evaluate()
+        if scores:
+            self.scores = scores
+            self._write({"step": self.step, "epoch": (self.step - 1) // self.epoch_steps, **scores})
 
     def _write(self, line: dict[str, Any]) -> None:
         if rank() == 0:
@@ -251,17 +270,17 @@ def _drop_later_lines(folder: Folder, step: int) -> None:
 
 
 def _read_ahead(task: Task, first_step: int, micro_batch: int, threads: int, dtype: torch.dtype) -> Iterator[list[Sample]]:
-    """Yield each step's micro-batches of this worker, one step being read while another is used."""
+    """Yield this worker's micro-batches of each step; the next step's are read in threads meanwhile."""
 
     def order(step: int) -> list[list[Future[Sample]]]:
         epoch, batch = global_batch(task.seed, step, task.num_samples, task.batch_size)
         return [[pool.submit(task.sample, int(n), epoch) for n in part] for part in share(batch, rank(), world_size(), micro_batch)]
 
     with ThreadPoolExecutor(threads, thread_name_prefix="samples") as pool:
-        coming = order(first_step)
+        upcoming = order(first_step)
         for step in range(first_step, task.num_steps):
-            now, coming = coming, (order(step + 1) if step + 1 < task.num_steps else [])
-            yield [_stack([future.result() for future in part], dtype) for part in now]
+            current, upcoming = upcoming, (order(step + 1) if step + 1 < task.num_steps else [])
+            yield [_stack([future.result() for future in part], dtype) for part in current]
 
 
 def _stack(samples: list[Sample], dtype: torch.dtype) -> Sample:

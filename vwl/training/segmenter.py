@@ -1,4 +1,4 @@
-"""The segmentation model's training: DeepLabV2 on pseudo masks (paper section 4.1, "Segmentation network")."""
+"""Training of the segmentation model: DeepLabV2 on pseudo masks (paper section 4.1, "Segmentation network")."""
 
 from typing import Any
 
@@ -14,16 +14,17 @@ from vwl.data.transforms import long_side_scale, normalise, random_crop, random_
 from vwl.models.deeplab import DeepLabV2
 from vwl.storage.folder import Folder
 from vwl.storage.masks import decode_mask
+from vwl.training.pretrained import load_backbone
 from vwl.training.task import Forward, Sample, Task
 
 
 class SegmenterTask(Task):
-    """Cross entropy of the logits at each input scale and of their maximum, each a mean over labelled pixels; their mean is the loss."""
+    """Learns pseudo masks. The loss is the mean, over the input scales and their maximum, of the cross entropy of labelled pixels."""
 
     name = "segmenter"
 
     def __init__(self, recipe: Recipe, index: Index, rows: list[Row], masks: Folder) -> None:
-        """Build the network (seeded) over training `rows`, whose pseudo masks are PNG files in `masks`."""
+        """Build the seeded network for training `rows`, whose pseudo masks are PNG files in `masks`."""
         self.settings = recipe.segmenter
         self.index, self.rows, self.masks = index, rows, masks
         self.optimiser, self.batch_size, self.seed = self.settings.optimiser, self.settings.batch_size, recipe.seed
@@ -31,6 +32,7 @@ class SegmenterTask(Task):
         self.num_steps = self.settings.iterations
         torch.manual_seed(recipe.seed)
         self.model = DeepLabV2(self.settings, len(index.classes))
+        load_backbone(self.model.backbone, self.settings.backbone)
         self._sizes = self._logit_sizes()
 
     def _logit_sizes(self) -> list[tuple[int, int]]:
@@ -39,7 +41,7 @@ class SegmenterTask(Task):
             return [(out.shape[-2], out.shape[-1]) for out in self.model(torch.zeros(1, 3, crop, crop))]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return backbone at the base rate, ASPP weights at `head_lr_mult` times it, its biases at twice that without decay."""
+        """Return backbone, ASPP weights (at `head_lr_mult` times the learning rate) and ASPP biases (at twice that, without decay)."""
         rate, factor, decay = self.optimiser.learning_rate, self.optimiser.head_lr_mult, self.optimiser.weight_decay
         return [
             {"params": self.model.backbone_parameters(), "lr": rate, "weight_decay": decay},
@@ -48,19 +50,19 @@ class SegmenterTask(Task):
         ]
 
     def sample(self, number: int, epoch: int) -> Sample:
-        """Return `images` (3, crop, crop) and `labels` (crop, crop) uint8, 255 where nothing is known."""
+        """Return `images` (3, crop, crop) and `labels` (crop, crop) uint8, 255 where unknown."""
         row = self.rows[number]
         rng = generator(self.seed, epoch, row.image_id)
-        photo, mask = np.asarray(self.index.read_image(row)), decode_mask(self.masks.read(f"{row.image_id}.png"), row.image_id)
+        image, mask = np.asarray(self.index.read_image(row)), decode_mask(self.masks.read(f"{row.image_id}.png"), row.image_id)
         factor = self.settings.rescale[int(rng.integers(len(self.settings.rescale)))]
         size = scaled_size(mask.shape, long_side_scale(mask.shape, self.settings.long_side) * factor)
-        photo, mask = random_hflip([resize(photo, *size), resize_mask(mask, *size)], rng)
-        (photo, mask), valid = random_crop([photo, mask], [0, IGNORE], self.settings.crop, rng)
+        image, mask = random_hflip([resize(image, *size), resize_mask(mask, *size)], rng)
+        (image, mask), valid = random_crop([image, mask], [0, IGNORE], self.settings.crop, rng)
         backbone = self.model.backbone
-        return {"images": normalise(photo, backbone.mean, backbone.std, valid), "labels": torch.from_numpy(np.ascontiguousarray(mask))}
+        return {"images": normalise(image, backbone.mean, backbone.std, valid), "labels": torch.from_numpy(np.ascontiguousarray(mask))}
 
     def _targets(self, labels: torch.Tensor) -> list[torch.Tensor]:
-        """Labels (B, h, w) int64 at the size of each of the network's outputs (nearest pixel)."""
+        """Return the labels (B, h, w) int64 at the size of each output of the network (nearest pixel)."""
         resized = []
         for height, width in self._sizes:
             rows = ((torch.arange(height, device=labels.device) + 0.5) * labels.shape[1] / height).long()
@@ -69,7 +71,7 @@ class SegmenterTask(Task):
         return resized
 
     def counts(self, batch: Sample) -> torch.Tensor:
-        """Return the number of labelled pixels at each output's size."""
+        """Return the number of labelled pixels at the size of each output."""
         return torch.stack([(targets != IGNORE).sum() for targets in self._targets(batch["labels"])]).double()
 
     def losses(self, forward: Forward, batch: Sample, counts: torch.Tensor, part: float) -> dict[str, torch.Tensor]:

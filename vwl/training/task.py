@@ -1,4 +1,4 @@
-"""What the one training loop asks of a training: classifier, IRNet and segmenter are three answers to it."""
+"""The interface between the training loop and the three trainings: classifier, IRNet and segmenter."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,8 +15,8 @@ Forward = Callable[..., Any]
 class Task(ABC):
     """Model, samples, losses and parameter groups of one training.
 
-    Losses are returned as *shares*: a worker's micro-batch gives its sum divided by the count of the whole global batch, so
-    that the shares of all workers and micro-batches add up to the loss, however the batch is split.
+    Losses are returned as *shares*: the sum over a micro-batch divided by the count of the whole global batch. The shares of all
+    workers and micro-batches add up to the loss, however the batch is split.
 
     Attributes:
         name: the stage's name.
@@ -24,7 +24,7 @@ class Task(ABC):
         optimiser: its settings.
         batch_size: global batch, images.
         num_steps: steps of the whole training.
-        num_samples: photographs to draw from.
+        num_samples: training images.
         seed: of sampling and augmentation.
         image_ids: of the samples, for error messages.
     """
@@ -44,15 +44,15 @@ class Task(ABC):
 
     @abstractmethod
     def sample(self, number: int, epoch: int) -> Sample:
-        """Return one augmented sample; depends on (seed, epoch, image) only. Called from several threads."""
+        """Return an augmented sample, which depends on (seed, epoch, image id) only. Called from several threads."""
 
     def counts(self, batch: Sample) -> torch.Tensor:
-        """Return this micro-batch's contribution to the counts that losses are divided by; images, if not overridden."""
+        """Return a micro-batch's part of the counts that losses are divided by; by default its number of images."""
         return torch.tensor([float(len(next(iter(batch.values()))))], dtype=torch.float64)
 
     @abstractmethod
     def losses(self, forward: Forward, batch: Sample, counts: torch.Tensor, part: float) -> dict[str, torch.Tensor]:
-        """Return this micro-batch's share of each loss term; their sum is optimised.
+        """Return a micro-batch's share of each loss term; their sum is minimised.
 
         Args:
             forward: the network, possibly wrapped for data-parallel training.
@@ -62,25 +62,25 @@ class Task(ABC):
         """
 
     def init_codebook(self, batches: list[Sample]) -> None:
-        """Prepare state from the first global batch; `batches` are this worker's micro-batches of it."""
+        """Fill the memory bank from the first global batch, before the first step; `batches` are this worker's micro-batches of it."""
         return
 
     def start_codebook_reduce(self) -> None:
-        """Start sums over workers that can overlap with the backward pass; called before the step's last backward."""
+        """Start the all-reduce of the memory bank's sums; called before the step's last backward pass, which it overlaps with."""
         return
 
     def update_codebook(self) -> None:
-        """Finish what `start_codebook_reduce` began; called after the optimiser's step."""
+        """Wait for the all-reduce and update the memory bank; called after the optimiser's step."""
         return
 
     def evaluate(self) -> dict[str, float]:
-        """Return scores on held-out photographs after an epoch; each worker does its share, all get the result."""
+        """Return scores on held-out images, after an epoch; each worker scores its part, and all return the result."""
         return {}
 
     def accumulated_counts(self) -> dict[str, torch.Tensor]:
-        """Return what `codebook_metrics` has counted since its last call: tensors that add up over workers, to be kept in checkpoints."""
+        """Return the tensors that `codebook_metrics` counts with; they add up over workers and are kept in checkpoints."""
         return {}
 
     def codebook_metrics(self) -> dict[str, float]:
-        """Return figures to watch beside the losses; called on every worker at each logged step."""
+        """Return metrics of the codebook since the last call; called on every worker at each logged step."""
         return {}

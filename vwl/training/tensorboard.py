@@ -1,4 +1,4 @@
-"""TensorBoard files of a training: the lines of metrics.jsonl as scalars, written with each checkpoint to any file system."""
+"""TensorBoard event files: the lines of metrics.jsonl as scalars, written at each checkpoint to any file system."""
 
 import struct
 import time
@@ -12,16 +12,16 @@ from vwl.storage.folder import Folder
 
 
 class TensorBoard:
-    """The events of one start of a training; a file holds steps up to the last checkpoint only, so a later start repeats none."""
+    """The event file of one start of a training. It holds steps up to the last checkpoint, so that a resumed training repeats none."""
 
     def __init__(self, folder: Folder, first_step: int) -> None:
-        """Begin a file of its own in `folder`/tensorboard; nothing is written yet."""
+        """Prepare a new file in `folder`/tensorboard; nothing is written yet."""
         self._folder = folder / "tensorboard"
         self._name = f"events.out.tfevents.{int(time.time()):010d}.step{first_step:08d}"
         self._records = _record(Event(wall_time=time.time(), step=first_step, file_version="brain.Event:2"))
 
     def add(self, line: dict[str, Any]) -> None:
-        """Note a line of metrics: every number in it is a scalar at its `step`."""
+        """Add a line of metrics: every number in it becomes a scalar at its `step`."""
         values = [
             Summary.Value(tag=name.replace("loss_", "loss/"), simple_value=float(value))
             for name, value in line.items()
@@ -30,7 +30,7 @@ class TensorBoard:
         self._records += _record(Event(wall_time=time.time(), step=line["step"], summary=Summary(value=values)))
 
     def save(self) -> None:
-        """Write what was noted, atomically.
+        """Write all lines added so far, atomically.
 
         Raises:
             VwlError: the folder cannot be written.
@@ -39,7 +39,7 @@ class TensorBoard:
 
 
 def _record(event: Event) -> bytes:
-    """Frame an event as TFRecord does: length, its checksum, data, its checksum."""
+    """Return an event framed as a TFRecord: length, its checksum, data, its checksum."""
     data = event.SerializeToString()
     length = struct.pack("<Q", len(data))
     return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))

@@ -1,8 +1,8 @@
-"""Search spaces: one YAML file a table, with the settings that are compared, what they are compared with, and the paper's figures.
+"""Search spaces: one YAML file per table, with the settings to compare, the base setting, and the mIoU that the paper reports.
 
-A space is either a list of settings (one key and its values, or rows that set several keys) or, with the strategy `search`, a
-domain a key. `tune_spaces/*.yaml` are those of the paper's tables; a user's own file is given by its path. The settings are
-applied to whatever recipe the search is started with, so that a table can be made at any size. Tables 4 and 5, Fig. 12.
+A space is either a list of settings (one recipe key and its values, or rows that set several keys) or, with the strategy `search`,
+one domain per recipe key. `tune_spaces/*.yaml` are those of the paper's Tables 4 and 5 and Fig. 12; a user's own file is given by its
+path. The settings change the recipe that the search is started with, so that a table can be computed with a model of any size.
 """
 
 import json
@@ -11,45 +11,43 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from vwl.config.files import overridden, parse_yaml
+from vwl.config.files import overridden
 from vwl.config.named_files import is_path, names_in, read_named
 from vwl.config.recipe import Recipe
-from vwl.errors import VwlError, did_you_mean
+from vwl.config.strict import StrictModel, describe_errors
+from vwl.config.yaml_text import parse_yaml
+from vwl.errors import VwlError
 
 Scored = Literal["cam", "crf", "walk", "segment"]
 Value = str | int | float | bool | None
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class Figures(_Part):
-    """What the paper reports, mIoU in percent."""
+class PaperScores(StrictModel):
+    """The paper's mIoU of a setting, in percent."""
 
     train: float | None = None
     val: float | None = None
 
 
-class PaperColumns(_Part):
-    """What the paper reports for each of `values`, in their order."""
+class PaperColumns(StrictModel):
+    """The paper's mIoU of each of `values`, in percent."""
 
     train: list[float | None] = []
     val: list[float | None] = []
 
 
-class RowOfFile(_Part):
-    """A setting of several keys."""
+class SpaceRow(StrictModel):
+    """A setting of several recipe keys."""
 
     label: str
     set: dict[str, Any] = {}
-    paper: Figures = Figures()
+    paper: PaperScores = PaperScores()
 
 
-class Domain(_Part):
-    """What a key is drawn from: choices, or a closed range."""
+class Domain(StrictModel):
+    """The values that a recipe key is drawn from: choices, or a closed range."""
 
     choices: list[Value] | None = None
     low: float | None = None
@@ -57,32 +55,32 @@ class Domain(_Part):
     log: bool = False
     """Draw the logarithm uniformly."""
     whole: bool = False
-    """Draw whole numbers; found from the key."""
+    """Draw integers; set automatically where the recipe key is an integer."""
 
     @model_validator(mode="after")
-    def _is_one_of_both(self) -> "Domain":
+    def _is_choices_or_range(self) -> "Domain":
         if self.choices is not None:
             if not self.choices or self.low is not None or self.high is not None or self.log:
-                raise ValueError("has either a list of choices that is not empty, or low and high")
+                raise ValueError("needs either a list of choices that is not empty, or low and high")
         elif self.low is None or self.high is None or not self.low < self.high or (self.log and self.low <= 0):
             raise ValueError("needs choices, or low below high (above 0 with log)")
         return self
 
 
-class EarlyStopping(_Part):
-    """Asynchronous successive halving over epochs: at each rung the better trials go on."""
+class EarlyStopping(StrictModel):
+    """Asynchronous successive halving over epochs: at each rung only the better trials continue."""
 
     grace_epochs: int = Field(1, gt=0)
-    """No trial is stopped before."""
+    """No trial is stopped before this epoch."""
     keep: float = Field(0.5, gt=0, lt=1)
-    """Share of the trials that goes on at a rung; rungs are at grace_epochs / keep ** n."""
+    """Share of the trials that continues at a rung; rungs are at the epochs grace_epochs / keep ** n."""
 
 
 class Setting(NamedTuple):
     """One row of a table.
 
     Attributes:
-        label: what stands in its first column.
+        label: text of the first column.
         overrides: recipe keys and values.
         paper_train, paper_val: the paper's mIoU, percent.
     """
@@ -93,83 +91,83 @@ class Setting(NamedTuple):
     paper_val: float | None = None
 
 
-class Space(_Part):
+class Space(StrictModel):
     """A search space."""
 
     name: str
     """The file's name without its suffix."""
     title: str
     source: str = ""
-    """Where in the paper its figures stand."""
+    """Where the paper reports its mIoU."""
     remark: str = ""
-    """Stands below the table."""
+    """A note below the table."""
     recipe: str | None = None
-    """Recipe to start from where the command names none."""
+    """Recipe to use if the command gives none."""
     base: dict[str, Any] = {}
-    """Recipe keys that all settings share."""
+    """Recipe keys and values that all settings share."""
     strategy: Literal["grid", "search"] = "grid"
     stage: Scored = "cam"
-    """Whose score is compared; the stages before it are done for each trial."""
+    """The stage whose score is compared; each trial runs it and the stages before it."""
     parameter: str | None = None
-    """The recipe key that `values` are of."""
+    """The recipe key that `values` set."""
     symbol: str = ""
     """The paper's symbol of the parameter."""
     values: list[Any] = []
     paper: PaperColumns = PaperColumns()
-    rows: list[RowOfFile] = []
+    rows: list[SpaceRow] = []
     """Instead of `values`: settings of several keys."""
     compare_with: Any = None
-    """The value or label that differences are taken to; none: the first."""
+    """The value or label of the base setting, which differences are taken to; none: the first setting."""
     search: dict[str, Domain] = {}
-    """Strategy `search`: a domain a key."""
+    """Strategy `search`: the domain of each recipe key."""
     samples: int = Field(16, gt=0)
-    """Strategy `search`: how many settings are tried."""
+    """Strategy `search`: how many settings are drawn."""
     early_stopping: EarlyStopping | None = None
-    """Strategy `search`: none lets every trial end."""
+    """Strategy `search`: none runs every trial to its end."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Space":
         shape = {"values": bool(self.values), "rows": bool(self.rows), "search": bool(self.search)}
-        given = [name for name, there in shape.items() if there]
+        given = [name for name, is_given in shape.items() if is_given]
         if self.strategy == "search":
             if given != ["search"]:
                 raise ValueError(f"strategy search needs the field search and no values or rows (given: {', '.join(given) or 'none'})")
         elif len(given) != 1 or self.search:
             raise ValueError(f"strategy grid needs either values or rows (given: {', '.join(given) or 'none'})")
         if self.values and self.parameter is None:
-            raise ValueError("values need the field parameter, the recipe key they are of")
-        for split, figures in (("train", self.paper.train), ("val", self.paper.val)):
-            if figures and len(figures) != len(self.values):
-                raise ValueError(f"paper.{split} has {len(figures)} figures for {len(self.values)} values")
+            raise ValueError("values need the field parameter, the recipe key that they set")
+        for split, scores in (("train", self.paper.train), ("val", self.paper.val)):
+            if scores and len(scores) != len(self.values):
+                raise ValueError(f"paper.{split} has {len(scores)} scores for {len(self.values)} values")
         labels = [setting.label for setting in self.settings()]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
-            raise ValueError(f"the setting {twice[0]} is given twice")
+            raise ValueError(f"the setting {twice[0]} is given twice; give each setting another label")
         if self.compare_with is not None and _text(self.compare_with) not in labels:
             raise ValueError(f"compare_with is {_text(self.compare_with)}, which is none of the settings {', '.join(labels)}")
         return self
 
     def settings(self) -> list[Setting]:
-        """Return the rows of the table; none for a search."""
+        """Return the rows of the table; empty with the strategy `search`."""
         if self.rows:
             return [Setting(row.label, {**self.base, **row.set}, row.paper.train, row.paper.val) for row in self.rows]
         train = self.paper.train or [None] * len(self.values)
         val = self.paper.val or [None] * len(self.values)
         return [
-            Setting(_text(value), {**self.base, str(self.parameter): value}, *figures)
-            for value, *figures in zip(self.values, train, val, strict=True)
+            Setting(_text(value), {**self.base, str(self.parameter): value}, *scores)
+            for value, *scores in zip(self.values, train, val, strict=True)
         ]
 
     @property
     def base_label(self) -> str | None:
-        """The label that differences are taken to; none for a search."""
+        """The label of the base setting; none with the strategy `search`."""
         if self.compare_with is not None:
             return _text(self.compare_with)
         settings = self.settings()
         return settings[0].label if settings else None
 
     def field_lost_in(self, other: "Space") -> str | None:
-        """Return the field that makes trials of this space none of the other's; more settings and more samples lose nothing."""
+        """Return a changed field that leaves trials of this space out of the other; none if the other only adds settings or samples."""
         theirs = {(setting.label, json.dumps(setting.overrides, sort_keys=True)) for setting in other.settings()}
         ours = {(setting.label, json.dumps(setting.overrides, sort_keys=True)) for setting in self.settings()}
         lost = {
@@ -183,20 +181,20 @@ class Space(_Part):
 
     @property
     def parameter_name(self) -> str:
-        """What the first column is called."""
+        """Heading of the first column."""
         return self.symbol or (self.parameter or "setting").rpartition(".")[2]
 
 
 def _text(value: Any) -> str:
-    """Return a value as it stands in a table."""
+    """Return a value as text for a table."""
     return str(value)
 
 
 def with_keys(recipe: Recipe, keys: Mapping[str, Any], source: str) -> Recipe:
-    """Return a recipe with some keys changed.
+    """Return a recipe with some keys changed; `source` names them in an error.
 
     Raises:
-        VwlError: naming `source` and the wrong key or value.
+        VwlError: a key or value is wrong.
     """
     try:
         return overridden(recipe, [f"{key}={json.dumps(value)}" for key, value in keys.items()])
@@ -206,26 +204,25 @@ def with_keys(recipe: Recipe, keys: Mapping[str, Any], source: str) -> Recipe:
 
 def builtin_spaces() -> list[str]:
     """Return the names of the spaces that come with the package."""
-    return names_in("tune_spaces")
+    return names_in("vwl.tune_spaces")
 
 
 def load_space(name_or_path: str) -> Space:
-    """Read a space by built-in name or file path, and try its settings on the default recipe.
+    """Return the built-in space of a name, or the space in a file, checked against the default recipe.
 
     Raises:
-        VwlError: it does not exist, is no YAML mapping, has an unknown or missing field, or changes a key that no recipe has;
-            the field is named.
+        VwlError: it does not exist, is no YAML mapping, has an unknown or missing field, or sets an unknown recipe key.
     """
     name = Path(name_or_path).stem if is_path(name_or_path) else name_or_path
     source = f"space {name_or_path}"
-    values = parse_yaml(read_named(name_or_path, "space", "tune_spaces", "vwl tune spaces"), source)
+    values = parse_yaml(read_named(name_or_path, "space", "vwl.tune_spaces", "vwl tune spaces"), source)
     if not isinstance(values, dict):
-        raise VwlError(f"{source} holds no mapping of fields")
+        raise VwlError(f"{source} is no mapping of fields; write one per line, e.g. title: My table")
     return space_from({"name": name, **values}, source)
 
 
 def space_from(values: Mapping[str, Any], source: str) -> Space:
-    """Validate a mapping as a space; `source` names it in the error.
+    """Return the space of a mapping; `source` names it in an error.
 
     Raises:
         VwlError: as `load_space`.
@@ -233,15 +230,15 @@ def space_from(values: Mapping[str, Any], source: str) -> Space:
     try:
         space = Space.model_validate(values)
     except ValidationError as error:
-        raise VwlError(f"{source}: {'; '.join(_problem(item) for item in error.errors())}") from None
+        raise VwlError(f"{source}: {describe_errors(error, Space, 'field')}") from None
     for setting in space.settings():
         with_keys(Recipe(), setting.overrides, f"{source}, setting {setting.label}")
     with_keys(Recipe(), space.base, f"{source}, base")
-    return space.model_copy(update={"search": {key: _tried(key, domain, f"{source}, search") for key, domain in space.search.items()}})
+    return space.model_copy(update={"search": {key: _checked(key, domain, f"{source}, search") for key, domain in space.search.items()}})
 
 
-def _tried(key: str, domain: Domain, source: str) -> Domain:
-    """Return a domain whose values the recipe takes: whole numbers where it takes no others."""
+def _checked(key: str, domain: Domain, source: str) -> Domain:
+    """Return the domain after checking its values in the default recipe, with `whole` set where the key takes only integers."""
     for value in domain.choices or (domain.low, domain.high):
         with_keys(Recipe(), {key: value}, source)
     if domain.low is None or domain.high is None:
@@ -253,20 +250,3 @@ def _tried(key: str, domain: Domain, source: str) -> Domain:
         with_keys(Recipe(), {key: int(between)}, source)
         return domain.model_copy(update={"whole": True})
     return domain
-
-
-_PARTS: dict[str, type[BaseModel]] = {"rows": RowOfFile, "search": Domain, "paper": PaperColumns, "early_stopping": EarlyStopping}
-
-
-def _problem(error: Any) -> str:
-    """Return a sentence about one error that names its field."""
-    loc = [str(part) for part in error["loc"]]
-    field = ".".join(loc)
-    if error["type"] == "extra_forbidden":
-        known = _PARTS.get(loc[0], Space) if len(loc) > 1 else Space
-        known = Figures if loc[-2:-1] == ["paper"] and len(loc) > 2 else known
-        return f"unknown field '{field}'{did_you_mean(loc[-1], known.model_fields)}"
-    if error["type"] == "missing":
-        return f"the field '{field}' is missing"
-    message = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"{field} {message[0].lower()}{message[1:]} (given: {error['input']!r})" if field else message

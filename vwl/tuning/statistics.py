@@ -1,8 +1,9 @@
-"""What several seeds say of a setting: mean and spread, and whether a difference is more than seeds make. Pure functions.
+"""Statistics over seeds: mean and standard deviation of a setting, and the confidence interval of a difference. Pure functions.
 
-The trainings of one seed share their random choices, so settings are compared seed by seed. With the few seeds that one can afford
-the noise is estimated over all rows of a table (a layout of settings by seeds: with two rows this is the paired t-test), which
-supposes that it is alike in all of them. A row that lacks a seed falls back to the paired t-test on the seeds it shares, or to Welch's.
+Trainings with the same seed draw the same random numbers, so settings are compared seed by seed. Because there are few seeds, the
+noise is estimated over all rows of a table of settings by seeds (two-way layout without replication; with two rows, the paired
+t-test), which assumes equal variance in all rows. A row without all seeds is compared by the paired t-test on the seeds that it shares
+with the base row, or, if it shares fewer than two, by Welch's t-test.
 """
 
 import math
@@ -14,7 +15,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 Scores = Mapping[int, float]
-"""A setting's score by seed."""
+"""Scores of a setting by seed."""
 POOLED, PAIRED, WELCH = "paired by seed, noise pooled over rows", "paired t", "Welch's t"
 
 
@@ -24,9 +25,9 @@ class Difference:
 
     Attributes:
         value: in the scores' unit.
-        half_width: of the interval; none where there are too few seeds to tell.
-        method: how the interval came about.
-        seeds: number that it rests on, of the setting with fewer.
+        half_width: half the width of the confidence interval; none if there are too few seeds.
+        method: how the interval was computed.
+        seeds: number of seeds it is based on; of two settings, that of the one with fewer.
     """
 
     value: float
@@ -35,46 +36,47 @@ class Difference:
     seeds: int
 
     @property
-    def beyond_noise(self) -> bool | None:
-        """Whether the interval excludes zero; none where there is none."""
+    def is_significant(self) -> bool | None:
+        """Whether the interval excludes zero; none without an interval."""
         return None if self.half_width is None else abs(self.value) > self.half_width
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return mean and sample standard deviation; none where there are too few values."""
+    """Return mean and sample standard deviation; none of no values, and no deviation of one."""
     mean = float(np.mean(values)) if len(values) else None
     return mean, float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def differences(rows: Mapping[str, Scores], base: str) -> dict[str, Difference]:
-    """Return the difference of each row to the base row, where both have a score."""
+    """Return the difference of each row to the base row, by label; rows without a score are left out."""
     shared = sorted(rows.get(base, {}))
-    whole = [label for label, scores in rows.items() if set(shared) <= set(scores)]
-    noise = pooled_variance([[rows[label][seed] for seed in shared] for label in whole])
-    found = {}
+    complete = [label for label, scores in rows.items() if set(shared) <= set(scores)]
+    noise = pooled_variance([[rows[label][seed] for seed in shared] for label in complete])
+    result = {}
     for label, scores in rows.items():
         if label == base or not scores or not shared:
             continue
-        if label in whole and noise is not None:
+        if label in complete and noise is not None:
             variance, freedom = noise
             value = float(np.mean([scores[seed] - rows[base][seed] for seed in shared]))
-            found[label] = Difference(value, _half_width(2 * variance / len(shared), freedom), POOLED, len(shared))
+            result[label] = Difference(value, _half_width(2 * variance / len(shared), freedom), POOLED, len(shared))
         else:
-            found[label] = _alone(scores, rows[base])
-    return found
+            result[label] = _separate_difference(scores, rows[base])
+    return result
 
 
 def pooled_variance(table: Sequence[Sequence[float]]) -> tuple[float, int] | None:
-    """Return variance and degrees of freedom of what settings and seeds do not explain in a (settings, seeds) table; none if too small."""
+    """Return the residual variance and its degrees of freedom in a table of (settings, seeds); none if it is smaller than 2 x 2."""
     values = np.asarray(table, dtype=float)
     if values.ndim != 2 or min(values.shape) < 2:
         return None
-    rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0, keepdims=True) + values.mean()
+    residuals = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0, keepdims=True) + values.mean()
     freedom = (values.shape[0] - 1) * (values.shape[1] - 1)
-    return float((rest**2).sum() / freedom), freedom
+    return float((residuals**2).sum() / freedom), freedom
 
 
-def _alone(scores: Scores, base: Scores) -> Difference:
+def _separate_difference(scores: Scores, base: Scores) -> Difference:
+    """Return the difference of two rows with noise estimated from these rows only."""
     both = sorted(set(scores) & set(base))
     if len(both) > 1:
         each = [scores[seed] - base[seed] for seed in both]

@@ -1,44 +1,50 @@
-"""One trial of a search: a recipe with its seed, worked on in a run folder of its own, so that resuming is the pipeline's.
+"""One trial of a search: a recipe with its seed, run in a run folder of its own, so that it resumes as a pipeline does.
 
-A trial is known by the hash of the recipe's sections that count for it, so that a setting which occurs in several tables (k = 256,
-gamma = 2 and tau = 1 are one) is trained once. A stage that another trial has finished with the same fingerprint (trials that differ
-in a threshold, the CRF or the walk share their classifier) is copied from there. Knows no Ray: `vwl.engine.tune` calls `work`
-wherever it has a place.
+A trial's id has the hash of the recipe's sections that its score depends on, so that a setting which occurs in several tables
+(k = 256, gamma = 2 and tau = 1 are one) is trained once. A stage that another trial has finished with the same fingerprint is copied
+from there: trials that differ in a threshold, the CRF or the walk share their classifier. Imports no Ray: `vwl.engine.tune` calls
+`run_trials` in a process of the cluster.
 """
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from vwl.config.layout import Layout
 from vwl.config.recipe import Recipe, fingerprint
 from vwl.data.index import Index, read_index
+from vwl.engine.base import Engine, Progress
+from vwl.engine.search_types import EpochEnd, OnTrialEvent, StageProgress, TrialEnd
 from vwl.errors import Interrupted, VwlError
 from vwl.storage.folder import Folder
-from vwl.workflow.pipeline import Engine, Maps, Trains, run_stages
-from vwl.workflow.run_folder import Run, holds, stage_fingerprint
+from vwl.workflow.manifest import read_manifest, write_manifest
+from vwl.workflow.pipeline import run_stages
+from vwl.workflow.run_folder import Run, has_result, stage_fingerprint
 from vwl.workflow.stages import STAGES
 
-News = dict[str, Any]
-Tell = Callable[[News], None]
-UNFINISHED, DONE, FAILED, STOPPED = "unfinished", "done", "failed", "stopped"
-"""States of a trial; `stopped` is early stopping, which is final as `done` is."""
-_METRICS_EVERY = 1.0
-"""Seconds between looks at a training's metrics."""
+State = Literal["unfinished", "done", "failed", "stopped"]
+UNFINISHED: State = "unfinished"
+DONE: State = "done"
+FAILED: State = "failed"
+STOPPED: State = "stopped"
+"""States of a trial; `stopped` is by early stopping, and final as `done` is."""
+RECORD = "trial.json"
+_METRICS_SECONDS = 1.0
+"""Time between two reads of a training's metrics file."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A recipe, seed included, and the stages that its score needs.
+    """A recipe with its seed, and the stage that is scored.
 
     Attributes:
         recipe: all settings.
-        stage: whose score is compared.
+        stage: the stage whose score is compared.
     """
 
     recipe: Recipe
@@ -48,7 +54,7 @@ class Trial:
     def recipe_hash(self) -> str:
         """16 hex digits of the seed and of the recipe's sections that the trial's stages and its score depend on.
 
-        What else a recipe holds, or a later version adds to it, does not make another trial.
+        Other sections of a recipe, or sections that a later version adds, do not change it.
         """
         sections = {name.replace("-", "_") for name in self.stages} | {"evaluation"}
         settings = self.recipe.model_dump(mode="json")
@@ -56,16 +62,16 @@ class Trial:
 
     @property
     def id(self) -> str:
-        """What the trial's folder is called: its method in words, the seed, and the recipe's hash."""
+        """Name of the trial's folder: the method and its parameters, the seed, and the recipe's hash."""
         c = self.recipe.classifier
-        words = ["gap"] if c.pooling == "gap" else ["hp", f"gamma{c.gap_weight:g}"]
+        parts = ["gap"] if c.pooling == "gap" else ["hp", f"gamma{c.gap_weight:g}"]
         if c.codebook.strategy != "none":
-            words += [c.codebook.strategy, f"k{c.codebook.num_codewords}"]
+            parts += [c.codebook.strategy, f"k{c.codebook.num_codewords}"]
         if c.codebook.strategy == "learning":
-            words += [f"tau{c.codebook.temperature:g}", *(["nodecov"] if c.codebook.decov == "none" else [])]
+            parts += [f"tau{c.codebook.temperature:g}", *(["nodecov"] if c.codebook.decov == "none" else [])]
         if c.codebook.strategy == "memory":
-            words += [f"rho{c.codebook.momentum:g}"]
-        return "-".join([*words, f"s{self.recipe.seed}", self.recipe_hash[:8]])
+            parts += [f"rho{c.codebook.momentum:g}"]
+        return "-".join([*parts, f"s{self.recipe.seed}", self.recipe_hash[:8]])
 
     @property
     def stages(self) -> list[str]:
@@ -82,15 +88,15 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Work:
-    """Trials that share their first training, one after the other in one place.
+class TrialGroup:
+    """Trials that share their first training; they run one after the other in one process.
 
     Attributes:
         trials: at least one.
         root: the search's folder.
         index_path: the data set.
         layout: of the trainings.
-        may_stop: trials that were stopped early are finished.
+        may_stop: whether trials that were stopped early count as finished.
     """
 
     trials: tuple[Trial, ...]
@@ -100,136 +106,169 @@ class Work:
     may_stop: bool = False
 
 
-def work(task: Work, train: Trains, map: Maps, tell: Tell) -> None:
-    """Do the trials that are not finished; a failure is recorded in its trial's folder and the others go on.
+@dataclass(frozen=True)
+class TrialRecord:
+    """The file trial.json in a trial's folder.
 
-    The `objective` is told with the last of them, if all are done: their mean.
+    Attributes:
+        trial: the trial's id.
+        recipe_hash: `Trial.recipe_hash`.
+        state: how the trial stands.
+        reason: why it failed or was stopped; else empty.
+        seconds: time that was spent on it in all runs.
+        started, finished: local time, ISO 8601.
+    """
+
+    trial: str
+    recipe_hash: str
+    state: State = "unfinished"
+    reason: str = ""
+    seconds: float = 0.0
+    started: str | None = None
+    finished: str | None = None
+
+
+def run_trials(group: TrialGroup, engine: Engine, on_event: OnTrialEvent) -> None:
+    """Run the trials that are not finished; a failure is recorded in its trial's folder and the others continue.
 
     Args:
-        task: what to do.
-        train, map: where the stages are done.
-        tell: gets the news: `trial`, `stage`, `at`, `of`, of a training also `epoch` with its figures; and the end's `state`.
+        group: the trials.
+        engine: runs their stages.
+        on_event: called with the events of the trials; the last `TrialEnd` has the objective if all trials are done.
 
     Raises:
-        Interrupted, KeyboardInterrupt: stopped on request; what is done is kept.
+        Interrupted, KeyboardInterrupt: stopped on request; finished stages and checkpoints are kept.
     """
-    index = read_index(task.index_path)
+    index = read_index(group.index_path)
     objectives: list[float] = []
 
-    def end(trial: Trial, state: News) -> None:
-        if state["state"] == DONE:
-            objectives.append(objective(trial, task.root))
-        if len(objectives) == len(task.trials):
-            state = {**state, "objective": float(np.mean(objectives))}
-        tell({"trial": trial.id, **state})
+    def end(trial: Trial, state: State, reason: str) -> None:
+        if state == DONE:
+            objectives.append(objective(trial, group.root))
+        mean = float(np.mean(objectives)) if len(objectives) == len(group.trials) else None
+        on_event(TrialEnd(trial.id, state, reason, mean))
 
-    for trial in task.trials:
-        before = record(trial, task.root)
-        if is_finished(trial, task.root, index.fingerprint(), task.may_stop):
-            end(trial, {"state": before["state"]})
+    for trial in group.trials:
+        before = read_record(trial, group.root)
+        if is_finished(trial, group.root, index.fingerprint(), group.may_stop):
+            end(trial, before.state, before.reason)
             continue
         began = time.monotonic()
-        note(trial, task.root, state=UNFINISHED, reason="")
+        update_record(trial, group.root, state=UNFINISHED, reason="")
+        state, reason = DONE, ""
         try:
-            _do(trial, task, index, train, map, tell)
-            ended = {"state": DONE, "reason": ""}
+            _run_stages(trial, group, index, engine, on_event)
         except (Interrupted, KeyboardInterrupt):
             raise
         except VwlError as error:
-            ended = {"state": FAILED, "reason": str(error)}
-        except Exception as error:  # the other trials of a search of hours go on; the reason is in the table
-            ended = {"state": FAILED, "reason": f"{type(error).__name__}: {error}"}
+            state, reason = FAILED, str(error)
+        except Exception as error:  # the other trials of a long search continue; the table shows the reason
+            state, reason = FAILED, f"{type(error).__name__}: {error}"
         finally:
-            note(trial, task.root, seconds=round(before["seconds"] + time.monotonic() - began, 1))
-        note(trial, task.root, **ended, finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
-        end(trial, ended)
+            update_record(trial, group.root, seconds=round(before.seconds + time.monotonic() - began, 1))
+        update_record(trial, group.root, state=state, reason=reason, finished=now())
+        end(trial, state, reason)
 
 
-def _do(trial: Trial, task: Work, index: Index, train: Trains, map: Maps, tell: Tell) -> None:
-    # The folder's name vouches for the sections that count; the others may be another search's.
-    run = Run.start(str(trial.folder(task.root)), trial.recipe, task.index_path, overwrite=True)
-    finished = task.root / "stages"
-    told, looked = 0, 0.0
+def _run_stages(trial: Trial, group: TrialGroup, index: Index, engine: Engine, on_event: OnTrialEvent) -> None:
+    # The folder's name has the hash of the sections that count; the other sections may be those of another search.
+    run = Run.start(str(trial.folder(group.root)), trial.recipe, group.index_path, overwrite=True)
+    epochs_sent, last_read = 0, 0.0
 
-    def report(stage: str, done: int, total: int, news: str | dict[str, float]) -> None:
-        nonlocal told, looked
-        text = news if isinstance(news, str) else f"loss {news['loss']:.4f}"
-        tell({"trial": trial.id, "stage": stage, "at": done, "of": total, "text": text})
-        if STAGES[stage].kind == "train" and (done == total or time.monotonic() - looked > _METRICS_EVERY):
-            looked = time.monotonic()
-            epochs = epoch_metrics(run.stage_folder(stage))
-            for epoch in epochs[told:] if stage == "classifier" else []:
-                tell({"trial": trial.id, "epoch_score": epoch.get("val_map", -epoch.get("loss", 0.0)), **epoch})
-            told = len(epochs) if stage == "classifier" else told
+    def on_progress(progress: Progress) -> None:
+        nonlocal epochs_sent, last_read
+        message = f"loss {progress.metrics['loss']:.4f}" if progress.metrics else progress.message
+        on_event(StageProgress(trial.id, progress.stage, progress.done, progress.total, message))
+        if progress.stage == "classifier" and (progress.done == progress.total or time.monotonic() - last_read > _METRICS_SECONDS):
+            last_read = time.monotonic()
+            epochs = epoch_metrics(run.stage_folder(progress.stage))
+            for epoch, metrics in list(epochs.items())[epochs_sent:]:
+                score = metrics.get("val_map", -metrics.get("loss", 0.0))
+                on_event(EpochEnd(trial.id, epoch, score, metrics))
+            epochs_sent = len(epochs)
 
     for stage in trial.stages:
-        _copy_finished(run, stage, task.root)
+        _copy_finished_stage(run, stage, group.root)
         messages: list[str] = []
-        run_stages(run, [stage], Engine(train, map), task.layout, report, messages.append)
-        finished.write_json(f"{run.fingerprint(stage)}.json", {"trial": trial.id})
-    if not any(line["stage"] == trial.stage for line in (run.manifest(trial.stage) or {})["scores"]):
-        raise VwlError(f"{task.index_path} has no ground truth to score {trial.stage} on")
+        run_stages(run, [stage], engine, group.layout, on_progress, messages.append)
+        (group.root / "stages").write_json(f"{run.fingerprint(stage)}.json", {"trial": trial.id})
+    manifest = run.manifest(trial.stage)
+    if manifest is None or not manifest.scores:
+        raise VwlError(f"{group.index_path} has no ground truth to score the stage {trial.stage} with; add masks to the data set")
 
 
-def _copy_finished(run: Run, stage: str, root: Folder) -> None:
-    """Take over a stage that another trial has finished with the same fingerprint."""
+def _copy_finished_stage(run: Run, stage: str, root: Folder) -> None:
+    """Copy a stage that another trial has finished with the same fingerprint, if there is one."""
     wanted = run.fingerprint(stage)
     if run.is_done(stage) or not (root / "stages").exists(f"{wanted}.json"):
         return
     other = (root / "stages").read_json(f"{wanted}.json")["trial"]
     source, target = root / "trials" / other / stage, run.stage_folder(stage)
-    manifest = source.read_json("manifest.json") if source.exists("manifest.json") else {}
-    if manifest.get("fingerprint") != wanted or manifest.get("state") != "done":
+    manifest = read_manifest(source)
+    if manifest is None or manifest.fingerprint != wanted or manifest.state != "done":
         return
     target.clear()
-    for place in ("", "done"):
-        there = source / place if place else source
-        for name in there.names():
+    for subfolder in ("", "done"):
+        folder, copy = (source / subfolder, target / subfolder) if subfolder else (source, target)
+        for name in folder.names():
             if name != "manifest.json":
-                (target / place if place else target).write(name, there.read(name))
-    target.write_json("manifest.json", manifest | {"copied_from": other})
+                copy.write(name, folder.read(name))
+    write_manifest(target, replace(manifest, copied_from=other))
 
 
-def epoch_metrics(folder: Folder) -> list[News]:
-    """Return a line for each epoch that is over: `epoch` (from 1), `loss` (the last logged) and its terms, `val_map` if scored.
+def epoch_metrics(folder: Folder) -> dict[int, Mapping[str, float]]:
+    """Return the metrics of each finished epoch, by epoch from 1: `loss` (the last logged) with its terms, and `val_map` if scored.
 
-    An epoch is over when it was scored or a later one has begun.
+    An epoch is finished when it was scored or a later one has begun.
+
+    Args:
+        folder: of a training, with metrics.jsonl.
     """
     if not folder.exists("metrics.jsonl"):
-        return []
-    epochs: dict[int, News] = {}
+        return {}
+    epochs: dict[int, dict[str, float]] = {}
     for text in folder.read("metrics.jsonl").decode().splitlines():
-        with suppress(ValueError):  # the line that is being written
+        with suppress(ValueError):  # the last line may be incomplete while it is written
             line = json.loads(text)
             kept = {key: value for key, value in line.items() if key.startswith(("loss", "val_", "code"))}
-            epochs.setdefault(line["epoch"], {"epoch": line["epoch"] + 1}).update(kept)
-    last = max(epochs, default=-1)
-    return [line for epoch, line in sorted(epochs.items()) if epoch < last or any(key.startswith("val_") for key in line)]
+            epochs.setdefault(line["epoch"] + 1, {}).update(kept)
+    last = max(epochs, default=0)
+    return {epoch: line for epoch, line in sorted(epochs.items()) if epoch < last or any(key.startswith("val_") for key in line)}
 
 
-def record(trial: Trial, root: Folder) -> News:
-    """Return what is noted of a trial: state, reason, seconds, times."""
-    place = trial.folder(root)
-    found = place.read_json("trial.json") if place.exists("trial.json") else {}
-    return {"state": UNFINISHED, "reason": "", "seconds": 0.0, **found}
+def read_record(trial: Trial, root: Folder) -> TrialRecord:
+    """Return a trial's record; that of an unfinished trial where there is no file."""
+    folder = trial.folder(root)
+    stored = folder.read_json(RECORD) if folder.exists(RECORD) else {}
+    known = {field.name for field in fields(TrialRecord)}
+    return replace(TrialRecord(trial.id, trial.recipe_hash), **{key: value for key, value in stored.items() if key in known})
 
 
-def note(trial: Trial, root: Folder, **changes: Any) -> None:
-    """Change what is noted of a trial."""
-    known = {"trial": trial.id, "recipe_hash": trial.recipe_hash, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    trial.folder(root).write_json("trial.json", known | record(trial, root) | changes)
+def update_record(trial: Trial, root: Folder, **changes: Any) -> None:
+    """Change fields of a trial's record; the first change sets `started`."""
+    record = read_record(trial, root)
+    changed = replace(record, **{"started": record.started or now(), **changes})
+    trial.folder(root).write_json(RECORD, {key: value for key, value in asdict(changed).items() if value is not None})
+
+
+def now() -> str:
+    """Return the local time in ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def is_finished(trial: Trial, root: Folder, index_fingerprint: str, may_stop: bool) -> bool:
-    """Return whether nothing is left to do: all stages done with these settings and data, or, if it may stop, stopped early."""
-    state, place = record(trial, root)["state"], trial.folder(root)
+    """Return whether all stages of a trial are done with these settings and data, or, with `may_stop`, it was stopped early."""
+    state, folder = read_record(trial, root).state, trial.folder(root)
     if state == STOPPED:
         return may_stop
-    return state == DONE and all(holds(place, stage, stage_fingerprint(stage, trial.recipe, index_fingerprint)) for stage in trial.stages)
+    return state == DONE and all(
+        has_result(folder, stage, stage_fingerprint(stage, trial.recipe, index_fingerprint)) for stage in trial.stages
+    )
 
 
 def objective(trial: Trial, root: Folder) -> float:
-    """Return a done trial's mIoU on val (train, if nothing is held out), percent."""
-    manifest = (trial.folder(root) / trial.stage).read_json("manifest.json")
-    scores = {line["split"]: line["miou"] for line in manifest["scores"]}
+    """Return the mIoU of a done trial on val, or on train if the data set has no val split; percent."""
+    manifest = read_manifest(trial.folder(root) / trial.stage)
+    assert manifest is not None
+    scores = {score.split: score.miou for score in manifest.scores}
     return float(scores["val"] if "val" in scores else scores["train"])

@@ -1,6 +1,7 @@
-"""Masks of photographs outside any index, by the segmentation model of a finished run, on the CPU."""
+"""Segments images outside any index with the segmentation model of a finished run, on a GPU where there is one."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,29 +17,50 @@ from vwl.storage.masks import encode_mask
 from vwl.workflow.run_folder import Run
 
 
-def predict_files(run: Run, images: Sequence[Path], out: Path, crf: bool) -> list[list[str]]:
-    """Write `NAME_mask.png` (indexed) and `NAME_overlay.png` for each photograph.
+@dataclass(frozen=True)
+class PredictedFile:
+    """An image's prediction.
 
-    Returns:
-        For each: file, the classes found, mask file, overlay file.
+    Attributes:
+        image: the file segmented.
+        classes: names of the object classes in its mask, comma-separated; `only background` if there are none.
+        mask, overlay: the files written.
+    """
+
+    image: str
+    classes: str
+    mask: str
+    overlay: str
+
+
+def predict_files(run: Run, images: Sequence[Path], out: Path, crf: bool) -> list[PredictedFile]:
+    """Write `NAME_mask.png` (indexed) and `NAME_overlay.png` for each image.
+
+    Args:
+        run: with a trained segmentation model.
+        images: image files with different names.
+        out: folder for masks and overlays.
+        crf: refine the masks with the dense CRF.
 
     Raises:
-        VwlError: the run has no trained segmentation model, a photograph cannot be read, or two have the same name.
+        VwlError: the run has no trained segmentation model, an image cannot be read, or two images have the same name.
     """
     if not run.is_done("segmenter"):
-        raise VwlError(f"{run.folder} has no trained segmentation model yet; finish it with: vwl run --run {run.folder}")
+        raise VwlError(f"{run.folder} has no trained segmentation model; finish the run with: vwl run --run {run.folder}")
     names = [path.stem for path in images]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise VwlError(f"two photographs are named {twice}; their masks would overwrite each other, predict them into different folders")
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate:
+        raise VwlError(
+            f"two images are named {duplicate}, so one mask would overwrite the other; predict them with different --out folders"
+        )
     recipe = run.recipe.model_copy(update={"segment": run.recipe.segment.model_copy(update={"crf": crf})})
     stage, folder = SegmentStage(recipe, run.index, load_segmenter(recipe, run.index, run.folder)), Folder(out)
-    lines = []
+    predictions = []
     for path in images:
-        photo = np.array(decode_image(Folder(path.parent).read(path.name), str(path)))
-        mask = stage.mask(photo)
+        image = np.array(decode_image(Folder(path.parent).read(path.name), str(path)))
+        mask = stage.mask(image)
         folder.write(f"{path.stem}_mask.png", encode_mask(mask, run.index.palette))
-        folder.write(f"{path.stem}_overlay.png", encode_png(mask_overlay(photo, mask, run.index.palette)))
-        found = ", ".join(run.index.classes[c] for c in np.unique(mask) if c) or "only background"
-        lines.append([str(path), found, f"{out}/{path.stem}_mask.png", f"{out}/{path.stem}_overlay.png"])
-    return lines
+        folder.write(f"{path.stem}_overlay.png", encode_png(mask_overlay(image, mask, run.index.palette)))
+        classes = ", ".join(run.index.classes[c] for c in np.unique(mask) if c) or "only background"
+        predictions.append(PredictedFile(str(path), classes, f"{out}/{path.stem}_mask.png", f"{out}/{path.stem}_overlay.png"))
+    return predictions

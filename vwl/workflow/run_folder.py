@@ -1,10 +1,10 @@
-"""A run folder: one recipe, one index, and a folder a stage with its data and a manifest that explains it.
+"""A run folder: one recipe, one index, and a folder per stage with its result and a manifest.
 
 ```
 run.json, recipe.yaml          what the run is
-<stage>/manifest.json          settings, fingerprint, versions, times, counts, problems, scores
-<stage>/...                    its data: weights.pt and checkpoints, part-*.parquet, *.png
-scores.json, pictures/         made after the last stage
+<stage>/manifest.json          settings, fingerprint, versions, times, counts, failures, scores
+<stage>/...                    its result: weights.pt and checkpoints, part-*.parquet, *.png
+scores.json, pictures/         written after the last stage
 ```
 """
 
@@ -21,16 +21,18 @@ from vwl.config.versions import versions
 from vwl.data.index import Index, read_index
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
+from vwl.workflow.manifest import Manifest, read_manifest, write_manifest
 from vwl.workflow.stages import STAGES
 
 
 class Run:
-    """What every command knows of a run folder.
+    """An open run folder.
 
     Attributes:
         folder: the run folder.
         recipe: its settings.
         index: its data set.
+        index_path: path or URI of the index table.
     """
 
     def __init__(self, folder: Folder, recipe: Recipe, index: Index, index_path: str) -> None:
@@ -38,13 +40,13 @@ class Run:
 
     @classmethod
     def start(cls, folder: str, recipe: Recipe, index_path: str, overwrite: bool = False) -> "Run":
-        """Open a run folder for this recipe and index, making it if it is new.
+        """Open a run folder with this recipe and index, or create it.
 
         Args:
             folder: path or URI.
-            recipe: the settings wanted.
-            index_path: the index table.
-            overwrite: let the new recipe take the old one's place; stages that depend on a changed key are then done again.
+            recipe: settings of the run.
+            index_path: path or URI of the index table.
+            overwrite: replace the folder's recipe; stages that depend on a changed key are then run again.
 
         Raises:
             VwlError: the folder belongs to another recipe or index, or cannot be written; or the recipe scores an unknown class.
@@ -52,14 +54,16 @@ class Run:
         run = cls(Folder(folder), recipe, read_index(index_path), _absolute(index_path))
         run.index.class_ids(recipe.evaluation.classes or ())
         if run.folder.exists("run.json") and not overwrite:
-            about = run.folder.read_json("run.json")
+            stored = run.folder.read_json("run.json")
             changed = differences(recipe_from(_stored_recipe(run.folder), f"{folder}/recipe.yaml"), recipe)
             if changed:
                 shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
-                raise VwlError(f"{folder} is a run of another recipe ({shown}); use another --run folder, or --overwrite to change it")
-            if about["index_fingerprint"] != run.index.fingerprint():
                 raise VwlError(
-                    f"{folder} is a run on another data set ({about['index']}); use another --run folder, or --overwrite to change it"
+                    f"{folder} is a run with another recipe ({shown}); use another --run folder, or --overwrite to replace the recipe"
+                )
+            if stored["index_fingerprint"] != run.index.fingerprint():
+                raise VwlError(
+                    f"{folder} is a run on another data set ({stored['index']}); use another --run folder, or --overwrite to replace it"
                 )
         run.folder.write("recipe.yaml", to_yaml(recipe).encode())
         run.folder.write_json("run.json", {"index": run.index_path, "index_fingerprint": run.index.fingerprint(), "recipe": recipe.name})
@@ -72,60 +76,66 @@ class Run:
         Raises:
             VwlError: there is none.
         """
-        place = Folder(folder)
-        if not place.exists("run.json"):
-            raise VwlError(f"{folder} is no run folder (it has no run.json); start one with: vwl run --data INDEX --run {folder}")
-        index_path = place.read_json("run.json")["index"]
-        return cls(place, recipe_from(_stored_recipe(place), f"{folder}/recipe.yaml"), read_index(index_path), index_path)
+        opened = Folder(folder)
+        if not opened.exists("run.json"):
+            raise VwlError(f"{folder} is not a run folder (it has no run.json); start a run with: vwl run --data INDEX --run {folder}")
+        index_path = opened.read_json("run.json")["index"]
+        return cls(opened, recipe_from(_stored_recipe(opened), f"{folder}/recipe.yaml"), read_index(index_path), index_path)
 
     def stage_folder(self, stage: str) -> Folder:
         """Return the folder of a stage."""
         return self.folder / stage
 
     def fingerprint(self, stage: str) -> str:
-        """Return what identifies a stage's result: its settings, the seed, the data and the stages it reads."""
+        """Return the hash that identifies a stage's result: its settings, the seed, the data set and the stages it reads."""
         return stage_fingerprint(stage, self.recipe, self.index.fingerprint())
 
-    def manifest(self, stage: str) -> dict[str, Any] | None:
-        """Return a stage's manifest, or none if it was never begun."""
-        return stage_manifest(self.folder, stage)
-
-    def is_done(self, stage: str) -> bool:
-        """Return whether a stage's result is whole and of these settings and inputs."""
-        return holds(self.folder, stage, self.fingerprint(stage))
-
-    def begin(self, stage: str) -> dict[str, Any]:
-        """Return the manifest of a stage that is to be worked on, keeping what an interrupted start of the same settings left."""
-        folder, wanted = self.stage_folder(stage), self.fingerprint(stage)
-        manifest = self.manifest(stage)
-        if manifest is None or manifest["fingerprint"] != wanted:
-            folder.clear()
-            settings = STAGES[stage].settings(self.recipe)
-            manifest = {
-                "stage": stage,
-                "state": "running",
-                "fingerprint": wanted,
-                "settings": settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings,
-                "seed": self.recipe.seed,
-                "recipe": self.recipe.name,
-                "reads": {name: self.fingerprint(name) for name in STAGES[stage].reads},
-                "index": self.index.fingerprint(),
-                "versions": versions(),
-                "started": _now(),
-                "seconds": 0.0,
-            }
-            folder.write_json("manifest.json", manifest)
-        return manifest
-
-    def write_manifest(self, stage: str, manifest: dict[str, Any]) -> None:
-        """Store a stage's manifest."""
-        self.stage_folder(stage).write_json("manifest.json", manifest)
-
-    def require(self, stage: str) -> None:
-        """Check that the stages that a stage reads are done.
+    def manifest(self, stage: str) -> Manifest | None:
+        """Return a stage's manifest, or none if the stage was never started.
 
         Raises:
-            VwlError: naming the first that is not, and its command.
+            VwlError: it is damaged or of another version of vwl.
+        """
+        return read_manifest(self.stage_folder(stage))
+
+    def is_done(self, stage: str) -> bool:
+        """Return whether a stage's result is complete and made with the current settings and inputs."""
+        return has_result(self.folder, stage, self.fingerprint(stage))
+
+    def start_stage(self, stage: str) -> Manifest:
+        """Return the manifest of a stage that is about to run.
+
+        What an interrupted start with the same settings left in the stage's folder stays; results of other settings are deleted.
+        """
+        folder, fingerprint = self.stage_folder(stage), self.fingerprint(stage)
+        manifest = self.manifest(stage)
+        if manifest is None or manifest.fingerprint != fingerprint:
+            folder.clear()
+            settings = STAGES[stage].settings(self.recipe)
+            manifest = Manifest(
+                stage=stage,
+                state="running",
+                fingerprint=fingerprint,
+                settings=settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings,
+                seed=self.recipe.seed,
+                recipe=self.recipe.name,
+                reads={name: self.fingerprint(name) for name in STAGES[stage].reads},
+                index=self.index.fingerprint(),
+                versions=versions(),
+                started=local_time(),
+            )
+            write_manifest(folder, manifest)
+        return manifest
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write a stage's manifest."""
+        write_manifest(self.stage_folder(manifest.stage), manifest)
+
+    def require(self, stage: str) -> None:
+        """Check that the stages which a stage reads are done.
+
+        Raises:
+            VwlError: one is not; names it and its command.
         """
         for name in STAGES[stage].reads:
             if not self.is_done(name):
@@ -134,25 +144,24 @@ class Run:
 
 
 def stage_fingerprint(stage: str, recipe: Recipe, index_fingerprint: str) -> str:
-    """Return what identifies a stage's result: its settings, the seed, the data and the stages it reads."""
+    """Return the hash that identifies a stage's result: its settings, the seed, the data set and the stages it reads."""
     spec = STAGES[stage]
     settings = spec.settings(recipe)
     plain = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings
-    above = [stage_fingerprint(name, recipe, index_fingerprint) for name in spec.reads]
+    reads = [stage_fingerprint(name, recipe, index_fingerprint) for name in spec.reads]
     threshold = recipe.cam.background_threshold if stage == "crf" and recipe.crf.background == "auto" else None
-    return fingerprint([stage, plain, recipe.seed, index_fingerprint, above, threshold])
+    return fingerprint([stage, plain, recipe.seed, index_fingerprint, reads, threshold])
 
 
-def stage_manifest(folder: Folder, stage: str) -> dict[str, Any] | None:
-    """Return the manifest of a stage in a run folder, or none if it was never begun."""
-    place = folder / stage
-    return dict(place.read_json("manifest.json")) if place.exists("manifest.json") else None
+def has_result(run: Folder, stage: str, fingerprint: str) -> bool:
+    """Return whether a run folder holds a stage's complete result with this fingerprint."""
+    manifest = read_manifest(run / stage)
+    return manifest is not None and manifest.state == "done" and manifest.fingerprint == fingerprint
 
 
-def holds(folder: Folder, stage: str, wanted: str) -> bool:
-    """Return whether a run folder holds a stage's whole result, of the fingerprint `wanted`."""
-    manifest = stage_manifest(folder, stage)
-    return manifest is not None and manifest["state"] == "done" and manifest["fingerprint"] == wanted
+def local_time() -> str:
+    """Return the local time as ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def _stored_recipe(folder: Folder) -> dict[str, Any]:
@@ -161,7 +170,3 @@ def _stored_recipe(folder: Folder) -> dict[str, Any]:
 
 def _absolute(path: str) -> str:
     return path if "://" in path else str(Path(path).absolute())
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,4 +1,4 @@
-"""The stages in order: what each reads, which settings it depends on, and which photographs it takes."""
+"""The table of stages: what each reads, which settings it depends on, and which images it processes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class StageSpec:
 
     Attributes:
         name: of the stage and of its folder in the run.
-        kind: a training, or an inference that leaves score maps or masks.
+        kind: a training, or an inference stage that writes score maps or masks.
         reads: the stages whose results it reads.
-        settings: the recipe's part that its result depends on (besides those of the stages it reads).
-        rows: the photographs it takes; unused by trainings.
+        settings: returns the recipe's part that its result depends on, besides the settings of the stages it reads.
+        rows: returns the images it processes; not used by trainings.
     """
 
     name: str
@@ -30,18 +30,18 @@ class StageSpec:
     rows: Callable[[Index], list[Row]]
 
 
-def _undecided(section: Cam | Walk) -> Cam | Walk:
-    """The settings that soft maps depend on: not the threshold, which is applied to them later."""
+def _without_threshold(section: Cam | Walk) -> Cam | Walk:
+    """The settings that score maps depend on: all but the threshold, which is applied to them later."""
     return section.model_copy(update={"background_threshold": 0.0})
 
 
 def training_rows(index: Index) -> list[Row]:
-    """Photographs that are trained on."""
+    """Return the images to train on."""
     return index.split(TRAIN_SPLIT)
 
 
 def scored_rows(index: Index, split: str) -> list[Row]:
-    """Photographs of a split that have labels and ground truth."""
+    """Return the images of a split that have labels and ground truth."""
     return [row for row in index.rows if row.split == split and row.mask is not None and row.labels]
 
 
@@ -62,14 +62,18 @@ STAGES: dict[str, StageSpec] = {
     spec.name: spec
     for spec in (
         StageSpec("classifier", "train", (), lambda r: r.classifier, training_rows),
-        StageSpec("cam", "maps", ("classifier",), lambda r: _undecided(r.cam), _training_and_scored),
+        StageSpec("cam", "maps", ("classifier",), lambda r: _without_threshold(r.cam), _training_and_scored),
         StageSpec("crf", "masks", ("cam",), lambda r: r.crf, _scored_or_training),
         StageSpec("irnet-labels", "masks", ("cam",), lambda r: r.irnet_labels, training_rows),
         StageSpec("irnet", "train", ("irnet-labels",), lambda r: r.irnet, training_rows),
-        StageSpec("walk", "maps", ("cam", "irnet"), lambda r: _undecided(r.walk), _training_and_scored),
+        StageSpec("walk", "maps", ("cam", "irnet"), lambda r: _without_threshold(r.walk), _training_and_scored),
         StageSpec("masks", "masks", ("walk",), lambda r: r.walk.background_threshold, training_rows),
         StageSpec("segmenter", "train", ("masks",), lambda r: r.segmenter, training_rows),
         StageSpec("segment", "masks", ("segmenter",), lambda r: r.segment, _scored_and_test),
     )
 }
-"""All stages by name, in the order in which `vwl run` does them."""
+"""All stages by name, in the order in which `vwl run` runs them."""
+SCORED = ("cam", "crf", "walk", "segment")
+"""Stages whose results are scored against ground truth."""
+SPLITS = ("train", "val")
+"""Splits that are scored."""

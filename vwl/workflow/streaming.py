@@ -1,109 +1,116 @@
-"""CAM, CRF and IRNet's labels in one pass: while networks make the maps, the CPUs that they leave refine those that are there.
+"""CAM, CRF and IRNet's labels in one pass: while networks make the maps, the remaining CPUs refine the maps that are finished.
 
-The stages behind the maps do ahead whole shards of theirs, the same that they would do later, so afterwards `run_stages` finds them
-done and does the rest: a streamed run holds the same bytes as one stage after the other, and both go on where the other was cut off.
+The stages after CAM run whole shards early, the same shards that they would run later. `run_stages` then finds these done and does the
+rest, so a streamed run writes the same bytes as one stage after the other, and either can resume the other.
 """
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from threading import Thread
 
-from vwl.inference.build import MapSpec
+from vwl.engine.base import OnProgress, Progress, ShardRunner
+from vwl.inference.build import InferenceSpec
 from vwl.inference.runner import SHARD_SIZE, Shard, shards, unfinished
-from vwl.workflow.pipeline import Maps, Report, map_spec, stage_rows
+from vwl.workflow.inputs import inference_spec, stage_rows
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES
 
 STREAMED = ("cam", "crf", "irnet-labels")
-"""The stages of a streamed pass; those behind the first read its maps and nothing else."""
-_SHARDS_A_CPU = 4
-"""Shards that are worth a pool of processes, which takes seconds to start, for each of its CPUs."""
+"""The stages of a streamed pass; those after the first read its maps and nothing else."""
+_SHARDS_PER_CPU = 4
+"""Shards per CPU that are worth starting a pool of processes for, which takes seconds."""
 _POLL = 1.0
-"""Seconds between looks at what is there."""
+"""Seconds between checks for finished shards."""
 
 
 class Streaming:
-    """Takes the shards of a run's CAM stage through an engine, and at the same time what its maps allow of the stages behind it."""
+    """A shard runner that, during a run's CAM stage, also runs the shards of the stages after it whose maps are finished."""
 
-    def __init__(self, run: Run, maps: Maps, strict: bool = False) -> None:
-        """Work for `run` with the engine `maps`, which does all other stages as ever."""
-        self._run, self._maps, self._strict = run, maps, strict
+    def __init__(self, run: Run, runner: ShardRunner, strict: bool = False) -> None:
+        """Wrap `runner`, which runs all shards; `strict` as in `run_stages`."""
+        self._run, self._runner, self._strict = run, runner, strict
 
-    def split(self) -> tuple[int, int] | None:
-        """As the engine's."""
-        return self._maps.split()
+    def split_processes(self) -> tuple[int, int] | None:
+        """Return the wrapped runner's."""
+        return self._runner.split_processes()
 
-    def run_shards(self, spec: MapSpec, shards: list[Shard], images_done: int, report: Report, most: int | None = None) -> None:
-        """As the engine's `run_shards`, which says what it raises."""
-        followers = [name for name in STREAMED[1:] if self._can_start(name)] if spec.stage == STREAMED[0] else []
-        places = self.split()
-        if places is None or not followers:
-            self._maps.run_shards(spec, shards, images_done, report, most)
+    def run_shards(
+        self, spec: InferenceSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
+    ) -> None:
+        """Run shards as the wrapped runner does, and in the CAM stage the shards after them."""
+        followers = [stage for stage in STREAMED[1:] if self._can_start(stage)] if spec.stage == STREAMED[0] else []
+        processes = self.split_processes()
+        if processes is None or not followers:
+            self._runner.run_shards(spec, shards, images_done, on_progress, max_processes)
             return
-        networks, rest = places
-        for name in followers:
-            self._run.begin(name)  # which clears away what other settings have left
-        made = _Made(self._run)
-        making = _Background(partial(self._maps.run_shards, spec, shards, images_done, report, networks))
-        while making.is_alive():
-            made.look()
-            ready = {name: made.shards_of(name) for name in followers}
-            todo = {name: unfinished(ready[name], self._run.stage_folder(name)) for name in followers}
-            name = max(followers, key=lambda name: len(todo[name]))
-            if len(todo[name]) >= _SHARDS_A_CPU * rest:
-                self._refine(name, todo[name], _images(ready[name]) - _images(todo[name]), rest, report)
+        num_networks, num_refining = processes
+        for stage in followers:
+            self._run.start_stage(stage)  # deletes results of other settings
+        finished = _FinishedMaps(self._run)
+        cam = _Background(partial(self._runner.run_shards, spec, shards, images_done, on_progress, num_networks))
+        while cam.is_alive():
+            finished.update()
+            ready = {stage: finished.shards_of(stage) for stage in followers}
+            todo = {stage: unfinished(ready[stage], self._run.stage_folder(stage)) for stage in followers}
+            stage = max(followers, key=lambda stage: len(todo[stage]))
+            if len(todo[stage]) >= _SHARDS_PER_CPU * num_refining:
+                self._refine(stage, todo[stage], _num_images(ready[stage]) - _num_images(todo[stage]), num_refining, on_progress)
             else:
                 time.sleep(_POLL)
-        making.end()
+        cam.join()
 
-    def _can_start(self, name: str) -> bool:
-        """Whether a stage is to be done and needs nothing that is known only when all maps are made (a threshold chosen from them)."""
-        return not self._run.is_done(name) and not (name == "crf" and self._run.recipe.crf.background == "auto")
+    def _can_start(self, stage: str) -> bool:
+        """Return whether a stage is not done and needs no threshold chosen from all maps."""
+        return not self._run.is_done(stage) and not (stage == "crf" and self._run.recipe.crf.background == "auto")
 
-    def _refine(self, name: str, todo: list[Shard], images_done: int, places: int, report: Report) -> None:
-        images = len(STAGES[name].rows(self._run.index))
-        spec = map_spec(self._run, name, self._strict)
-        manifest, began = self._run.begin(name), time.monotonic()
+    def _refine(self, stage: str, todo: list[Shard], images_done: int, processes: int, on_progress: OnProgress) -> None:
+        total = len(STAGES[stage].rows(self._run.index))
+        spec = inference_spec(self._run, stage, self._strict)
+        manifest, start = self._run.start_stage(stage), time.monotonic()
+
+        def of_all(progress: Progress) -> None:
+            on_progress(replace(progress, total=total))
+
         try:
-            self._maps.run_shards(spec, todo, images_done, lambda stage, done, _, news: report(stage, done, images, news), places)
+            self._runner.run_shards(spec, todo, images_done, of_all, processes)
         finally:
-            manifest["seconds"] = round(manifest["seconds"] + time.monotonic() - began, 3)
-            self._run.write_manifest(name, manifest)
+            self._run.write_manifest(replace(manifest, seconds=round(manifest.seconds + time.monotonic() - start, 3)))
 
 
-class _Made:
-    """What there is of the maps so far."""
+class _FinishedMaps:
+    """The maps that the CAM stage has finished so far."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._shards = {f"{shard.number:05d}.json": shard for shard in shards(stage_rows(run, STREAMED[0]))}
-        self._looked_at: set[str] = set()
-        self._made: set[str] = set()
+        self._read: set[str] = set()
+        self._processed: set[str] = set()
         self._failed: set[str] = set()
 
-    def look(self) -> None:
-        """Read the notes of the shards that have ended since."""
+    def update(self) -> None:
+        """Read the records of the shards that have finished since the last call."""
         done = self._run.stage_folder(STREAMED[0]) / "done"
-        for name in set(done.names(".json")) - self._looked_at:
-            self._made.update(row.image_id for row in self._shards[name].rows)
+        for name in set(done.names(".json")) - self._read:
+            self._processed.update(row.image_id for row in self._shards[name].rows)
             self._failed.update(done.read_json(name)["failed"])
-            self._looked_at.add(name)
+            self._read.add(name)
 
     def shards_of(self, stage: str) -> list[Shard]:
-        """Return the shards of a stage behind the maps that can be done.
+        """Return the shards of a later stage that can run.
 
-        An image without a map is in none of them, so where a shard ends is known only when all images before have been tried.
+        An image whose map failed is in none of them, so a shard's last image is known only when all images before it were processed.
         """
         rows = STAGES[stage].rows(self._run.index)
-        tried = list(takewhile(lambda row: row.image_id in self._made, rows))
-        found = shards([row for row in tried if row.image_id not in self._failed])
-        return found if len(tried) == len(rows) else [shard for shard in found if len(shard.rows) == SHARD_SIZE]
+        processed = list(takewhile(lambda row: row.image_id in self._processed, rows))
+        ready = shards([row for row in processed if row.image_id not in self._failed])
+        return ready if len(processed) == len(rows) else [shard for shard in ready if len(shard.rows) == SHARD_SIZE]
 
 
 class _Background:
-    """A call in a thread that does not keep the process alive: after Ctrl-C nobody waits for it."""
+    """A call in a daemon thread, so that nobody waits for it after Ctrl-C."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
@@ -114,19 +121,19 @@ class _Background:
     def _run(self) -> None:
         try:
             self._call()
-        except BaseException as error:  # raised again by `end`, where somebody waits for it
+        except BaseException as error:  # raised again by `join`
             self._error = error
 
     def is_alive(self) -> bool:
-        """Return whether the call has not ended."""
+        """Return whether the call is still running."""
         return self._thread.is_alive()
 
-    def end(self) -> None:
+    def join(self) -> None:
         """Wait for the call, and raise what it raised."""
         self._thread.join()
         if self._error is not None:
             raise self._error
 
 
-def _images(some: Sequence[Shard]) -> int:
+def _num_images(some: Sequence[Shard]) -> int:
     return sum(len(shard.rows) for shard in some)

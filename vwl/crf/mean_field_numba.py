@@ -1,8 +1,8 @@
-"""Mean-field inference of the dense CRF in our own arrays: the same energies and steps as pydensecrf, on the CPU.
+"""Mean-field inference of the dense CRF in NumPy arrays with kernels compiled by numba: the native implementation, on the CPU.
 
 Q <- softmax(-U + sum over kernels of compat * D^-1/2 K D^-1/2 Q), from Q = softmax(-U); the kernels are those of
-`vwl.crf.permutohedral`. Sums and products are rounded in pydensecrf's order: a pixel that is torn between labels magnifies a
-difference in the last digit ten thousand times in ten iterations.
+`vwl.crf.permutohedral`. Sums and products are rounded in pydensecrf's order, because ten iterations can magnify a difference in the
+last digit ten thousand times where two labels are equally probable.
 """
 
 from functools import lru_cache
@@ -13,22 +13,22 @@ from vwl.config.recipe import CrfKernels
 from vwl.crf.permutohedral import Lattice
 
 _NO_LABEL = -1e30
-"""Negative energy of a lane that is no label."""
+"""Negative energy of unused SIMD lanes."""
 _LARGE = 1 << 20
-"""Pixels of a photograph whose lattice is not worth keeping: 56 bytes for each of them."""
+"""Number of pixels above which the spatial lattice is not cached: it takes 56 bytes per pixel."""
 
 
 @lru_cache(maxsize=4)
-def lattice_of_places(height: int, width: int, spatial: float) -> Lattice:
-    """Return the lattice of the pixels' places alone: the same for all photographs of a size, and kept for the last few sizes."""
+def spatial_lattice(height: int, width: int, spatial: float) -> Lattice:
+    """Return the lattice of the pixel positions, which is the same for all images of a size; the last few are cached."""
     return Lattice(np.empty((height, width, 0), np.uint8), spatial, 1)
 
 
-class MeanField:
-    """A photograph's dense CRF without unary energies; for any number of labels, and any number of times."""
+class NumbaMeanField:
+    """The dense CRF of one image without unary energies, for any number of labels."""
 
     def __init__(self, image: np.ndarray, kernels: CrfKernels) -> None:
-        """Build the lattices of a photograph (H, W, 3) uint8.
+        """Build the lattices of an image (H, W, 3) uint8.
 
         Raises:
             VwlError: a kernel is too narrow.
@@ -37,7 +37,7 @@ class MeanField:
         self.iterations = kernels.iterations
         self.terms = []
         if kernels.gaussian_compat:
-            make = lattice_of_places if height * width <= _LARGE else lattice_of_places.__wrapped__
+            make = spatial_lattice if height * width <= _LARGE else spatial_lattice.__wrapped__
             self.terms.append((make(height, width, kernels.gaussian_sxy), kernels.gaussian_compat))
         if kernels.bilateral_compat:
             self.terms.append((Lattice(image, kernels.bilateral_sxy, kernels.bilateral_srgb), kernels.bilateral_compat))

@@ -1,0 +1,30 @@
+"""Renders a batch script for Slurm."""
+
+import shlex
+from importlib import resources
+
+from vwl.cluster.deployment.schema import Deployment
+
+
+def slurm(deployment: Deployment) -> dict[str, str]:
+    """Return a batch script that starts Ray on the allocated nodes and runs a command on them."""
+    s, nodes = deployment.slurm, deployment.gpu if deployment.gpu.count else deployment.cpu
+    directives = {
+        "job-name": deployment.name,
+        "nodes": max(1, nodes.count),
+        "ntasks-per-node": 1,
+        "cpus-per-task": nodes.cpus,
+        "mem": f"{nodes.memory_gib}G",
+        **({"gpus-per-node": nodes.gpus} if nodes.gpus else {}),
+        "time": s.time,
+        **({"partition": s.partition} if s.partition else {}),
+        **({"account": s.account} if s.account else {}),
+        "output": f"{deployment.name}-%j.log",
+        "signal": "B:USR1@300",
+    }
+    lines = [f"#SBATCH --{name}={value}" for name, value in directives.items()] + ["#SBATCH --requeue"]
+    text = resources.files(__package__ or "").joinpath("templates/slurm.sbatch").read_text(encoding="utf-8")
+    filled = {"directives": "\n".join(lines), "venv": shlex.quote(s.venv), "gpus": str(nodes.gpus), "shared": deployment.shared}
+    for name, value in filled.items():
+        text = text.replace(f"%{{{name}}}", value)
+    return {"vwl.sbatch": text}

@@ -1,0 +1,163 @@
+"""Text formats of a table: Markdown and LaTeX for people, CSV and JSON for programs."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vwl.tuning.results import SPLITS
+from vwl.tuning.table import Cell, Line, Table
+
+COLUMNS = ("mIoU", "paper", "difference", "significant", "best threshold")
+"""Columns of each split."""
+
+
+def header(table: Table) -> list[str]:
+    """Return the names of the columns."""
+    return [table.parameter, *(f"{split} {name}" for split in SPLITS for name in COLUMNS), "seeds"]
+
+
+def texts(table: Table, plus_minus: str = "±") -> list[list[str]]:
+    """Return the text of each cell by row; a missing value is a dash."""
+    return [
+        [line.label, *(text for cell in (line.train, line.val) for text in _cell(line, cell, plus_minus)), _seeds(line)]
+        for line in table.lines
+    ]
+
+
+def _cell(line: Line, cell: Cell, plus_minus: str) -> list[str]:
+    """Return the texts of a split's columns."""
+    ours = "-" if cell.mean is None else f"{cell.mean:.1f}" if cell.sd is None else f"{cell.mean:.1f} {plus_minus} {cell.sd:.1f}"
+    if line.is_base:
+        difference, significant = "base", "-"
+    elif cell.difference is None:
+        difference, significant = "-", "-"
+    else:
+        half = cell.difference.half_width
+        difference = f"{round(cell.difference.value, 1) + 0.0:+.1f}" + ("" if half is None else f" {plus_minus} {half:.1f}")
+        significant = {None: "-", True: "yes", False: "no"}[cell.difference.is_significant]
+    paper = "-" if cell.paper is None else f"{cell.paper:.1f}"
+    best = "-" if cell.best_with_ground_truth is None else f"{cell.best_with_ground_truth:.1f}"
+    return [ours, paper, difference, significant, best]
+
+
+def _seeds(line: Line) -> str:
+    done = len(line.seeds) - len(line.missing)
+    return str(done) if not line.missing else f"{done} of {len(line.seeds)}"
+
+
+def _best_columns(line: Line) -> set[int]:
+    """Return the numbers of the columns whose cell is in bold."""
+    return {1 + number * len(COLUMNS) for number, cell in enumerate((line.train, line.val)) if cell.is_best}
+
+
+def markdown(table: Table) -> str:
+    """Return the table as Markdown, the best means in bold."""
+    out = [f"### {table.name}: {table.title}", "", f"Recipe `{table.recipe}`.", ""]
+    names = header(table)
+    out += [f"| {' | '.join(names)} |", f"|---|{'--:|' * (len(names) - 1)}"]
+    for line, cells in zip(table.lines, texts(table), strict=True):
+        bold = _best_columns(line)
+        out.append(f"| {' | '.join(f'**{text}**' if n in bold else text.replace('|', chr(92) + '|') for n, text in enumerate(cells))} |")
+    return "\n".join([*out, "", *(f"- {note}" for note in table.notes), ""])
+
+
+_SPECIAL = {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def latex(table: Table) -> str:
+    """Return the table as a LaTeX `table` of the package booktabs, the best means in bold."""
+
+    def safe(text: str) -> str:
+        return "".join(_SPECIAL.get(c, c) for c in text).replace("±", r"$\pm$")
+
+    names = header(table)
+    out = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{safe(table.title)} (recipe {safe(table.recipe)})}}",
+        rf"\label{{tab:{table.name}}}",
+    ]
+    out += [rf"\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}", r"\toprule", " & ".join(map(safe, names)) + r" \\", r"\midrule"]
+    for line, cells in zip(table.lines, texts(table), strict=True):
+        bold = _best_columns(line)
+        out.append(" & ".join(rf"\textbf{{{safe(t)}}}" if n in bold else safe(t) for n, t in enumerate(cells)) + r" \\")
+    out += [r"\bottomrule", r"\end{tabular}", *(rf"\par\footnotesize {safe(note)}" for note in table.notes), r"\end{table}", ""]
+    return "\n".join(out)
+
+
+def as_csv(table: Table) -> str:
+    """Return the table as CSV: one line per setting and split, with all digits."""
+    sink = io.StringIO()
+    rows = _records(table)
+    writer = csv.DictWriter(sink, list(rows[0]) if rows else ["setting"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return sink.getvalue()
+
+
+def _records(table: Table) -> list[dict[str, Any]]:
+    records = []
+    for line in table.lines:
+        for split, cell in zip(SPLITS, (line.train, line.val), strict=True):
+            difference = cell.difference
+            records.append(
+                {
+                    "setting": line.label,
+                    "split": split,
+                    "mean": cell.mean,
+                    "sd": cell.sd,
+                    "seeds_done": len(cell.scores),
+                    "seeds_planned": len(line.seeds),
+                    "best_with_ground_truth": cell.best_with_ground_truth,
+                    "paper": cell.paper,
+                    "difference": difference and difference.value,
+                    "difference_half_width": difference and difference.half_width,
+                    "difference_method": difference and difference.method,
+                    "is_significant": difference and difference.is_significant,
+                    "is_base": line.is_base,
+                    "is_best": cell.is_best,
+                    "scores": " ".join(f"{seed}:{score}" for seed, score in cell.scores.items()),
+                    "missing": "; ".join(f"{seed}: {reason}" for seed, reason in line.missing.items()),
+                }
+            )
+    return records
+
+
+def as_json(table: Table) -> str:
+    """Return the table as JSON: all fields, with all digits."""
+
+    def cell(shown: Cell) -> dict[str, Any]:
+        difference = shown.difference and {**asdict(shown.difference), "is_significant": shown.difference.is_significant}
+        return {**asdict(shown), "difference": difference}
+
+    lines = []
+    for line in table.lines:
+        scores = {"train": cell(line.train), "val": cell(line.val)}
+        lines.append({"setting": line.label, "is_base": line.is_base, "seeds": line.seeds, "missing": line.missing, **scores})
+    head = {key: getattr(table, key) for key in ("name", "title", "source", "parameter", "recipe", "stage", "thresholds", "notes")}
+    return json.dumps({**head, "is_complete": table.is_complete, "lines": lines}, indent=2, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A text format of a table.
+
+    Attributes:
+        suffix: of its files.
+        write: returns a table in this format.
+    """
+
+    suffix: str
+    write: Callable[[Table], str]
+
+
+FORMATS = {
+    "markdown": Format("md", markdown),
+    "latex": Format("tex", latex),
+    "csv": Format("csv", as_csv),
+    "json": Format("json", as_json),
+}
+"""By name. The command line draws the terminal's table from `header` and `texts`."""

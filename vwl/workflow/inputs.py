@@ -1,0 +1,68 @@
+"""What an inference stage of a run works on: its images, and the background score and class scales of the maps it reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vwl.data.index import Row
+from vwl.inference.build import InferenceSpec
+from vwl.workflow.run_folder import Run
+from vwl.workflow.stages import STAGES
+
+
+@dataclass(frozen=True)
+class Background:
+    """The background's score beside score maps.
+
+    Attributes:
+        threshold: for all classes.
+        chosen: how it was chosen.
+        class_thresholds: by class name, where each class has its own.
+    """
+
+    threshold: float
+    chosen: str
+    class_thresholds: Mapping[str, float] = field(default_factory=dict)
+
+
+def inference_spec(run: Run, stage: str, strict: bool = False) -> InferenceSpec:
+    """Return what workers need for an inference stage; a stage whose threshold it uses must be done."""
+    background = input_background(run, stage)
+    threshold = None if background is None else background.threshold
+    return InferenceSpec(stage, run.recipe, run.index_path, run.folder, threshold, strict, class_scales(run, background))
+
+
+def stage_rows(run: Run, stage: str) -> list[Row]:
+    """Return the images of an inference stage, without those that failed in a stage before it."""
+    lost = _failed_before(run, stage)
+    return [row for row in STAGES[stage].rows(run.index) if row.image_id not in lost]
+
+
+def failed_images(run: Run, stage: str) -> list[str]:
+    """Return the ids of the images that failed in a stage."""
+    manifest = run.manifest(stage)
+    return [] if manifest is None else list(manifest.failed)
+
+
+def _failed_before(run: Run, stage: str) -> set[str]:
+    """Return the images that failed in an inference stage that `stage` reads, directly or through others."""
+    before = [name for name in STAGES[stage].reads if STAGES[name].kind != "train"]
+    return {image_id for name in before for image_id in (*failed_images(run, name), *_failed_before(run, name))}
+
+
+def input_background(run: Run, stage: str) -> Background | None:
+    """Return the background score that a stage cuts or refines maps with; none for stages that use none."""
+    if stage == "crf" and run.recipe.crf.background != "auto":
+        return Background(float(run.recipe.crf.background), "recipe")
+    if stage in {"crf", "masks"}:
+        maps = run.manifest("cam" if stage == "crf" else "walk")
+        assert maps is not None
+        assert maps.threshold is not None
+        return Background(maps.threshold, maps.threshold_chosen or "", maps.class_thresholds)
+    return None
+
+
+def class_scales(run: Run, background: Background | None) -> dict[int, float]:
+    """Return the factor by class id that brings each class's own threshold to the one for all classes."""
+    if background is None:
+        return {}
+    return {run.index.classes.index(name): background.threshold / own for name, own in background.class_thresholds.items()}

@@ -1,0 +1,111 @@
+"""The manifest of a stage: `manifest.json` in its folder, which says what made the stage's result and how it scored."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from vwl.errors import VwlError
+from vwl.storage.folder import Folder
+
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class StageScore:
+    """A stage's score on a split, without the details that `scores-<split>.json` holds.
+
+    Attributes:
+        stage, split: what was scored.
+        images: number of images.
+        miou: percent.
+        threshold: background score that the masks were made with; none if the stage uses none.
+        threshold_chosen: how it was chosen.
+        best_miou_with_ground_truth, best_threshold_with_ground_truth: of the threshold that ground truth would choose (score maps only).
+    """
+
+    stage: str
+    split: str
+    images: int
+    miou: float
+    threshold: float | None
+    threshold_chosen: str
+    best_miou_with_ground_truth: float | None
+    best_threshold_with_ground_truth: float | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a stage that has been started.
+
+    Attributes:
+        stage: its name.
+        state: `running` until the result is complete.
+        fingerprint: hash of settings, seed, data set and the fingerprints of the stages it reads.
+        settings: the recipe's part that the result depends on.
+        seed, recipe: seed and name of the recipe.
+        reads: fingerprints of the stages it reads.
+        index: fingerprint of the data set.
+        versions: of the packages that computed it, and the commit of this code.
+        started, finished: local time, ISO 8601.
+        seconds: working time, summed over interruptions.
+        images: number it was made from.
+        steps, training_scores, pretrained: of a training: steps done, scores on held-out images, weights files loaded at the start.
+        failed: reason by id of each image that could not be processed.
+        threshold, threshold_chosen: the background's score, and how it was chosen; none if the stage has none.
+        class_thresholds: background score by class name, where each class has its own.
+        scoring_settings: the settings that threshold and scores depend on, but not the result.
+        scores: one per split with ground truth.
+        copied_from: the search trial whose result this is a copy of.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    stage: str
+    state: Literal["running", "done"]
+    fingerprint: str
+    settings: Any
+    seed: int
+    recipe: str
+    reads: dict[str, str]
+    index: str
+    versions: dict[str, str]
+    started: str
+    seconds: float = 0.0
+    finished: str | None = None
+    images: int | None = None
+    steps: int | None = None
+    training_scores: dict[str, float] | None = None
+    pretrained: list[str] | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+    threshold: float | None = None
+    threshold_chosen: str | None = None
+    class_thresholds: dict[str, float] = field(default_factory=dict)
+    scoring_settings: dict[str, Any] | None = None
+    scores: list[StageScore] = field(default_factory=list)
+    copied_from: str | None = None
+
+
+_ADAPTER = TypeAdapter(Manifest)
+
+
+def read_manifest(folder: Folder) -> Manifest | None:
+    """Return the manifest in a stage's folder, or none if the stage was never started.
+
+    Raises:
+        VwlError: it is damaged, or was written by another version of vwl.
+    """
+    if not folder.exists(NAME):
+        return None
+    try:
+        return _ADAPTER.validate_python(folder.read_json(NAME))
+    except ValidationError:
+        raise VwlError(
+            f"{folder.uri_of(NAME)} is damaged or of another version of vwl; "
+            f"delete {folder} to run the stage again, or use another --run folder"
+        ) from None
+
+
+def write_manifest(folder: Folder, manifest: Manifest) -> None:
+    """Write a stage's manifest, atomically; values that are none are left out."""
+    folder.write_json(NAME, {key: value for key, value in asdict(manifest).items() if value is not None})

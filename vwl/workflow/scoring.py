@@ -1,0 +1,114 @@
+"""Chooses the background threshold of a finished stage and scores it: all that may change without running the stage again."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vwl.errors import VwlError
+from vwl.evaluation.scoring import Score, choose_threshold, class_thresholds, percent, score_maps, score_masks
+from vwl.storage.score_maps import MapReader
+from vwl.workflow.inputs import Background, class_scales, stage_rows
+from vwl.workflow.manifest import Manifest, StageScore
+from vwl.workflow.run_folder import Run
+from vwl.workflow.stages import SCORED, SPLITS, STAGES, scored_rows, training_rows
+
+
+@dataclass(frozen=True)
+class ScoreLine(StageScore):
+    """A line of the table of scored stages.
+
+    Attributes:
+        seconds: working time of the stage.
+    """
+
+    seconds: float
+
+
+def choose_and_score(run: Run, manifest: Manifest) -> Manifest:
+    """Return a finished stage's manifest with its threshold and scores; details go to `scores-<split>.json` in its folder."""
+    stage = manifest.stage
+    manifest = replace(manifest, scoring_settings=_scoring_settings(run, stage))
+    if STAGES[stage].kind == "maps":
+        maps = MapReader(run.stage_folder(stage))
+        rows = [row for row in training_rows(run.index) if row.image_id in maps]
+        setting = getattr(run.recipe, stage).background_threshold
+        threshold, chosen = choose_threshold(setting, maps, rows)
+        by_class = class_thresholds(maps, rows) if setting == "auto-by-class" else {}
+        manifest = replace(
+            manifest,
+            threshold=threshold,
+            threshold_chosen=chosen,
+            class_thresholds={run.index.classes[class_id]: own for class_id, own in by_class.items()},
+        )
+    return replace(manifest, scores=[_short(score) for score in _score_splits(run, manifest)])
+
+
+def score_again(run: Run, stage: str) -> bool:
+    """Score a finished stage anew if its threshold setting or the scored classes have changed; return whether they had."""
+    manifest = run.manifest(stage)
+    assert manifest is not None
+    if manifest.scoring_settings == _scoring_settings(run, stage):
+        return False
+    run.write_manifest(choose_and_score(run, manifest))
+    return True
+
+
+def score_table(run: Run) -> list[ScoreLine]:
+    """Return a line for each scored stage and split of a run."""
+    manifests = [manifest for manifest in map(run.manifest, SCORED) if manifest is not None and manifest.state == "done"]
+    return [ScoreLine(**vars(score), seconds=manifest.seconds) for manifest in manifests for score in manifest.scores]
+
+
+def stored_score(run: Run, stage: str, split: str) -> dict[str, Any]:
+    """Return the content of a stage's `scores-<split>.json`: every class, threshold curve, confusion matrix.
+
+    Raises:
+        VwlError: the stage was not scored on this split.
+    """
+    folder = run.folder / stage
+    if stage not in SCORED or not folder.exists(f"scores-{split}.json"):
+        available = [f"{name} on {s}" for name in SCORED for s in SPLITS if (run.folder / name).exists(f"scores-{s}.json")]
+        raise VwlError(f"{run.folder} has no score of {stage} on {split}; it has {', '.join(available) or 'none'}")
+    return dict(folder.read_json(f"scores-{split}.json"))
+
+
+def _scoring_settings(run: Run, stage: str) -> dict[str, Any]:
+    classes = run.recipe.evaluation.classes
+    settings: dict[str, Any] = {"classes": None if classes is None else list(classes)}
+    if STAGES[stage].kind == "maps":
+        settings["background_threshold"] = getattr(run.recipe, stage).background_threshold
+    return settings
+
+
+def _score_splits(run: Run, manifest: Manifest) -> list[Score]:
+    stage, folder = manifest.stage, run.stage_folder(manifest.stage)
+    names = run.recipe.evaluation.classes
+    class_ids = None if names is None else run.index.class_ids(names)
+    available = {row.image_id for row in stage_rows(run, stage)} - set(manifest.failed)
+    scores = []
+    for split in SPLITS:
+        rows = [row for row in scored_rows(run.index, split) if row.image_id in available]
+        if not rows:
+            continue
+        threshold, chosen = manifest.threshold, manifest.threshold_chosen or ""
+        if STAGES[stage].kind == "maps":
+            assert threshold is not None
+            scales = class_scales(run, Background(threshold, chosen, manifest.class_thresholds))
+            score = score_maps(run.index, rows, MapReader(folder, scales), stage, split, threshold, chosen, class_ids)
+        else:
+            score = score_masks(run.index, rows, folder, stage, split, class_ids, threshold, chosen)
+        folder.write_json(f"scores-{split}.json", score.as_dict(run.index.classes))
+        scores.append(score)
+    return scores
+
+
+def _short(score: Score) -> StageScore:
+    return StageScore(
+        stage=score.stage,
+        split=score.split,
+        images=score.images,
+        miou=percent(score.scores.miou),
+        threshold=score.threshold,
+        threshold_chosen=score.chosen,
+        best_miou_with_ground_truth=None if score.best_miou is None else percent(score.best_miou),
+        best_threshold_with_ground_truth=score.best_threshold,
+    )
