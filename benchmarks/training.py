@@ -82,7 +82,7 @@ def float64_losses(engine, layout: Layout, folder: Path, name: str) -> list[floa
     """Losses of every step of a short training in float64."""
     spec = TrainSpec("classifier", recipe(), str(folder / "few.parquet"), Folder(folder / "float64" / name), None, name)
     lines: list[float] = []
-    engine.fit(spec, replace(layout, precision="float64"), lambda stage, step, total, figures: lines.append(figures["loss"]))
+    engine.fit(spec, replace(layout, precision="float64"), lambda progress: lines.append(progress.metrics["loss"]))
     assert lines
     return lines
 

@@ -253,19 +253,6 @@ def test_an_outdated_input_is_not_done(run, folder, index_path):
         changed.require("crf")
 
 
-def test_a_damaged_manifest_is_named(run):
-    run.stage_folder("cam").write("manifest.json", b'{"stage": ')
-    with pytest.raises(VwlError, match=r"cam/manifest\.json is not valid JSON"):
-        run.is_done("cam")
-
-
-@pytest.mark.parametrize("content", [{"stage": "cam", "state": "done"}, {"unknown": 1}, []])
-def test_a_manifest_of_another_version_gives_one_line(run, content):
-    run.stage_folder("cam").write_json("manifest.json", content)
-    with pytest.raises(VwlError, match=r"cam/manifest\.json is damaged or of another version of vwl; delete .*/cam to run the stage again"):
-        run.is_done("cam")
-
-
 def test_a_run_of_an_earlier_version_is_refused_with_the_new_name_of_its_key(run, folder):
     stored = Path(folder, "recipe.yaml")
     stored.write_text(stored.read_text().replace("  codebook:\n    strategy:", "  words: memory\n  codebook:\n    strategy:"))
