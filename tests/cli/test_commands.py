@@ -1,4 +1,4 @@
-"""The commands of a run: their examples run, their JSON parses, and their exit codes tell of images that failed."""
+"""The commands of a run: their examples run, their JSON parses, and their exit codes say whether images failed."""
 
 import glob
 import json
@@ -111,7 +111,7 @@ def test_the_confusion_matrix_counts_every_pixel_with_ground_truth(tiny_run):
     assert counted == sum((mask != 255).sum() for mask in masks)
 
 
-def test_a_stage_that_was_not_scored_is_answered_with_those_that_were(tiny_run):
+def test_the_error_for_a_stage_without_score_names_those_with_one(tiny_run):
     result = vwl("evaluate", "--run", tiny_run.folder, "--stage", "masks")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")

@@ -178,12 +178,12 @@ def test_fingerprints_differ_between_stages(run):
     assert len({run.fingerprint(stage) for stage in STAGES}) == len(STAGES)
 
 
-def test_a_stage_that_was_never_begun_has_no_manifest(run):
+def test_a_stage_that_was_never_started_has_no_manifest(run):
     assert run.manifest("cam") is None
     assert not run.is_done("cam")
 
 
-def test_a_manifest_tells_what_a_stage_was_made_with(run):
+def test_a_manifest_has_the_settings_and_inputs_of_its_stage(run):
     before = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     run.start_stage("walk")
     manifest = run.manifest("walk")
