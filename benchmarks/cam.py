@@ -24,6 +24,7 @@ from vwl.data.transforms import long_side_scale, normalise, resize, scaled_size
 from vwl.inference.cam import CamStage
 from vwl.maps import cam
 from vwl.models.classifier import Classifier
+from vwl.training.pretrained import load_pretrained
 
 NUM_OBJECTS, CORES = 20, 2
 
@@ -65,7 +66,9 @@ def small() -> tuple[Recipe, Classifier]:
     """The recipe and a classifier with ImageNet's backbone; its head is drawn."""
     recipe = load_recipe("small")
     torch.manual_seed(0)
-    return recipe, Classifier(recipe.classifier, NUM_OBJECTS).eval()
+    network = Classifier(recipe.classifier, NUM_OBJECTS)
+    load_pretrained(network, recipe.classifier)
+    return recipe, network.eval()
 
 
 def saved(folder: Path, num: int) -> Index:
