@@ -82,7 +82,7 @@ def float64_losses(engine, layout: Layout, folder: Path, name: str) -> list[floa
     """Return the losses of every step of a short training in float64."""
     spec = TrainSpec("classifier", recipe(), str(folder / "few.parquet"), Folder(folder / "float64" / name), None, name)
     lines: list[float] = []
-    engine.fit(spec, replace(layout, precision="float64"), lambda stage, step, total, figures: lines.append(figures["loss"]))
+    engine.fit(spec, replace(layout, precision="float64"), lambda progress: lines.append(progress.metrics["loss"]))
     assert lines
     return lines
 
@@ -139,12 +139,12 @@ def timed_worker(config: dict[str, str]) -> dict[str, float]:
     times: list[float] = []
     before: list[dict[str, float]] = []
 
-    def progress(step: int, total: int, figures: dict[str, float]) -> None:
+    def on_step(step: int, num_steps: int, metrics: dict[str, float]) -> None:
         times.append(time.perf_counter())
         before.append(dict(spent))
 
-    loop.train(task, Layout(workers=2, micro_batch=4, checkpoint_steps=10**6), spec.folder, "shares", loop.Control(progress=progress))
-    if not times:  # progress is message on worker 0 only
+    loop.train(task, Layout(workers=2, micro_batch=4, checkpoint_steps=10**6), spec.folder, "shares", loop.Callbacks(on_step))
+    if not times:  # only worker 0 calls on_step
         return {}
     whole = times[-1] - times[LOG_EVERY]
     return {kind: (before[-1][kind] - before[LOG_EVERY][kind]) / whole for kind in spent}
