@@ -67,8 +67,10 @@ format: setup  ## format the code
 	$(BIN)/ruff format .
 
 # The hash seed is random on purpose: no answer may depend on the order of a set.
+# Tests that start Ray use all CPUs: they run after the others, which run in two processes of one thread each.
 test: check  ## check, then all tests (PYTEST_ARGS="-k crf" for some)
-	PYTHONHASHSEED=random $(BIN)/python -m pytest $(PYTEST_ARGS)
+	PYTHONHASHSEED=random OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not drill and not ray" $(PYTEST_ARGS) || [ $$? = 5 ]
+	PYTHONHASHSEED=random OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not drill" $(PYTEST_ARGS) || [ $$? = 5 ]
 
 coverage: setup  ## all tests with the share of lines that they run, in percent
 	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 DATA = Path(os.environ.get("VWL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-"""Where real photographs are: beside the project, or in VWL_DATA."""
+"""Where real images are: beside the project, or in VWL_DATA."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def machine() -> str:
     return f"{name or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
 
 
-def photographs(num: int, height: int = 375, width: int = 500) -> list[np.ndarray]:
-    """Return photographs of a size, (H, W, 3) uint8: of VOC if they are in `DATA`, else drawn scenes."""
+def real_images(num: int, height: int = 375, width: int = 500) -> list[np.ndarray]:
+    """Return images of a size, (H, W, 3) uint8: of VOC if they are in `DATA`, else drawn scenes."""
     found: list[np.ndarray] = []
     for path in sorted((DATA / "voc12mini" / "JPEGImages").glob("*.jpg")):
         with Image.open(path) as image:

@@ -1,11 +1,11 @@
-"""A run folder ready for `vwl infer cam`: photographs repeated under new ids, and a classifier that was never trained."""
+"""A run folder ready for `vwl infer cam`: images repeated under new ids, and a classifier that was never trained."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from _paired import photographs
+from _paired import real_images
 from PIL import Image
 
 from vwl.config.recipe import Recipe
@@ -14,18 +14,18 @@ from vwl.models.classifier import Classifier
 from vwl.training.checkpoint import save
 from vwl.workflow.run_folder import Run
 
-NUM_PHOTOGRAPHS, NUM_OBJECTS = 20, 20
+NUM_IMAGES, NUM_OBJECTS = 20, 20
 
 
 def cam_run(folder: Path, recipe: Recipe, num_images: int) -> Run:
-    """Make index, run folder and weights below `folder`; image n is photograph n modulo 20, and its labels follow from that."""
+    """Make index, run folder and weights below `folder`; image n is image n modulo 20, and its labels follow from that."""
     folder.mkdir(parents=True)
     rows = []
-    for number, photo in enumerate(photographs(NUM_PHOTOGRAPHS)):
-        Image.fromarray(photo).save(folder / f"{number}.jpg", quality=92)
+    for number, image in enumerate(real_images(NUM_IMAGES)):
+        Image.fromarray(image).save(folder / f"{number}.jpg", quality=92)
         labels = np.random.default_rng(number).choice(NUM_OBJECTS, 1 + number % 3, replace=False) + 1
         rows.append(Row(str(number), f"{number}.jpg", tuple(sorted(int(label) for label in labels)), None, "train"))
-    rows = [replace(rows[number % NUM_PHOTOGRAPHS], image_id=f"{number:05d}") for number in range(num_images)]
+    rows = [replace(rows[number % NUM_IMAGES], image_id=f"{number:05d}") for number in range(num_images)]
     classes = ["background", *(f"class{number}" for number in range(NUM_OBJECTS))]
     write_index(make_index(rows, classes, folder, "a benchmark"), folder / "index.parquet")
     run = Run.start(str(folder / "run"), recipe, str(folder / "index.parquet"))

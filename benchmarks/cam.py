@@ -1,8 +1,8 @@
-"""Class activation maps: one image, one scale, one mirror image at a time against the CAM stage, on two cores each.
+"""Class activation maps: one image, one scale, one horizontal flip at a time against the CAM stage, on two cores each.
 
 The plain loop runs the network as it was trained, eagerly, in torch's default layout and with two threads; the stage works as
-`vwl infer cam` does, in two processes of one thread: mirror images in one batch, batch norm folded, channels_last. Both read the same
-JPEG files of 500 x 375 pixels with the recipe `small` (EfficientNet-Lite0, three scales). Parity: the stored maps of all photographs
+`vwl infer cam` does, in two processes of one thread: horizontal flips in one batch, batch norm folded, channels_last. Both read the same
+JPEG files of 500 x 375 pixels with the recipe `small` (EfficientNet-Lite0, three scales). Parity: the stored maps of all images
 within 0.002 of their maximum.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _paired import Line, Paired, paired, photographs, show
+from _paired import Line, Paired, images, paired, show
 from PIL import Image
 
 from vwl.config.files import load_recipe
@@ -30,11 +30,11 @@ NUM_OBJECTS, CORES = 20, 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photographs", type=int, default=8)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        index = saved(Path(folder), options.photographs)
+        index = saved(Path(folder), options.images)
         recipe, model = small()
         torch.set_num_threads(CORES)
         with get_context("spawn").Pool(CORES, begin, (index,)) as pool:
@@ -51,10 +51,10 @@ def main() -> None:
     apart = max(float(np.abs(a - b).max()) for a, b in zip(found["plain"], found["ours"], strict=True))
     parity = f"maps within {apart:.1e}"
     lines = [
-        Line("CAM, image: plain loop, stage on 2 cores", *milliseconds(pair, options.photographs), pair.ratio, "1.5", parity),
-        Line("CAM, image: the same, one thread each", *milliseconds(alone, options.photographs), alone.ratio, "", parity),
+        Line("CAM, image: plain loop, stage on 2 cores", *milliseconds(pair, options.images), pair.ratio, "1.5", parity),
+        Line("CAM, image: the same, one thread each", *milliseconds(alone, options.images), alone.ratio, "", parity),
     ]
-    show("Class activation maps, EfficientNet-Lite0, 3 scales with mirror image", lines, apart <= 2e-3)
+    show("Class activation maps, EfficientNet-Lite0, 3 scales with horizontal flip", lines, apart <= 2e-3)
 
 
 def milliseconds(pair: Paired, num: int) -> tuple[str, str]:
@@ -69,10 +69,10 @@ def small() -> tuple[Recipe, Classifier]:
 
 
 def saved(folder: Path, num: int) -> Index:
-    """Save photographs as JPEG with one to three labels each."""
+    """Save images as JPEG with one to three labels each."""
     rng, rows = np.random.default_rng(0), []
-    for number, photo in enumerate(photographs(num)):
-        Image.fromarray(photo).save(folder / f"{number}.jpg", quality=92)
+    for number, rgb in enumerate(images(num)):
+        Image.fromarray(rgb).save(folder / f"{number}.jpg", quality=92)
         labels = rng.choice(NUM_OBJECTS, 1 + number % 3, replace=False) + 1
         rows.append(Row(str(number), f"{number}.jpg", tuple(sorted(int(label) for label in labels)), None, "train"))
     return make_index(rows, ["background", *(f"class{number}" for number in range(NUM_OBJECTS))], folder, "a benchmark")
@@ -80,15 +80,15 @@ def saved(folder: Path, num: int) -> Index:
 
 @torch.no_grad()
 def plain_maps(recipe: Recipe, model: Classifier, index: Index, row: Row) -> np.ndarray:
-    """Maps (K, h, w) of a photograph, one view after the other."""
-    photo = np.asarray(index.read_image(row))
-    base, grid, backbone = long_side_scale(photo.shape, recipe.cam.long_side), map_size(*photo.shape[:2]), model.backbone
+    """Maps (K, h, w) of an image, one view after the other."""
+    rgb = np.asarray(index.read_image(row))
+    base, grid, backbone = long_side_scale(rgb.shape, recipe.cam.long_side), map_size(*rgb.shape[:2]), model.backbone
     total = torch.zeros(1, NUM_OBJECTS, *grid)
     for scale in recipe.cam.scales:
-        image = normalise(resize(photo, *scaled_size(photo.shape, base * scale)), backbone.mean, backbone.std).contiguous()
+        image = normalise(resize(rgb, *scaled_size(rgb.shape, base * scale)), backbone.mean, backbone.std).contiguous()
         straight = model.activation_maps(image[None])
-        mirrored = model.activation_maps(image.flip(2)[None]).flip(3)
-        total += torch.nn.functional.interpolate(torch.maximum(straight, mirrored), grid, mode="bilinear", align_corners=False)
+        flipped = model.activation_maps(image.flip(2)[None]).flip(3)
+        total += torch.nn.functional.interpolate(torch.maximum(straight, flipped), grid, mode="bilinear", align_corners=False)
     return cam.normalise(total[0, [label - 1 for label in row.labels]].numpy())
 
 

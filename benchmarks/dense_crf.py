@@ -1,7 +1,7 @@
 """Dense CRF: our own form against pydensecrf, one thread each, at 500 x 375 pixels, 10 iterations.
 
-Both build their lattices for each photograph; ours keeps that of the places for the next photograph of the same size, which is
-forgotten before each timing here and has a column of its own. Parity in the same run: 50 photographs with 2 to 6 labels and both
+Both build their lattices for each image; ours keeps that of the positions for the next image of the same size, which is
+forgotten before each timing here and has a column of its own. Parity in the same run: 50 images with 2 to 6 labels and both
 parameter sets of the recipes must agree within 1e-3 in probability and on 99.9 % of the pixels; else it leaves with an error.
 """
 
@@ -9,7 +9,7 @@ import argparse
 import itertools
 
 import numpy as np
-from _paired import Line, Paired, paired, photographs, show
+from _paired import Line, Paired, paired, real_images, show
 
 from vwl.config.recipe import CrfKernels, IrnetLabels
 from vwl.crf.dense_crf import crf_probabilities, irnet_labels
@@ -20,11 +20,11 @@ SETS = {"cam": CrfKernels(), "irnet_labels": IrnetLabels().kernels}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photographs", type=int, default=50, help="for the parity check")
-    parser.add_argument("--repeats", type=int, default=3, help="pairs for each of 3 photographs")
+    parser.add_argument("--images", type=int, default=50, help="for the parity check")
+    parser.add_argument("--repeats", type=int, default=3, help="pairs for each of 3 images")
     parser.add_argument("--labels", type=int, nargs="*", default=[2, 4, 8, 21, 81])
     options = parser.parse_args()
-    images = photographs(options.photographs)
+    images = real_images(options.real_images)
     parity, right = agree(images)
     lines = []
     for num_labels in options.labels:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def timed(image: np.ndarray, num_labels: int, repeats: int) -> tuple[float, float, float, float]:
-    """Return milliseconds of both forms, their ratio, and ours with the lattice of the places at hand."""
+    """Return milliseconds of both forms, their ratio, and ours with the lattice of the positions at hand."""
     probabilities = blocks(num_labels, image)
 
     def package() -> None:
@@ -60,7 +60,7 @@ def timed(image: np.ndarray, num_labels: int, repeats: int) -> tuple[float, floa
 
 
 def two_passes(image: np.ndarray, repeats: int) -> Paired:
-    """Time IRNet's labels: two passes over one photograph, which share its lattice in either form."""
+    """Time IRNet's labels: two passes over one image, which share its lattice in either form."""
     maps, settings = blocks(4, image)[1:], IrnetLabels()
 
     def form(name: str) -> None:
@@ -71,7 +71,7 @@ def two_passes(image: np.ndarray, repeats: int) -> Paired:
 
 
 def agree(images: list[np.ndarray]) -> tuple[str, bool]:
-    """Compare both forms on photographs and say how far they are apart."""
+    """Compare both forms on images and say how far they are apart."""
     largest, least = 0.0, 1.0
     # 5 numbers of labels and 2 sets in turn: 10 kinds of cases
     cases = itertools.cycle(itertools.product(range(2, 7), SETS.values()))
@@ -80,7 +80,7 @@ def agree(images: list[np.ndarray]) -> tuple[str, bool]:
         own, other = (crf_probabilities(image, probabilities, of(kernels, name)) for name in ("native", "pydensecrf"))
         largest = max(largest, float(np.abs(own - other).max()))
         least = min(least, float((own.argmax(axis=0) == other.argmax(axis=0)).mean()))
-    return f"{len(images)} photographs: dQ {largest:.0e}, labels {least:.3%}", largest <= 1e-3 and least >= 0.999
+    return f"{len(images)} images: dQ {largest:.0e}, labels {least:.3%}", largest <= 1e-3 and least >= 0.999
 
 
 def blocks(num_labels: int, image: np.ndarray, seed: int = 0) -> np.ndarray:

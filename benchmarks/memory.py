@@ -1,8 +1,8 @@
 """Memory: `vwl infer cam` over more and more images; the peak of all its processes must stay where it is.
 
-The command runs as it does for a user, with two plain processes (or on Ray: `--backend ray`), on photographs of 500 x 375 pixels that
+The command runs as it does for a user, with two plain processes (or on Ray: `--backend ray`), on images of 500 x 375 pixels that
 are repeated under new ids, with a network made for tests. The peak is that of the command's processes together, looked at every tenth of a
-second; of pages that they share each counts its part. Parity: all images are there, and those of one photograph have the same maps.
+second; of pages that they share each counts its part. Parity: all images are there, and those of one image have the same maps.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from _paired import Line, show
-from _runs import NUM_PHOTOGRAPHS, cam_run
+from _runs import NUM_IMAGES, cam_run
 
 from vwl.config.files import load_recipe
 from vwl.storage.score_maps import MapReader
@@ -64,7 +64,7 @@ def measured(folder: Path, num_images: int, backend: str) -> tuple[float, float,
     maps = MapReader(run.stage_folder("cam"))
     same = process.returncode == 0 and len(maps) == num_images
     for number in range(0, num_images, 37) if same else ():
-        first = maps.read(f"{number % NUM_PHOTOGRAPHS:05d}").values
+        first = maps.read(f"{number % NUM_IMAGES:05d}").values
         same = same and np.array_equal(maps.read(f"{number:05d}").values, first)
     return peak / 2**20, num_images / seconds, same
 

@@ -1,6 +1,6 @@
 """Random walk: the stencil's Chebyshev series against the dense matrix that the public code squares eight times, one thread each.
 
-The dense form is timed at 32 x 32 and 64 x 64 cells; at 94 x 125 (a VOC photograph at stride 4) its time is extrapolated from
+The dense form is timed at 32 x 32 and 64 x 64 cells; at 94 x 125 (a VOC image at stride 4) its time is extrapolated from
 64 x 64 by its exact number of operations, 8 squarings of 2 n^3 and the maps' product of 2 n^2 each, and its memory by n^2.
 Parity in the same run: within 1e-6 of the dense form in float64, within 1e-4 of the maps' maximum in float32; else it leaves
 with an error.
@@ -18,7 +18,7 @@ from vwl.maps.affinity import affinities, pair_offsets
 from vwl.maps.random_walk import walk
 
 NUM_MAPS, RADIUS, EXPONENT, SQUARINGS = 3, 5, 10, 8
-SMALL, MEDIUM, PHOTOGRAPH = (32, 32), (64, 64), (94, 125)
+SMALL, MEDIUM, IMAGE = (32, 32), (64, 64), (94, 125)
 
 
 def main() -> None:
@@ -33,10 +33,10 @@ def main() -> None:
     lines += both("32 x 32", pair.first, pair.second, peak(lambda: dense(maps, edge)), walk_peak(SMALL), apart)
     slow, held = seconds_of(lambda: dense(*drawn(MEDIUM, np.float32))), peak(lambda: dense(*drawn(MEDIUM, np.float32), squarings=1))
     lines += both("64 x 64", slow, walk_seconds(MEDIUM, options.repeats), held, walk_peak(MEDIUM), apart)
-    slow *= operations(PHOTOGRAPH) / operations(MEDIUM)
-    held *= (np.prod(PHOTOGRAPH) / np.prod(MEDIUM)) ** 2
-    quick = walk_seconds(PHOTOGRAPH, options.repeats)
-    lines += both("94 x 125, dense by count", slow, quick, held, walk_peak(PHOTOGRAPH), apart, "5,000", "500")
+    slow *= operations(IMAGE) / operations(MEDIUM)
+    held *= (np.prod(IMAGE) / np.prod(MEDIUM)) ** 2
+    quick = walk_seconds(IMAGE, options.repeats)
+    lines += both("94 x 125, dense by count", slow, quick, held, walk_peak(IMAGE), apart, "5,000", "500")
     show("Random walk, 3 maps: dense matrix, stencil", lines, right)
 
 
@@ -53,11 +53,11 @@ def both(
 def dense(maps: np.ndarray, edge: np.ndarray, squarings: int = SQUARINGS) -> np.ndarray:
     """Walk 2^squarings steps as the public code does: affinities of all pairs, their power, its columns normalised, and squares."""
     num = edge.size
-    pairs, place = affinities(edge, RADIUS), np.arange(num).reshape(edge.shape)
+    pairs, position = affinities(edge, RADIUS), np.arange(num).reshape(edge.shape)
     matrix = np.eye(num, dtype=edge.dtype)
     for values, (dy, dx) in zip(pairs, pair_offsets(RADIUS), strict=True):
         height, width = edge.shape
-        here = place[: max(height - dy, 0), max(0, -dx) : width - max(0, dx)]
+        here = position[: max(height - dy, 0), max(0, -dx) : width - max(0, dx)]
         there = here + dy * width + dx
         matrix[here, there] = matrix[there, here] = values[: max(height - dy, 0), max(0, -dx) : width - max(0, dx)]
     powers = matrix**EXPONENT

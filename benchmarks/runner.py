@@ -18,7 +18,7 @@ from _runs import cam_run
 from vwl.config.files import load_recipe
 from vwl.engine import local, session
 from vwl.engine import map as ray_map
-from vwl.inference.build import MapSpec, build_stage
+from vwl.inference.build import InferenceSpec, build_stage
 from vwl.inference.runner import Shard, shards
 from vwl.inference.stage import Stage
 from vwl.storage.folder import Folder
@@ -37,7 +37,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, session.session(None, cpus=CORES):
         run = cam_run(Path(folder, "data"), load_recipe("demo", KEYS), options.images)
-        spec = MapSpec("cam", run.recipe, run.index_path, run.folder)
+        spec = InferenceSpec("cam", run.recipe, run.index_path, run.folder)
         todo = shards(run.index.rows)
         forms: dict[str, Callable[[], None]] = {
             "plain loop": lambda: loop(spec, todo),
@@ -78,7 +78,7 @@ def maps_of(run: Run) -> dict[str, bytes]:
     return {name: folder.read(name) for name in folder.names(".parquet")}
 
 
-def loop(spec: MapSpec, todo: list[Shard]) -> None:
+def loop(spec: InferenceSpec, todo: list[Shard]) -> None:
     """The stage over all images in this process."""
     stage = build_stage(spec)
     for shard in todo:
@@ -93,7 +93,7 @@ _stage: Stage
 _out: Folder
 
 
-def begin(spec: MapSpec) -> None:
+def begin(spec: InferenceSpec) -> None:
     """Build the stage of a process of the pool."""
     global _stage, _out
     torch.set_num_threads(1)
@@ -104,7 +104,7 @@ def one(shard: Shard) -> None:
     write(_stage, shard, _out)
 
 
-def pool(spec: MapSpec, todo: list[Shard]) -> None:
+def pool(spec: InferenceSpec, todo: list[Shard]) -> None:
     with get_context("spawn").Pool(CORES, begin, (spec,)) as workers:
         for _ in workers.imap_unordered(one, todo):
             pass

@@ -144,7 +144,7 @@ def timed_worker(config: dict[str, str]) -> dict[str, float]:
         before.append(dict(spent))
 
     loop.train(task, Layout(workers=2, micro_batch=4, checkpoint_steps=10**6), spec.folder, "shares", loop.Control(progress=progress))
-    if not times:  # progress is told on worker 0 only
+    if not times:  # progress is message on worker 0 only
         return {}
     whole = times[-1] - times[LOG_EVERY]
     return {kind: (before[-1][kind] - before[LOG_EVERY][kind]) / whole for kind in spent}

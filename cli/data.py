@@ -61,19 +61,19 @@ def coco(
 
 @prepare.command()
 def folder(
-    images: Annotated[str, typer.Option(help="Folder of the photographs.")],
+    images: Annotated[str, typer.Option(help="Folder of the images.")],
     labels: Annotated[str, typer.Option(help="CSV with columns image,labels and, if wanted, split.")],
     out: Out = "index.parquet",
-    masks: Annotated[str | None, typer.Option(help="Folder of PNG masks named like the photographs.")] = None,
-    val_share: Annotated[float, typer.Option(help="Share of the photographs for split val, chosen by hash.")] = 0.0,
+    masks: Annotated[str | None, typer.Option(help="Folder of PNG masks named like the images.")] = None,
+    val_share: Annotated[float, typer.Option(help="Share of the images for split val, chosen by hash.")] = 0.0,
     classes: Annotated[str | None, typer.Option(help="Text file of class names in the order of the mask ids.")] = None,
 ) -> None:
-    """Index a folder of photographs with a CSV of labels.
+    """Index a folder of images with a CSV of labels.
 
     \b
     Examples:
-      vwl data prepare folder --images photos --labels labels.csv --val-share 0.1 --out photos.parquet
-      vwl data prepare folder --images photos --labels labels.csv --masks masks --classes classes.txt --out photos.parquet
+      vwl data prepare folder --images images --labels labels.csv --val-share 0.1 --out images.parquet
+      vwl data prepare folder --images images --labels labels.csv --masks masks --classes classes.txt --out images.parquet
     """
     from vwl.data.folder import prepare_folder
 
@@ -133,7 +133,7 @@ def show(index: IndexFile, as_json: Json = False) -> None:
 
 @app.command()
 def check(index: IndexFile, as_json: Json = False) -> None:
-    """Open every photograph and mask of an index table; exit with 1 where something is wrong.
+    """Open every image and mask of an index table; exit with 1 where something is wrong.
 
     \b
     Examples:

@@ -1,28 +1,30 @@
-"""`vwl deploy`: files that start a cluster, all from one description."""
+"""`vwl deploy`: write the files that start a cluster, all from one description."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Write what starts a cluster: KubeRay manifests, ray up files, a Slurm script.")
+app = typer.Typer(no_args_is_help=True, help="Write files that start a Ray cluster: KubeRay manifests, ray up files, a Slurm script.")
 
 
 @app.callback()
 def deploy() -> None:
-    """Write what starts a cluster: KubeRay manifests, ray up files, a Slurm script."""
+    """Write files that start a Ray cluster: KubeRay manifests, ray up files, a Slurm script."""
 
 
 @app.command()
 def render(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="kuberay, ray-up or slurm.")],
-    workers: Annotated[int | None, typer.Option(min=0, help="GPU nodes (gpu.count).")] = None,
-    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs of each (gpu.gpus).")] = None,
-    cpu_workers: Annotated[int | None, typer.Option(min=0, help="CPU nodes (cpu.count).")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Number of GPU nodes (gpu.count).")] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs of each GPU node (gpu.gpus).")] = None,
+    cpu_workers: Annotated[int | None, typer.Option(min=0, help="Number of CPU nodes (cpu.count).")] = None,
     image: Annotated[str | None, typer.Option(help="Container image with vwl.")] = None,
-    description: Annotated[str | None, typer.Option("--from", metavar="FILE", help="Description, as deploy/cluster.yaml.")] = None,
+    description: Annotated[
+        str | None, typer.Option("--from", metavar="FILE", help="YAML file that describes the cluster, like deploy/cluster.yaml.")
+    ] = None,
     override: Annotated[list[str] | None, typer.Option("-o", "--override", help="Change one key: section.key=value. Repeatable.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the files (default: they are printed).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files (default: print them).")] = None,
 ) -> None:
     """Write the files of one kind of cluster; deploy/README.md says how to use them.
 

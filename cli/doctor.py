@@ -1,4 +1,4 @@
-"""`vwl doctor`: whether this machine, and a cluster, can do the work."""
+"""`vwl doctor`: check this machine and a cluster."""
 
 from typing import Annotated
 
@@ -12,13 +12,13 @@ MARKS = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
 def doctor(
     address: Annotated[
         str | None,
-        typer.Option(help="A cluster to look at: HEAD:6379 or auto (default: RAY_ADDRESS), or http://HEAD:8265."),
+        typer.Option(help="Cluster to check: HEAD:6379 or auto (default: RAY_ADDRESS), or http://HEAD:8265."),
     ] = None,
-    storage: Annotated[str | None, typer.Option(help="Folder or URI where runs are to lie; tried from every node.")] = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="Wait until the cluster has so many nodes, up to five minutes.")] = None,
+    storage: Annotated[str | None, typer.Option(help="Folder or URI for runs; read and written from every node.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Wait until the cluster has this many nodes, up to five minutes.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Look at interpreter, packages, CRF, disk, memory, and at a cluster's nodes, clocks, storage and network; errors end in exit code 1.
+    """Check Python, packages, CRF, disk and memory, and the nodes, clocks, storage and network of a cluster; exit code 1 on errors.
 
     \b
     Examples:

@@ -1,7 +1,7 @@
-"""A command line that is to run elsewhere: parsed by the real one, its recipe resolved, its paths made absolute.
+"""Prepare a command line for `vwl submit`: check it with the real parser, resolve its recipe, make its paths absolute.
 
-A recipe file lies on the submitter's disk, so its text goes along. Other paths are those of the cluster; relative ones are taken from the
-submitter's working folder, as they would be without `vwl submit`.
+A recipe file is on the submitter's disk, so its text is sent with the command. Other paths are paths on the cluster; relative ones are
+taken from the submitter's working folder, as without `vwl submit`.
 """
 
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ import typer
 
 from vwl.errors import VwlError
 
-NOT_ELSEWHERE = ("submit", "jobs", "deploy")
-"""Commands that make sense only where the user is."""
+LOCAL_COMMANDS = ("submit", "jobs", "deploy")
+"""Commands that cannot be submitted: they act on the user's machine or on the jobs themselves."""
 PATHS = frozenset("run data index out root sbd labels images masks classes folder storage from_run start_from".split())  # noqa: SIM905
-"""Parameters of commands that hold a path."""
+"""Parameters of commands whose value is a path."""
 
 
 @dataclass
 class Forwarded:
-    """A command that can run in another folder.
+    """A command that does not depend on the working folder.
 
     Attributes:
         command: arguments of `vwl`.
-        files: texts by name, which must lie in its working folder.
-        moved: relative paths and what they became.
+        files: text files that its working folder must hold, by name.
+        moved: relative paths, and the absolute paths that replace them.
     """
 
     command: list[str]
@@ -34,20 +34,25 @@ class Forwarded:
     moved: dict[str, str] = field(default_factory=dict)
 
 
-def forwarded(words: Sequence[str]) -> Forwarded:
+def forwarded(arguments: Sequence[str]) -> Forwarded:
     """Check a command line and make it independent of the working folder.
 
+    Args:
+        arguments: the command, with or without a leading `vwl`.
+
     Raises:
-        VwlError: it is none that can run elsewhere, or its recipe is wrong.
-        typer exceptions: the words are not a command line of `vwl`.
+        VwlError: the command cannot be submitted, or its recipe is wrong.
+        typer exceptions: the arguments are not a command line of `vwl`.
     """
     from vwl.config.files import load_recipe, to_yaml
 
-    words = list(words[1:] if words[:1] == ["vwl"] else words)
-    if not words or words[0] in NOT_ELSEWHERE:
-        raise VwlError(f"vwl submit takes a command that works, e.g. vwl submit -- run --run /shared/runs/voc; not '{' '.join(words)}'")
-    params, options = _parsed(words)
-    found = Forwarded(words)
+    command = list(arguments[1:] if arguments[:1] == ["vwl"] else arguments)
+    if not command or command[0] in LOCAL_COMMANDS:
+        raise VwlError(
+            f"vwl submit cannot send '{' '.join(command)}'; name a command that does work, e.g. vwl submit -- run --run /shared/runs/voc"
+        )
+    params, options = _parsed(command)
+    found = Forwarded(command)
     recipe, overrides = params.get("recipe"), params.get("override") or ()
     if recipe:
         load_recipe(recipe, overrides)
@@ -70,21 +75,21 @@ def forwarded(words: Sequence[str]) -> Forwarded:
     return found
 
 
-def _parsed(words: list[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Return a command's parameters, and the options by which each is given (none for arguments)."""
+def _parsed(arguments: list[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Return a command's parameters, and the options by which each is given (an empty list for positional arguments)."""
     from vwl.cli.main import app
 
     command: Any = typer.main.get_command(app)
     ctx = typer.Context(command, info_name="vwl")
-    rest = words
+    rest = arguments
     while hasattr(command, "resolve_command"):
         if not rest:
-            raise VwlError(f"vwl {' '.join(words)} is no whole command; see vwl {' '.join(words)} --help")
+            raise VwlError(f"vwl {' '.join(arguments)} is not complete; see vwl {' '.join(arguments)} --help")
         name, command, rest = command.resolve_command(ctx, rest)
         ctx = typer.Context(command, parent=ctx, info_name=name)
     made = command.make_context(ctx.info_name, rest, parent=ctx.parent)
     options = {param.name: list(param.opts) if param.param_type_name == "option" else [] for param in command.params}
-    # what was not given keeps its default, which is the command's own affair
+    # parameters that were not given keep the command's defaults
     given = {name: value for name, value in made.params.items() if made.get_parameter_source(name).name == "COMMANDLINE"}
     return given, options
 
@@ -95,21 +100,21 @@ def _is_file_to_send(text: str) -> bool:
 
 
 def _absolute_value(override: str) -> str:
-    """Make the value of KEY=VALUE absolute if it names a file here (weights)."""
+    """Return KEY=VALUE with an absolute path if the value is a file on this machine, such as weights."""
     key, equals, value = override.partition("=")
     path = Path(value)
     return f"{key}{equals}{Path.cwd() / path}" if value and not path.is_absolute() and path.is_file() else override
 
 
-def _replaced(words: list[str], options: list[str], old: str, new: str) -> list[str]:
-    """Return the words with a parameter's value replaced, wherever it stands: after its option, joined to it, or as an argument."""
+def _replaced(arguments: list[str], options: list[str], old: str, new: str) -> list[str]:
+    """Return the arguments with a parameter's value replaced: after its option, joined to it by `=`, or positional."""
     found = []
-    for place, word in enumerate(words):
-        before = words[place - 1] if place else ""
-        if word == old and (before in options if options else not before.startswith("-")):
+    for number, argument in enumerate(arguments):
+        before = arguments[number - 1] if number else ""
+        if argument == old and (before in options if options else not before.startswith("-")):
             found.append(new)
-        elif word in {f"{option}={old}" for option in options}:
-            found.append(word.replace(f"={old}", f"={new}", 1))
+        elif argument in {f"{option}={old}" for option in options}:
+            found.append(argument.replace(f"={old}", f"={new}", 1))
         else:
-            found.append(word)
+            found.append(argument)
     return found

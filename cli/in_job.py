@@ -1,7 +1,7 @@
-"""Where a submitted command starts on the cluster: checks the interpreter that was found there, then is `vwl`.
+"""The entry point of a submitted command on the cluster: checks the interpreter, then runs `vwl`.
 
-A cluster's `python` may be another one than the one that Ray runs on. This file is therefore written so that old ones read it too,
-and imports nothing before it has looked.
+The `python` of a cluster need not be the one that Ray runs on. So this file keeps to syntax that older versions of Python read, and
+imports packages only after the check.
 """
 
 import sys
@@ -12,19 +12,19 @@ OLDEST, NEWEST = (3, 11), (3, 12)
 PACKAGES = ("numpy", "pyarrow", "pydantic", "ray", "timm", "torch", "torchvision", "typer", "yaml")
 
 
-def complaint(version: Any, executable: str, missing: Any) -> str:
-    """Return what is wrong with an interpreter of this version that lacks these packages, or an empty string."""
+def interpreter_error(version: Any, executable: str, missing: Any) -> str:
+    """Return an error message for an interpreter of a wrong version or with missing packages, or an empty string."""
     advice = "name the right interpreter of the nodes with vwl submit --python PATH"
     if not OLDEST <= tuple(version[:2]) <= NEWEST:
         return f"{executable} is Python {version[0]}.{version[1]} and vwl needs 3.11 or 3.12; {advice}"
     if missing:
-        return f"{executable} lacks {', '.join(missing)}; {advice}, or have the pinned packages installed with --packages"
+        return f"{executable} does not have {', '.join(missing)}; {advice}, or install the pinned packages with vwl submit --packages"
     return ""
 
 
 def main() -> None:
-    """Run the command line's words, or say in one line why this interpreter cannot."""
-    problem = complaint(sys.version_info, sys.executable, [name for name in PACKAGES if find_spec(name) is None])
+    """Run the command line, or end with one line on why this interpreter cannot."""
+    problem = interpreter_error(sys.version_info, sys.executable, [name for name in PACKAGES if find_spec(name) is None])
     if problem:
         sys.stderr.write(f"error: the cluster's {problem}\n")
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`vwl jobs`: the submitted commands of a cluster."""
+"""`vwl jobs`: manage the submitted commands of a cluster."""
 
 from typing import Annotated
 
@@ -27,7 +27,7 @@ def list_jobs(address: JobsAddress = None, as_json: Json = False) -> None:
     jobs = Jobs(address)
     found = jobs.all()
     if not found and not as_json:
-        say(f"no command was submitted to {jobs.url}")
+        say(f"{jobs.url} has no submitted commands")
         return
     columns = ["job", "state", "submitted", "seconds", "exit_code", "command"]
     print_table(f"jobs of {jobs.url}", columns, [[getattr(job, column) for column in columns] for job in found], as_json)
@@ -35,7 +35,7 @@ def list_jobs(address: JobsAddress = None, as_json: Json = False) -> None:
 
 @app.command()
 def status(job: JobName, address: JobsAddress = None, as_json: Json = False) -> None:
-    """Show one job; how far its run is says vwl status.
+    """Show one job; for the progress of its run see vwl status.
 
     \b
     Examples:
@@ -58,9 +58,9 @@ def status(job: JobName, address: JobsAddress = None, as_json: Json = False) -> 
 def logs(
     job: JobName,
     address: JobsAddress = None,
-    follow_it: Annotated[bool, typer.Option("--follow", help="Go on until the job ends, and end with its exit code.")] = False,
+    follow_it: Annotated[bool, typer.Option("--follow", help="Follow the output until the job ends, and end with its exit code.")] = False,
 ) -> None:
-    """Print what a job has printed.
+    """Print the output of a job.
 
     \b
     Examples:
@@ -79,7 +79,7 @@ def logs(
 
 @app.command()
 def stop(job: JobName, address: JobsAddress = None) -> None:
-    """Stop a job: it saves what it has done and leaves.
+    """Stop a job, which saves its work before it ends.
 
     \b
     Examples:
@@ -90,20 +90,20 @@ def stop(job: JobName, address: JobsAddress = None) -> None:
     from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)
-    say(f"{job} {jobs.stop(job).state}; go on with: vwl jobs resume {job} --address {jobs.url}")
+    say(f"{job} {jobs.stop(job).state}; resume it with: vwl jobs resume {job} --address {jobs.url}")
 
 
 @app.command()
 def resume(job: JobName, address: JobsAddress = None, wait: Wait = True) -> None:
-    """Submit a stopped or failed job's command anew; its run goes on where it stopped.
+    """Submit the command of a stopped or failed job again; its run continues where it stopped.
 
     \b
     Examples:
       vwl jobs resume cams
       vwl jobs resume cams --detach --address http://head:8265
     """
-    from vwl.cli.submit import begun
+    from vwl.cli.submit import report_submitted
     from vwl.cluster.jobs import Jobs
 
     jobs = Jobs(address)
-    begun(jobs, jobs.resume(job), wait)
+    report_submitted(jobs, jobs.resume(job), wait)

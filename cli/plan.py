@@ -1,4 +1,4 @@
-"""`vwl plan`: what a run will take, before it is begun."""
+"""`vwl plan`: estimate the hours and disk of a run before it starts."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,19 +17,19 @@ def plan(
     override: Override = None,
     *,
     where: Any,
-    run: Annotated[str, typer.Option("--run", help="Where the run is to lie, for its disk.")] = ".",
-    from_run: Annotated[str | None, typer.Option("--from", help="A run on such machines: hours are scaled from what it took.")] = None,
-    from_cpus: Annotated[int | None, typer.Option(min=1, help="CPUs that the run of --from used (default: those here).")] = None,
+    run: Annotated[str, typer.Option("--run", help="Folder of the run, whose free disk is checked.")] = ".",
+    from_run: Annotated[str | None, typer.Option("--from", help="Earlier run on such machines, from whose times hours are scaled.")] = None,
+    from_cpus: Annotated[int | None, typer.Option(min=1, help="CPUs that the run of --from used (default: all of this machine).")] = None,
     from_gpus: Annotated[int, typer.Option(min=0, help="GPUs that the run of --from used.")] = 0,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Show photographs, hours and disk of each stage, and whether this machine or a cluster can give what is asked.
+    """Show images, hours and disk of each stage, and check that this machine or a cluster has enough resources.
 
     \b
     Examples:
       vwl plan --recipe paper-voc --data voc.parquet --workers 4 --gpus-per-worker 1 --address auto
-      vwl plan --recipe small --data photos.parquet --from runs/first --json
+      vwl plan --recipe small --data images.parquet --from runs/first --json
     """
     import os
     from dataclasses import asdict
@@ -41,17 +41,17 @@ def plan(
     from vwl.data.index import read_index
     from vwl.workflow.run_folder import Run
 
-    there = _resources(address, run)
+    resources = _resources(address, run)
     wanted, index = load_recipe(recipe, override or ()), read_index(data)
     calibration = calibrate(Run.open(from_run), from_cpus or os.cpu_count() or 1, from_gpus) if from_run else None
-    stages = planned(wanted, index, where, there, calibration)
-    found = list(checks(wanted, index, where, there, stages))
+    stages = planned(wanted, index, where, resources, calibration)
+    found = list(checks(wanted, index, where, resources, stages))
     hours, disk = sum(stage.hours for stage in stages), sum(stage.disk_gib for stage in stages)
     if as_json:
         print_json(
             {
                 "recipe": wanted.name,
-                "where": there.where,
+                "where": resources.where,
                 "stages": [asdict(stage) for stage in stages],
                 "hours": hours,
                 "disk_gib": disk,
@@ -61,17 +61,17 @@ def plan(
     else:
         rows = [list(asdict(stage).values()) for stage in stages]
         columns = list(asdict(stages[0]))
-        print_table(f"{wanted.name} on {there.where}", columns, [*rows, ["in all", None, None, hours, "", disk]])
+        print_table(f"{wanted.name} on {resources.where}", columns, [*rows, ["in all", None, None, hours, "", disk]])
         for finding in found:
             say(f"{finding.grade}: {finding.check}: {finding.found}" + (f" -> {finding.way_out}" if finding.way_out else ""))
         if any(stage.source == "estimate" for stage in stages):
-            say("estimates are right within a factor of 3 or so; give a run on such machines with --from for better ones")
+            say("estimates may be off by a factor of 3; for better ones, name an earlier run on such machines with --from")
     if any(finding.grade == "error" for finding in found):
         raise typer.Exit(1)
 
 
 def _resources(address: str | None, run: str) -> "Resources":
-    """Ask the cluster, or this machine where no cluster is named, what it has."""
+    """Return the resources of the cluster, or of this machine if no cluster is named."""
     import os
     from dataclasses import replace
 

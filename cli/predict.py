@@ -1,4 +1,4 @@
-"""`vwl predict`: masks of any photographs, by a finished run's model, on the CPU and without a cluster."""
+"""`vwl predict`: masks of any images, by a finished run's model, on the CPU and without a cluster."""
 
 from pathlib import Path
 from typing import Annotated

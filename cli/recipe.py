@@ -1,4 +1,4 @@
-"""`vwl recipe`: which recipes there are, what they say, and what can be set."""
+"""`vwl recipe`: lists and shows recipes, and explains their keys."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -83,7 +83,7 @@ def keys(
 
 
 def _keys(section: Any, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Return key, type, default and description of all knobs of a section and those below it."""
+    """Yield key, type, default and description of all settings of a section and its sub-sections."""
     import json
 
     from vwl.config.recipe import Section
@@ -98,7 +98,7 @@ def _keys(section: Any, prefix: str = "") -> Iterator[tuple[str, str, str, str]]
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """Return a JSON schema in words, as `number 0..1`, `gap | hybrid`, `list of number > 0`."""
+    """Return a JSON schema as text, e.g. `number 0..1`, `gap | hybrid`, `list of number > 0`."""
     if "anyOf" in schema:
         return " | ".join(_type(option) for option in schema["anyOf"])
     if "const" in schema or "enum" in schema:

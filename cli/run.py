@@ -1,4 +1,4 @@
-"""`vwl run` and `vwl demo`: the whole method, one command."""
+"""`vwl run` and `vwl demo`: the whole method in one command."""
 
 from typing import Annotated, Any
 
@@ -39,7 +39,7 @@ def run(
     crf: Crf = None,
     as_json: Json = False,
 ) -> None:
-    """Do all stages, from photographs and labels to a segmentation model and its scores; go on where an earlier start stopped.
+    """Run all stages, from images and labels to a segmentation model and its scores; resume where an earlier start stopped.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`vwl submit`: any command, as a job of a Ray cluster."""
+"""`vwl submit`: run any command as a job on a Ray cluster."""
 
 import sys
 from contextlib import suppress
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from vwl.cluster.jobs import Jobs
 
 JobsAddress = Annotated[
-    str | None, typer.Option("--address", help="The cluster: http://HEAD:8265 (default: RAY_ADDRESS, else this machine's).")
+    str | None, typer.Option("--address", help="Cluster: http://HEAD:8265 (default: RAY_ADDRESS, else one on this machine).")
 ]
-Wait = Annotated[bool, typer.Option("--wait/--detach", help="Follow the job to its end and end with its exit code, or leave it alone.")]
+Wait = Annotated[bool, typer.Option("--wait/--detach", help="Follow the job and end with its exit code, or return at once.")]
 
 
 def submit(
@@ -23,13 +23,13 @@ def submit(
     wait: Wait = True,
     name: Annotated[str | None, typer.Option(help="The job's id (default: made from command and time).")] = None,
     env: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Environment variable of driver and workers. Repeatable.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Environment variable for driver and workers. Repeatable.")
     ] = None,
-    python: Annotated[str, typer.Option(help="The interpreter on the cluster's nodes.")] = "python",
-    packages: Annotated[bool, typer.Option("--packages", help="Install the pinned packages first; else the nodes must have them.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
+    python: Annotated[str, typer.Option(help="Python interpreter on the cluster's nodes.")] = "python",
+    packages: Annotated[bool, typer.Option("--packages", help="Install the pinned packages first (default: the nodes have them).")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, without sending it.")] = False,
 ) -> None:
-    """Run a command on a cluster: sends this code, not data; index, run folder and photographs must be where the nodes see them.
+    """Run a command on a cluster. Code is sent, data is not: the nodes must be able to read index, images and run folder.
 
     \b
     Examples:
@@ -45,7 +45,7 @@ def submit(
     request = Request(tuple(found.command), found.files, python, packages, _environment(env or []))
     package = request.package()
     for old, new in found.moved.items():
-        say(f"{old} is taken as {new}, which the cluster's nodes must see")
+        say(f"{old} becomes {new}, a path that the cluster's nodes must see")
     if dry_run:
         shown = request.runtime_env()
         shown["env_vars"] = sorted(shown["env_vars"])  # their values may be secret
@@ -53,11 +53,11 @@ def submit(
         return
     jobs = Jobs(address)
     say(f"sending {package} of code to {jobs.url}")
-    begun(jobs, jobs.submit(request, name), wait)
+    report_submitted(jobs, jobs.submit(request, name), wait)
 
 
-def begun(jobs: "Jobs", job: str, wait: bool) -> None:
-    """Say that a job is submitted, and wait for it if asked to."""
+def report_submitted(jobs: "Jobs", job: str, wait: bool) -> None:
+    """Print the id of a submitted job, and with `wait` follow it."""
     from vwl.cli.console import say
 
     say(f"submitted as {job}")
@@ -68,7 +68,7 @@ def begun(jobs: "Jobs", job: str, wait: bool) -> None:
 
 
 def follow(jobs: "Jobs", job: str) -> None:
-    """Show a job's output to its end and end with its exit code; Ctrl-C asks whether to stop it or leave it alone."""
+    """Show a job's output to its end and end with its exit code; Ctrl-C asks whether to stop the job."""
     from vwl.cli.console import duration, say, tables
     from vwl.cluster.job import advice
 
@@ -96,20 +96,22 @@ def follow(jobs: "Jobs", job: str) -> None:
 
 
 def _leave(jobs: "Jobs", job: str) -> bool:
-    """Stop or leave a job, as the user on the terminal wants; return whether to follow it no more."""
+    """Ask the user whether to stop, leave or follow a job; return False to go on following."""
     from vwl.cli.console import say
 
     answer = "d"
     if sys.stdin.isatty():
         with suppress(typer.Abort, KeyboardInterrupt, EOFError):
-            answer = typer.prompt(f"\n{job} runs: s stops it, d leaves it running, c goes on following", default="d").strip().lower()[:1]
+            answer = (
+                typer.prompt(f"\n{job} is running: s to stop it, d to detach, c to continue following", default="d").strip().lower()[:1]
+            )
     if answer == "c":
         return False
     if answer == "s":
         say(f"stopping {job}")
-        say(f"{job} {jobs.stop(job).state}; go on with: vwl jobs resume {job} --address {jobs.url}")
+        say(f"{job} {jobs.stop(job).state}; resume it with: vwl jobs resume {job} --address {jobs.url}")
     else:
-        say(f"{job} goes on; follow it with: vwl jobs logs {job} --follow --address {jobs.url}")
+        say(f"{job} keeps running; follow it with: vwl jobs logs {job} --follow --address {jobs.url}")
     return True
 
 

@@ -1,4 +1,4 @@
-"""Small data for the tests: where the real photographs are, and tiny data sets."""
+"""Small data for the tests: where the real images are, and tiny data sets."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def copy_run(run: "Run", folder: Path) -> "Run":
 
 
 def truncate(index: Index, image_id: str) -> None:
-    """Cut off the end of a photograph's file."""
+    """Cut off the end of an image's file."""
     (row,) = (row for row in index.rows if row.image_id == image_id)
     path = Path(index.root.path, row.image)
     path.write_bytes(path.read_bytes()[:-200])

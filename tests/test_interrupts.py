@@ -49,4 +49,4 @@ def test_a_run_interrupted_in_every_stage_ends_like_an_undisturbed_one(index, un
     assert_equal_runs(run, undisturbed)
     polite = [output for code, output in zip(drill.codes, drill.outputs, strict=True) if code == 130]
     assert polite
-    assert all("what was done is saved" in output and "Traceback" not in output for output in polite)
+    assert all("finished work is saved" in output and "Traceback" not in output for output in polite)

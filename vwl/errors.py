@@ -9,7 +9,7 @@ class VwlError(Exception):
 
 
 class Unreachable(VwlError):
-    """Storage that cannot be reached, so that reading other files would fail as well."""
+    """The storage cannot be reached; reading other files from it would fail as well."""
 
 
 class Interrupted(Exception):

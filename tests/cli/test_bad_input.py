@@ -44,7 +44,7 @@ def scenes(tmp_path) -> tuple[Index, Path]:
     return index, tmp_path / "index.parquet"
 
 
-def photographs(folder: Path, count: int = 2) -> Path:
+def make_images(folder: Path, count: int = 2) -> Path:
     folder.mkdir()
     for number in range(count):
         Image.fromarray(np.full((8, 8, 3), 40 * number, np.uint8)).save(folder / f"p{number}.jpg")
@@ -82,13 +82,13 @@ def test_a_truncated_jpeg_is_listed_by_check(scenes, tmp_path):
         ("L", lambda: Image.fromarray(np.full((6, 5), 156, np.uint8))),
     ],
 )
-def test_16_bit_palette_and_grey_photographs_are_read_as_rgb(mode: str, make: Callable[[], Image.Image]):
+def test_16_bit_palette_and_grey_images_are_read_as_rgb(mode: str, make: Callable[[], Image.Image]):
     sink = io.BytesIO()
     make().save(sink, format="PNG")
     assert Image.open(io.BytesIO(sink.getvalue())).mode == mode
-    photo = np.asarray(decode_image(sink.getvalue(), "x.png"))
-    assert photo.shape == (6, 5, 3)
-    assert np.abs(photo.astype(int) - 156).max() <= 1
+    image = np.asarray(decode_image(sink.getvalue(), "x.png"))
+    assert image.shape == (6, 5, 3)
+    assert np.abs(image.astype(int) - 156).max() <= 1
 
 
 def test_a_mask_of_another_size_is_named_by_check(scenes, tmp_path):
@@ -101,11 +101,11 @@ def test_a_mask_of_another_size_is_named_by_check(scenes, tmp_path):
 
 
 def test_an_unknown_class_name_is_named_with_the_nearest_one(tmp_path):
-    photos = photographs(tmp_path / "photos")
+    images = make_images(tmp_path / "images")
     classes = tmp_path / "classes.txt"
     classes.write_text("background\ncat\ndog\n")
     table = labels(tmp_path, "image,labels\np0.jpg,cat\np1.jpg,dgo\n")
-    outcome = vwl("data", "prepare", "folder", "--images", photos, "--labels", table, "--classes", classes, "--out", tmp_path / "i.parquet")
+    outcome = vwl("data", "prepare", "folder", "--images", images, "--labels", table, "--classes", classes, "--out", tmp_path / "i.parquet")
     assert_one_line(outcome, "dgo", "did you mean 'dog'?")
 
 
@@ -115,24 +115,24 @@ def test_an_unknown_class_in_the_evaluation_is_named(scenes, tmp_path):
 
 def test_an_empty_label_is_named(tmp_path):
     table = labels(tmp_path, "image,labels\np0.jpg,cat\np1.jpg,\n")
-    photos = photographs(tmp_path / "photos")
-    outcome = vwl("data", "prepare", "folder", "--images", photos, "--labels", table, "--out", tmp_path / "i.parquet")
+    images = make_images(tmp_path / "images")
+    outcome = vwl("data", "prepare", "folder", "--images", images, "--labels", table, "--out", tmp_path / "i.parquet")
     assert_one_line(outcome, "p1")
 
 
 def test_no_image_at_all_is_said(tmp_path):
     table = labels(tmp_path, "image,labels\n")
     outcome = vwl(
-        "data", "prepare", "folder", "--images", photographs(tmp_path / "photos", 0), "--labels", table, "--out", tmp_path / "i.parquet"
+        "data", "prepare", "folder", "--images", make_images(tmp_path / "images", 0), "--labels", table, "--out", tmp_path / "i.parquet"
     )
     assert_one_line(outcome, "no image")
 
 
 def test_an_id_listed_twice_is_named(tmp_path):
     table = labels(tmp_path, "image,labels\np0.jpg,cat\np0.jpg,dog\n")
-    photos = photographs(tmp_path / "photos")
-    outcome = vwl("data", "prepare", "folder", "--images", photos, "--labels", table, "--out", tmp_path / "i.parquet")
-    assert_one_line(outcome, "p0", "twice")
+    images = make_images(tmp_path / "images")
+    outcome = vwl("data", "prepare", "folder", "--images", images, "--labels", table, "--out", tmp_path / "i.parquet")
+    assert_one_line(outcome, "p0", "more than once")
 
 
 def test_a_misspelled_recipe_key_has_a_suggestion(scenes, tmp_path):

@@ -38,14 +38,14 @@ def copied(tiny_run, tmp_path) -> Run:
 
 @pytest.fixture
 def house(copied, tmp_path, monkeypatch) -> Path:
-    """A working folder with what the examples name: the tiny run and a few photographs."""
-    photo = tmp_path / "scenes/images/val_00000.jpg"
-    for name in ("runs", "demo", "photos"):
+    """A working folder with what the examples name: the tiny run and a few images."""
+    image = tmp_path / "scenes/images/val_00000.jpg"
+    for name in ("runs", "demo", "images"):
         (tmp_path / name).mkdir()
     for name in ("runs/voc", "demo/run"):
         (tmp_path / name).symlink_to(tmp_path / "run")
-    for name in ("dog.jpg", "cat.jpg", "photos/a.jpg", "photos/b.jpg"):
-        shutil.copy(photo, tmp_path / name)
+    for name in ("dog.jpg", "cat.jpg", "images/a.jpg", "images/b.jpg"):
+        shutil.copy(image, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -119,9 +119,9 @@ def test_a_stage_that_was_not_scored_is_answered_with_those_that_were(tiny_run):
 
 
 def test_predict_as_json_names_the_files_it_wrote(tiny_run, tmp_path):
-    photo = Path(tiny_run.index.root.path, "images/val_00000.jpg")
-    (line,) = vwl_json("predict", photo, "--run", tiny_run.folder, "--out", tmp_path)
-    assert line["image"] == str(photo)
+    image = Path(tiny_run.index.root.path, "images/val_00000.jpg")
+    (line,) = vwl_json("predict", image, "--run", tiny_run.folder, "--out", tmp_path)
+    assert line["image"] == str(image)
     assert Path(line["mask"]).read_bytes() == (tiny_run.folder / "segment").read("val_00000.png")
     assert Path(line["overlay"]).is_file()
 
@@ -144,7 +144,7 @@ def test_a_run_without_scores_prints_an_empty_list(copied):
     assert vwl_json("evaluate", "--run", copied.folder) == []
 
 
-def test_a_run_with_a_truncated_photograph_does_everything_else_and_ends_with_exit_code_1(copied):
+def test_a_run_with_a_truncated_image_does_everything_else_and_ends_with_exit_code_1(copied):
     truncate(copied.index, "val_00002")
     for name in INFERENCE:
         shutil.rmtree(Path(copied.folder.path, name))
@@ -161,7 +161,7 @@ def test_a_run_with_a_truncated_photograph_does_everything_else_and_ends_with_ex
     assert codes == {"cam": 1, "crf": 0, "irnet-labels": 0, "walk": 0, "masks": 0, "segment": 1}
 
 
-def test_a_stage_with_two_truncated_photographs_ends_with_exit_code_1(copied):
+def test_a_stage_with_two_truncated_images_ends_with_exit_code_1(copied):
     shutil.rmtree(Path(copied.folder.path, "segment"))
     truncate(copied.index, "val_00002")
     truncate(copied.index, "train_00000")

@@ -36,9 +36,9 @@ def house(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_index(tiny_scenes(tmp_path / "scenes", 2, 1), tmp_path / "voc.parquet")
     folders = ("VOCdevkit/VOC2012/JPEGImages", "VOCdevkit/VOC2012/ImageSets/Segmentation", "benchmark_RELEASE/dataset/cls")
-    for name in (*folders, "coco2014/annotations", "coco2014/train2014", "photos", "masks"):
+    for name in (*folders, "coco2014/annotations", "coco2014/train2014", "images", "masks"):
         (tmp_path / name).mkdir(parents=True)
-    for name in (f"{folders[0]}/a.jpg", f"{folders[0]}/b.jpg", "coco2014/train2014/a.jpg", "photos/a.jpg"):
+    for name in (f"{folders[0]}/a.jpg", f"{folders[0]}/b.jpg", "coco2014/train2014/a.jpg", "images/a.jpg"):
         Image.new("RGB", (8, 6)).save(name)
     mask = np.full((6, 8), 1, np.uint8)
     Image.fromarray(mask).save("masks/a.png")

@@ -28,14 +28,14 @@ def test_an_argument_becomes_absolute_too(here):
 
 
 def test_a_value_that_only_looks_like_the_path_stays(here):
-    words = ["run", "--run", "demo", "--recipe", "demo"]
-    assert forwarded(words).command == ["run", "--run", f"{here}/demo", "--recipe", "demo"]
+    command = ["run", "--run", "demo", "--recipe", "demo"]
+    assert forwarded(command).command == ["run", "--run", f"{here}/demo", "--recipe", "demo"]
 
 
 def test_absolute_paths_and_buckets_stay():
-    words = ["run", "--data", "/shared/voc.parquet", "--run", "s3://bucket/runs/a", "--recipe", "paper-voc"]
-    found = forwarded(words)
-    assert (found.command, found.files, found.moved) == (words, {}, {})
+    command = ["run", "--data", "/shared/voc.parquet", "--run", "s3://bucket/runs/a", "--recipe", "paper-voc"]
+    found = forwarded(command)
+    assert (found.command, found.files, found.moved) == (command, {}, {})
 
 
 def test_a_recipe_file_goes_along_as_what_it_resolves_to(here):
@@ -60,18 +60,18 @@ def test_a_wrong_recipe_is_found_before_anything_is_sent():
         forwarded(["run", "--run", "/r", "--data", "/d", "-o", "classifier.num_wrds=3", "--recipe", "demo"])
 
 
-@pytest.mark.parametrize("words", [["run", "--worker-count", "2"], ["rn"], ["train", "resnet"]])
-def test_what_is_no_command_line_is_refused(words):
+@pytest.mark.parametrize("command", [["run", "--worker-count", "2"], ["rn"], ["train", "resnet"]])
+def test_what_is_no_command_line_is_refused(command):
     with pytest.raises(TyperException):
-        forwarded(words)
+        forwarded(command)
 
 
-@pytest.mark.parametrize("words", [[], ["submit", "--", "run"], ["jobs", "list"]])
-def test_what_makes_no_sense_elsewhere_is_refused(words):
-    with pytest.raises(VwlError, match="vwl submit takes a command that works"):
-        forwarded(words)
+@pytest.mark.parametrize("command", [[], ["submit", "--", "run"], ["jobs", "list"]])
+def test_what_makes_no_sense_elsewhere_is_refused(command):
+    with pytest.raises(VwlError, match="vwl submit cannot send"):
+        forwarded(command)
 
 
 def test_half_a_command_is_refused():
-    with pytest.raises(VwlError, match="vwl train is no whole command"):
+    with pytest.raises(VwlError, match="vwl train is not complete"):
         forwarded(["train"])

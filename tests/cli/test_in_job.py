@@ -7,24 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from vwl.cli.in_job import complaint
+from vwl.cli.in_job import interpreter_error
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_a_python_that_fits_is_not_complained_of():
-    assert complaint((3, 11, 7), "/usr/bin/python", []) == ""
+    assert interpreter_error((3, 11, 7), "/usr/bin/python", []) == ""
 
 
 @pytest.mark.parametrize("version", [(3, 8, 1), (3, 10, 0), (3, 13, 0)])
 def test_another_python_is_named_with_its_version(version):
     shown = f"{version[0]}.{version[1]}"
-    assert complaint(version, "/usr/bin/python", []).startswith(f"/usr/bin/python is Python {shown} and vwl needs 3.11 or 3.12; name ")
+    assert interpreter_error(version, "/usr/bin/python", []).startswith(
+        f"/usr/bin/python is Python {shown} and vwl needs 3.11 or 3.12; name "
+    )
 
 
 def test_missing_packages_are_named_with_the_way_out():
-    assert "lacks ray, torch; " in complaint((3, 12, 0), "/usr/bin/python", ["ray", "torch"])
-    assert "--packages" in complaint((3, 12, 0), "/usr/bin/python", ["ray"])
+    assert "does not have ray, torch; " in interpreter_error((3, 12, 0), "/usr/bin/python", ["ray", "torch"])
+    assert "--packages" in interpreter_error((3, 12, 0), "/usr/bin/python", ["ray"])
 
 
 def test_an_interpreter_without_packages_ends_in_one_line():

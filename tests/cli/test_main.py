@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from vwl.cli.main import COMMANDS, Place, app
+from vwl.cli.main import COMMANDS, Command, app
 from vwl.errors import VwlError
 
 COMMANDS_THAT_FAIL = """
@@ -51,7 +51,7 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "commands_that_fail.py").write_text(COMMANDS_THAT_FAIL)
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("mistake", "bug", "stop", "ctrl_c", "ctrl_c_in_c", "bug_in_c", "greet"):
-        monkeypatch.setitem(COMMANDS, name, Place("commands_that_fail", name, "For this test."))
+        monkeypatch.setitem(COMMANDS, name, Command("commands_that_fail", name, "For this test."))
     monkeypatch.delitem(sys.modules, "commands_that_fail", raising=False)
     return lambda *args: CliRunner().invoke(app, args)
 
@@ -93,11 +93,11 @@ def test_a_bug_keeps_its_traceback(run):
     assert isinstance(run("bug_in_c").exception, SystemError)
 
 
-@pytest.mark.parametrize(("command", "told"), [("stop", "stopped at step 7"), ("ctrl_c", "stopped"), ("ctrl_c_in_c", "stopped")])
-def test_an_interrupt_says_that_work_is_saved_and_exits_with_130(run, command, told):
+@pytest.mark.parametrize(("command", "message"), [("stop", "stopped at step 7"), ("ctrl_c", "stopped"), ("ctrl_c_in_c", "stopped")])
+def test_an_interrupt_says_that_work_is_saved_and_exits_with_130(run, command, message):
     result = run(command)
     assert result.exit_code == 130
-    assert result.stderr == f"{told}; what was done is saved, and the same command goes on from there\n"
+    assert result.stderr == f"{message}; finished work is saved; run the same command to resume\n"
 
 
 def test_a_function_is_a_command(run):

@@ -8,8 +8,8 @@ from vwl.cli.main import app
 from vwl.workflow.stages import STAGES
 
 
-def vwl(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
+def vwl(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_a_plan_is_a_table_with_a_sum(tiny_run):
@@ -17,12 +17,12 @@ def test_a_plan_is_a_table_with_a_sum(tiny_run):
     assert result.exit_code == 0, result.output
     assert all(f"\n{name} " in result.stdout for name in STAGES)
     assert "\nin all " in result.stdout
-    assert "estimates are right within a factor of 3" in result.stderr
+    assert "estimates may be off by a factor of 3" in result.stderr
 
 
 def test_a_plan_as_json_adds_up(tiny_run):
-    words = ("--data", tiny_run.index_path, "--recipe", "demo", "--from", tiny_run.folder, "--from-cpus", 1, "--cpus-per-worker", 1)
-    result = vwl("plan", *words, "--json")
+    arguments = ("--data", tiny_run.index_path, "--recipe", "demo", "--from", tiny_run.folder, "--from-cpus", 1, "--cpus-per-worker", 1)
+    result = vwl("plan", *arguments, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["where"] == "this machine"

@@ -35,7 +35,7 @@ def test_show_prints_json():
     assert Recipe.model_validate(json.loads(run("recipe show paper-coco --json"))) == load_recipe("paper-coco")
 
 
-def test_show_against_prints_the_differences_alone():
+def test_show_against_prints_the_differences_by_itself():
     assert (
         run("recipe show table4-hp --against paper-voc") == "classifier.codebook.strategy: learning -> none\nname: paper-voc -> table4-hp\n"
     )
@@ -60,7 +60,7 @@ def test_keys_are_those_of_the_recipe_with_its_defaults():
         "key": "classifier.codebook.num_codewords",
         "type": "integer > 0",
         "default": "256",
-        "about": "k, the number of visual words.",
+        "about": "Number of visual words, k in the paper.",
     }
 
 
@@ -80,7 +80,7 @@ def test_a_key_tells_what_it_takes(key, kind):
     assert {row["key"]: row["type"] for row in json.loads(run("recipe keys --json"))}[key] == kind
 
 
-def test_keys_of_one_section_are_shown_alone():
+def test_keys_of_one_section_are_shown_by_itself():
     keys = [row["key"] for row in json.loads(run("recipe keys crf.kernels --json"))]
     assert "crf.kernels.iterations" in keys
     assert all(key.startswith("crf.kernels.") for key in keys)

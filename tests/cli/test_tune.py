@@ -116,7 +116,7 @@ def test_each_search_of_a_folder_resumes_with_its_own_options_and_failed_samples
 def test_a_search_continues_when_the_table_of_trials_cannot_be_written(done_search, tmp_path, capsys):
     root, _ = done_search
     shutil.copytree(root.path, tmp_path / "search")
-    (tmp_path / "search" / "trials.parquet").unlink(missing_ok=True)
+    (tmp_path / "search" / "trials.parquet").unlink(missing_ok=True)  # other tests of the session may have written it
     (tmp_path / "search" / "trials.parquet").mkdir()
     tune._update_trials(Folder(tmp_path / "search"))
     assert "trials.parquet is not up to date: cannot write" in capsys.readouterr().err
@@ -132,7 +132,7 @@ def test_a_finished_search_is_shown_and_resumed_after_its_data_set_has_moved(don
     shown = vwl("tune", "table", folder)
     assert shown.exit_code == 0, shown.output
     assert "INCOMPLETE" not in shown.stdout
-    assert "no index table at /gone/index.parquet" in refused("--resume", folder)
+    assert "/gone/index.parquet does not exist; make an index table" in refused("--resume", folder)
     result = vwl("tune", "--resume", folder, "--data", search.index_path)
     assert result.exit_code == 0, result.output
     assert "words: 4 trials, 4 of them finished\n" in result.stderr

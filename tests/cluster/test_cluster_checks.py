@@ -18,8 +18,8 @@ def cluster() -> Iterator[NodeProcesses]:
         yield cluster
 
 
-def doctor(cluster: NodeProcesses, *words: object, **more: str) -> tuple[int, list[dict]]:
-    done = cluster.vwl("doctor", *words, "--json", **more)
+def doctor(cluster: NodeProcesses, *arguments: object, **more: str) -> tuple[int, list[dict]]:
+    done = cluster.vwl("doctor", *arguments, "--json", **more)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 

@@ -7,10 +7,10 @@ from PIL import Image
 from torch import nn
 
 from tests.helpers import tiny_scenes
-from vwl.cluster.cost import CPU_CORE, GPU, Cost, Photographs, counted, inference_cost, photographs, training_cost
+from vwl.cluster.cost import CPU_CORE, GPU, Cost, ImageStats, counted, image_stats, inference_cost, training_cost
 from vwl.config.files import load_recipe
 
-PHOTOS = Photographs(height=96, width=128, labels=2.0)
+IMAGES = ImageStats(height=96, width=128, labels=2.0)
 DEMO = load_recipe("demo", ["classifier.backbone.weights=none", "irnet.backbone.weights=none", "segmenter.backbone.weights=none"])
 
 
@@ -45,7 +45,7 @@ def test_a_larger_crop_costs_its_area():
 
 
 def test_a_training_costs_more_than_looking():
-    looking = inference_cost(load_recipe("demo", ["cam.long_side=256", "cam.hflip=false"]), "cam", 1, 5, Photographs(192, 256, 1))
+    looking = inference_cost(load_recipe("demo", ["cam.long_side=256", "cam.hflip=false"]), "cam", 1, 5, ImageStats(192, 256, 1))
     training = training_cost(load_recipe("demo", ["classifier.crop=192"]), "classifier", 8, 5)
     assert training.operations / looking.operations == pytest.approx(3 * 192 / 256)
 
@@ -53,22 +53,22 @@ def test_a_training_costs_more_than_looking():
 @pytest.mark.parametrize(("change", "factor"), [("cam.hflip=true", 2), ("cam.scales=[1.0,2.0]", 5), ("cam.long_side=512", 4)])
 def test_passes_add_up(change, factor):
     base = ["cam.long_side=256", "cam.hflip=false", "cam.scales=[1.0]"]
-    one, more = (inference_cost(load_recipe("demo", overrides), "cam", 1, 5, PHOTOS) for overrides in (base, [*base, change]))
+    one, more = (inference_cost(load_recipe("demo", overrides), "cam", 1, 5, IMAGES) for overrides in (base, [*base, change]))
     assert more.operations == pytest.approx(factor * one.operations)
 
 
 def test_maps_take_their_values_and_masks_their_pixels():
-    maps = inference_cost(DEMO, "cam", 10, 5, PHOTOS).bytes
+    maps = inference_cost(DEMO, "cam", 10, 5, IMAGES).bytes
     assert maps == pytest.approx(10 * 2 * (96 / 4) * (128 / 4) * 2, rel=0.2)
-    assert inference_cost(DEMO, "masks", 10, 5, PHOTOS).bytes == pytest.approx(10 * 96 * 128 * 0.04)
+    assert inference_cost(DEMO, "masks", 10, 5, IMAGES).bytes == pytest.approx(10 * 96 * 128 * 0.04)
 
 
 def test_labels_and_iterations_make_a_crf_slower():
-    one, two = (inference_cost(DEMO, "crf", 1, 5, Photographs(375, 500, labels)).cpu_seconds for labels in (1, 3))
+    one, two = (inference_cost(DEMO, "crf", 1, 5, ImageStats(375, 500, labels)).cpu_seconds for labels in (1, 3))
     assert 1.2 < two / one < 1.5
     other = load_recipe("demo", ["crf.kernels.implementation=pydensecrf"])
-    assert 2 < inference_cost(other, "crf", 1, 5, Photographs(375, 500, 1)).cpu_seconds / one < 3
-    half = inference_cost(load_recipe("demo", ["crf.kernels.iterations=5"]), "crf", 1, 5, Photographs(375, 500, 1)).cpu_seconds
+    assert 2 < inference_cost(other, "crf", 1, 5, ImageStats(375, 500, 1)).cpu_seconds / one < 3
+    half = inference_cost(load_recipe("demo", ["crf.kernels.iterations=5"]), "crf", 1, 5, ImageStats(375, 500, 1)).cpu_seconds
     assert 0.5 < half / one < 0.6
 
 
@@ -83,16 +83,16 @@ def test_seconds_fall_with_what_there_is():
     assert Cost(100, 0.0, 1.0, 0).seconds(cpus=4, gpus=2) == pytest.approx(25)  # no network: GPUs are no help
 
 
-def test_typical_photographs_are_looked_at(tmp_path):
+def test_typical_images_are_looked_at(tmp_path):
     index = tiny_scenes(tmp_path, 4, 2)
     sizes = [Image.open(f"{index.root.path}/{row.image}").size for row in index.rows]
-    found = photographs(index)
+    found = image_stats(index)
     assert (found.width, found.height) == tuple(round(side) for side in np.mean(sizes, axis=0))
     assert found.labels == np.mean([len(row.labels) for row in index.rows])
 
 
-def test_photographs_that_cannot_be_read_from_here_are_taken_for_vocs(tmp_path):
+def test_images_that_cannot_be_read_from_here_are_taken_for_vocs(tmp_path):
     index = tiny_scenes(tmp_path, 4, 2)
     for row in index.rows:
         (tmp_path / row.image).unlink()
-    assert (photographs(index).height, photographs(index).width) == (375, 500)
+    assert (image_stats(index).height, image_stats(index).width) == (375, 500)

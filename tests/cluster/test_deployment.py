@@ -184,9 +184,9 @@ def test_unknown_keys_and_values_out_of_range_are_named(tmp_path):
         load_deployment(str(tmp_path / "list.yaml"))
     with pytest.raises(VwlError, match="override 'gpu' is not of the form"):
         load_deployment(None, ["gpu"])
-    with pytest.raises(VwlError, match="names a host twice"):
+    with pytest.raises(VwlError, match="must not name a host twice"):
         load_deployment(None, ["on_premise.workers=[a,a]"])
-    with pytest.raises(VwlError, match="vwl renders kuberay, ray-up, slurm, not 'kubray'; did you mean 'kuberay'"):
+    with pytest.raises(VwlError, match="unknown kind of cluster 'kubray', choose from kuberay, ray-up, slurm; did you mean 'kuberay'"):
         render("kubray", Deployment())
 
 
@@ -195,8 +195,8 @@ def test_the_command_prints_or_writes(tmp_path):
     assert printed.exit_code == 0
     assert "#SBATCH --nodes=5" in printed.stdout
     assert "#SBATCH --gpus-per-node=2" in printed.stdout
-    words = ["deploy", "render", "kuberay", "--out", str(tmp_path / "mine"), "--image", "me/vwl:3", "--cpu-workers", "0"]
-    written = CliRunner().invoke(app, words)
+    arguments = ["deploy", "render", "kuberay", "--out", str(tmp_path / "mine"), "--image", "me/vwl:3", "--cpu-workers", "0"]
+    written = CliRunner().invoke(app, arguments)
     assert written.exit_code == 0
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {"shared-volume.yaml", "raycluster.yaml", "rayjob.yaml"}
     assert "image: me/vwl:3" in (tmp_path / "mine/rayjob.yaml").read_text()

@@ -1,6 +1,6 @@
 """The steps of deploy/Dockerfile, done in a root of their own: a layer over this machine's, in which nothing of them is there yet.
 
-What cannot be had here is another: the base image (this machine's system and interpreter are its place) and, without the network, packages
+What cannot be had here is another: the base image (this machine's system and interpreter are its position) and, without the network, packages
 that are not in uv's cache, which is therefore left on. The CUDA target is done; that of CPUs differs in where torch comes from.
 """
 

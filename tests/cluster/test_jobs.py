@@ -32,9 +32,9 @@ class Terminal:
         self.cluster, self.folder = cluster, folder
         self.environment = cluster.driver_environment(RAY_ADDRESS=cluster.jobs)
 
-    def start(self, *words: object, **more: str) -> subprocess.Popen:
+    def start(self, *arguments: object, **more: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [*VWL, *map(str, words)],
+            [*VWL, *map(str, arguments)],
             cwd=self.folder,
             env=self.environment | more,
             stdin=subprocess.DEVNULL,
@@ -44,13 +44,13 @@ class Terminal:
             start_new_session=True,
         )
 
-    def vwl(self, *words: object, **more: str) -> subprocess.CompletedProcess:
-        process = self.start(*words, **more)
+    def vwl(self, *arguments: object, **more: str) -> subprocess.CompletedProcess:
+        process = self.start(*arguments, **more)
         out, err = process.communicate(timeout=1500)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def submit(self, *words: object) -> subprocess.CompletedProcess:
-        return self.vwl("submit", "--python", sys.executable, *words)
+    def submit(self, *arguments: object) -> subprocess.CompletedProcess:
+        return self.vwl("submit", "--python", sys.executable, *arguments)
 
     def job(self, name: str) -> dict:
         return json.loads(self.vwl("jobs", "status", name, "--json").stdout)
@@ -102,7 +102,7 @@ def test_a_submitted_run_gives_the_numbers_of_one_here(terminal, tiny_run, backe
     expected = [asdict(line) for line in score_table(tiny_run) if line.stage in {"cam", "segment"}]
     assert seen == [[line["stage"], line["split"], str(line["images"]), f"{line['miou']:.4g}"] for line in expected]
     assert re.search(r"^sending \d+ files, 0\.\d\d MiB of code to http://", done.stderr, re.MULTILINE)
-    assert f"index.parquet is taken as {terminal.folder}/index.parquet" in done.stderr
+    assert f"index.parquet becomes {terminal.folder}/index.parquet" in done.stderr
     assert f"{name} succeeded after " in done.stderr
     # The job has no checkout, and its manifests name the commit all the same.
     assert there.manifest("cam").versions == tiny_run.manifest("cam").versions
@@ -123,7 +123,7 @@ def test_the_job_is_listed_and_shown_and_its_output_kept(terminal):
     assert terminal.job("quick")["exit_code"] == 0
     again = terminal.submit("--name", "quick", "--", "recipe", "list")
     assert again.returncode == 1
-    assert "there is a job named quick on the cluster; choose another --name" in again.stderr
+    assert "the cluster already has a job named quick; choose another --name" in again.stderr
     unknown = terminal.vwl("jobs", "status", "quic")
     assert "has no job quic; did you mean 'quick'? (vwl jobs list)" in unknown.stderr
 
@@ -142,7 +142,7 @@ def test_the_exit_code_is_that_of_the_driver(terminal, tmp_path):
 def test_an_interpreter_that_is_not_there_is_named_with_the_way_out(terminal):
     done = terminal.vwl("submit", "--python", "/nowhere/python", "--", "recipe", "list")
     assert done.returncode == 127
-    assert "the cluster's head has no such interpreter; name one that it has: vwl submit --python PATH" in done.stderr
+    assert "the cluster's head does not have this interpreter; name one that it has: vwl submit --python PATH" in done.stderr
 
 
 def test_a_stopped_job_saves_and_is_resumed(terminal):
@@ -151,11 +151,11 @@ def test_a_stopped_job_saves_and_is_resumed(terminal):
     terminal.wait_for("endless", r"classifier \d+/")
     stopped = terminal.vwl("jobs", "stop", "endless")
     assert stopped.returncode == 0, stopped.stderr
-    assert "endless stopped; go on with: vwl jobs resume endless" in stopped.stderr
+    assert "endless stopped; resume it with: vwl jobs resume endless" in stopped.stderr
     printed = terminal.vwl("jobs", "logs", "endless").stdout
-    assert "classifier stopped; what was done is saved" in printed
+    assert "classifier stopped; finished work is saved" in printed
     assert "Traceback" not in printed
-    assert "the job endless has ended before (stopped)" in terminal.vwl("jobs", "stop", "endless").stderr
+    assert "the job endless has already ended (stopped)" in terminal.vwl("jobs", "stop", "endless").stderr
     steps = max(int(path.stem.split("-")[1]) for path in (terminal.folder / "endless/classifier/checkpoints").glob("step-*.pt"))
     resumed = terminal.vwl("jobs", "resume", "endless", "--detach")
     assert "submitted as endless-again" in resumed.stderr
@@ -173,7 +173,7 @@ def test_a_token_that_is_wrong_or_missing_is_said_in_one_line(terminal):
         missing = terminal.vwl("submit", "--", "recipe", "list", **more)
         assert missing.returncode == 1
         assert missing.stderr.splitlines()[-1].startswith("error: the cluster at http://")
-        assert "asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in missing.stderr
+        assert "needs a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in missing.stderr
 
 
 def test_a_driver_here_is_told_of_its_token_at_once(terminal, tiny_run):
@@ -212,18 +212,20 @@ def test_ctrl_c_without_a_terminal_leaves_the_job_and_says_how_to_follow_it(term
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.search(r"^left goes on; follow it with: vwl jobs logs left --follow --address http://", err, re.MULTILINE)
+    assert re.search(r"^left keeps running; follow it with: vwl jobs logs left --follow --address http://", err, re.MULTILINE)
     assert terminal.job("left")["state"] == "running"
     assert terminal.vwl("jobs", "stop", "left").returncode == 0
 
 
-@pytest.mark.parametrize(("answer", "state", "told"), [("s", "stopped", "go on with: vwl jobs resume"), ("d", "running", "follow it with")])
-def test_ctrl_c_on_a_terminal_asks(terminal, answer, state, told):
+@pytest.mark.parametrize(
+    ("answer", "state", "message"), [("s", "stopped", "resume it with: vwl jobs resume"), ("d", "running", "follow it with")]
+)
+def test_ctrl_c_on_a_terminal_asks(terminal, answer, state, message):
     name = f"asked-{answer}"
     command = ("train", "classifier", "--data", "index.parquet", "--recipe", "tiny.yaml", "--run", name, *ENDLESS)
     controller, line = pty.openpty()
-    words = [*VWL, "submit", "--python", sys.executable, "--name", name, "--", *command]
-    process = subprocess.Popen(words, cwd=terminal.folder, env=terminal.environment, stdin=line, stdout=line, stderr=line, close_fds=True)
+    command = [*VWL, "submit", "--python", sys.executable, "--name", name, "--", *command]
+    process = subprocess.Popen(command, cwd=terminal.folder, env=terminal.environment, stdin=line, stdout=line, stderr=line, close_fds=True)
     os.close(line)
     seen: list[str] = []
 
@@ -238,21 +240,21 @@ def test_ctrl_c_on_a_terminal_asks(terminal, answer, state, told):
     terminal.wait_for(name, r"classifier \d+/")
     process.send_signal(signal.SIGINT)
     deadline = time.monotonic() + 60
-    while "s stops it, d leaves it running" not in "".join(seen):
+    while "s to stop it, d to detach" not in "".join(seen):
         assert time.monotonic() < deadline, "".join(seen)
         time.sleep(0.2)
     os.write(controller, f"{answer}\n".encode())
     assert process.wait(timeout=240) == 130
     assert terminal.job(name)["state"] == state
-    assert told in "".join(seen)
+    assert message in "".join(seen)
     if state == "running":
         terminal.vwl("jobs", "stop", name)
 
 
 def test_a_node_that_is_lost_in_the_middle_costs_the_job_nothing(terminal, cluster):
     lost = cluster.nodes[-1]
-    words = [*RUN, "--run", "lossy", "--workers", "2", "--cpus-per-worker", "1", "--checkpoint-steps", "2", "-o", "classifier.epochs=30"]
-    process = terminal.start("submit", "--python", sys.executable, "--name", "lossy", "--", *words)
+    command = [*RUN, "--run", "lossy", "--workers", "2", "--cpus-per-worker", "1", "--checkpoint-steps", "2", "-o", "classifier.epochs=30"]
+    process = terminal.start("submit", "--python", sys.executable, "--name", "lossy", "--", *command)
     terminal.wait_for("lossy", r"classifier [1-9]\d*/")
     cluster.kill(lost)
     cluster.add_node()

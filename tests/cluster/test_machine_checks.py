@@ -57,21 +57,21 @@ def test_a_torch_that_is_not_torchvisions_is_an_error(monkeypatch):
     versions(monkeypatch, torch="2.5.0")
     found = doctor.torchvision_pair()
     assert found.grade == "error"
-    assert "and there is 2.5.0" in found.found
+    assert "installed is 2.5.0" in found.found
 
 
-@pytest.mark.parametrize(("version", "told"), [("2.31.0", "2.31.0, and "), (None, "not installed")])
-def test_another_ray_or_none_is_an_error(monkeypatch, version, told):
+@pytest.mark.parametrize(("version", "message"), [("2.31.0", "2.31.0 is installed, and "), (None, "not installed")])
+def test_another_ray_or_none_is_an_error(monkeypatch, version, message):
     versions(monkeypatch, ray=version)
     found = doctor.ray_package()
     assert found.grade == "error"
-    assert found.found.startswith(told)
+    assert found.found.startswith(message)
     assert found.way_out
 
 
 def test_a_missing_package_is_named(monkeypatch):
     versions(monkeypatch, timm=None)
-    assert doctor.packages() == Finding("packages", "error", "no timm", "run make setup, or install requirements.lock")
+    assert doctor.packages() == Finding("packages", "error", "not installed: timm", "run make setup, or install requirements.lock")
 
 
 @pytest.mark.parametrize(("free", "grade"), [(1, "error"), (2, "warning"), (3, "warning"), (4, "ok"), (5, "ok")])

@@ -1,4 +1,4 @@
-"""What is sent to a cluster: code and nothing else, the same bytes for the same code, and no more than the limit."""
+"""The zip of code for a cluster: code only, the same bytes for the same code, within the size limit."""
 
 import io
 import subprocess
@@ -15,14 +15,14 @@ from vwl.errors import VwlError
 
 @pytest.fixture
 def project(tmp_path) -> Path:
-    """A small project with much in it that is no code."""
+    """A small project with many files that are not code."""
     for name, text in {
         "pyproject.toml": "[project]",
         "README.md": "words",
         "vwl/a.py": "A = 1",
         "vwl/config/recipes/r.yaml": "name: r",
         "vwl/model.pth": "weights",
-        "vwl/data/photo.jpg": "photo",
+        "vwl/data/image.jpg": "image",
         "vwl/data/index.parquet": "table",
         "vwl/__pycache__/a.cpython-311.pyc": "code",
         "vwl/.hidden": "secret",
@@ -62,7 +62,7 @@ def test_the_same_code_gives_the_same_bytes(project):
 def test_a_package_over_the_limit_is_refused_and_its_largest_files_are_named(project, monkeypatch):
     (project / "vwl/table.csv").write_text("1,2\n" * 40_000)
     monkeypatch.setattr(package, "LIMIT", 100_000)
-    with pytest.raises(VwlError, match=r"0\.2 MiB, more than the 0 MiB .*: vwl/table\.csv \(0\.2 MiB\), "):
+    with pytest.raises(VwlError, match=r"0\.2 MiB, over the limit of 0 MiB; .*: vwl/table\.csv \(0\.2 MiB\), "):
         make_package(project, {})
 
 
@@ -74,10 +74,19 @@ def test_the_package_of_this_project_is_small():
 
 def test_the_code_in_a_package_is_vwl_also_where_another_vwl_is_installed(tmp_path):
     zipfile.ZipFile(io.BytesIO(make_package(project_root(), {}).data)).extractall(tmp_path)
-    code = "import vwl, cli.main; from importlib import metadata; print(vwl.__file__, metadata.distribution('vwl').locate_file('vwl'))"
+    code = "import vwl, vwl.cli.main as main; from importlib import metadata; print(vwl.__file__, main.__file__, metadata.distribution('vwl').locate_file('vwl'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    imported, distributed = (tmp_path / word for word in done.stdout.split())  # absolute, or relative to where it ran
-    assert (imported, distributed) == (tmp_path / "vwl/__init__.py", tmp_path / "vwl")
+    paths = [tmp_path / path for path in done.stdout.split()]  # absolute, or relative to where it ran
+    assert paths == [tmp_path / "vwl/__init__.py", tmp_path / "vwl/cli/main.py", tmp_path / "vwl"]
+
+
+def test_an_installed_vwl_packs_the_same_code_as_a_checkout(project, tmp_path_factory):
+    checkout, installed = make_package(project, {}), tmp_path_factory.mktemp("site-packages")
+    zipfile.ZipFile(io.BytesIO(checkout.data)).extractall(installed)
+    (installed / "pyproject.toml").unlink()
+    (installed / "numpy").mkdir()
+    (installed / "numpy/a.py").write_text("A = 1")
+    assert names(make_package(installed, {})) == names(checkout) - {"pyproject.toml"}
 
 
 def test_the_pinned_packages_are_what_commands_need_without_ray_and_developers_tools():
@@ -89,5 +98,5 @@ def test_the_pinned_packages_are_what_commands_need_without_ray_and_developers_t
 
 
 def test_without_a_lock_file_nothing_can_be_pinned(tmp_path):
-    with pytest.raises(VwlError, match=r"no requirements\.lock in .*; submit from a checkout"):
+    with pytest.raises(VwlError, match=r"--packages needs requirements\.lock, which .* does not have; submit from a checkout"):
         pinned_packages(tmp_path)

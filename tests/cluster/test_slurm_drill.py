@@ -72,10 +72,10 @@ def slurm(tmp_path, tiny_run, monkeypatch) -> Iterator[dict[str, str]]:
         }
 
 
-def start(folder: Path, environment: dict[str, str], *words: str) -> subprocess.Popen:
+def start(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen:
     with (folder / "out.log").open("w") as log:
         return subprocess.Popen(
-            ["bash", "vwl.sbatch", *words], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            ["bash", "vwl.sbatch", *arguments], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
 
 
@@ -87,12 +87,12 @@ def wait_for_the_end_of(job: subprocess.Popen) -> None:
         time.sleep(1)
 
 
-def run_words(tiny_run: Run) -> list[str]:
+def run_arguments(tiny_run: Run) -> list[str]:
     return ["run", "--data", tiny_run.index_path, "--recipe", "tiny.yaml", "--run", "there", "--workers", "2", "--cpus-per-worker", "1"]
 
 
 def test_the_script_starts_ray_on_its_nodes_and_runs_the_command(slurm, tmp_path, tiny_run):
-    process = start(tmp_path, slurm, *run_words(tiny_run))
+    process = start(tmp_path, slurm, *run_arguments(tiny_run))
     code = process.wait(timeout=1500)
     printed = (tmp_path / "out.log").read_text()
     assert code == 0, printed
@@ -107,8 +107,8 @@ def test_the_script_starts_ray_on_its_nodes_and_runs_the_command(slurm, tmp_path
 
 
 def test_a_run_whose_time_is_up_saves_and_is_put_back_into_the_queue(slurm, tmp_path, tiny_run):
-    words = [*run_words(tiny_run), "-o", "classifier.epochs=400", "--checkpoint-steps", "2"]
-    process = start(tmp_path, slurm, *words)
+    arguments = [*run_arguments(tiny_run), "-o", "classifier.epochs=400", "--checkpoint-steps", "2"]
+    process = start(tmp_path, slurm, *arguments)
     deadline = time.monotonic() + 900
     while not list((tmp_path / "there/classifier/checkpoints").glob("step-*.pt")):
         assert process.poll() is None, (tmp_path / "out.log").read_text()
@@ -118,7 +118,7 @@ def test_a_run_whose_time_is_up_saves_and_is_put_back_into_the_queue(slurm, tmp_
     code = process.wait(timeout=600)
     printed = (tmp_path / "out.log").read_text()
     assert code == 130, printed
-    assert re.search(r"what was done is saved", printed)
+    assert re.search(r"finished work is saved", printed)
     assert f"scontrol requeue {slurm['SLURM_JOB_ID']}" in (tmp_path / "slurm.log").read_text()
     wait_for_the_end_of(process)
 

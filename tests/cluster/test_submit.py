@@ -16,10 +16,10 @@ from vwl.cluster.job import Job, Request, advice
 pytestmark = pytest.mark.ray
 
 
-def vwl(*words: str, cwd: Path = ROOT, code: Path = ROOT, **more: str) -> subprocess.CompletedProcess:
+def vwl(*arguments: str, cwd: Path = ROOT, code: Path = ROOT, **more: str) -> subprocess.CompletedProcess:
     """Run a command with the code of a checkout."""
     environment = without_ray() | {"PYTHONPATH": str(code), "RAY_AUTH_MODE": "disabled"} | more
-    return subprocess.run([*VWL, *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run([*VWL, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "http://127.0.0.1:{}"])
@@ -53,8 +53,8 @@ def test_a_cluster_with_another_ray_is_refused():
 
 def test_a_dry_run_shows_what_would_be_sent_and_no_secret(tmp_path):
     (tmp_path / "tiny.yaml").write_text("base: demo\n")
-    words = ["--", "run", "--data", "index.parquet", "--recipe", "tiny.yaml", "--run", "s3://b/r"]
-    done = vwl("submit", "--dry-run", "--env", "KEY=secret", "--packages", *words, cwd=tmp_path, RAY_ADDRESS="nowhere")
+    arguments = ["--", "run", "--data", "index.parquet", "--recipe", "tiny.yaml", "--run", "s3://b/r"]
+    done = vwl("submit", "--dry-run", "--env", "KEY=secret", "--packages", *arguments, cwd=tmp_path, RAY_ADDRESS="nowhere")
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     assert shown["command"].startswith("exec python -m vwl.cli.in_job run --data /")
@@ -72,7 +72,7 @@ def test_code_over_the_limit_is_not_sent(tmp_path):
     done = vwl("submit", "--address", "http://127.0.0.1:1", "--", "recipe", "list", cwd=tmp_path, code=tmp_path)
     assert done.returncode == 1
     assert re.fullmatch(
-        r"error: the code to send is 30\.\d MiB, more than the 20 MiB of a package; move what is no code out of \S+: "
+        r"error: the code to send is 30\.\d MiB, over the limit of 20 MiB; move files that are not code out of \S+: "
         r"vwl/data/table\.csv \(30\.0 MiB\), .*\n",
         done.stderr,
     )
@@ -94,7 +94,7 @@ def test_a_waiting_terminal_ends_with_the_code_of_the_job(state, code, expected)
 def test_advice_is_given_only_for_failures_of_the_cluster():
     assert advice(job(), "error: a mistake") == ""
     assert "--python PATH" in advice(job(exit_code=127), "sh: 1: exec: python: not found")
-    assert advice(job(exit_code=None), "") == "the job ended before its command: why"
+    assert advice(job(exit_code=None), "") == "the job ended before its command started: why"
 
 
 def test_the_shell_on_the_head_gets_words_with_spaces_whole():

@@ -1,4 +1,4 @@
-"""Recipes as YAML: what a user writes is merged, checked and written back."""
+"""Recipes as YAML files: bases and overrides are merged, values are checked, and recipes are written back."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def problem(name_or_path: str, *overrides: str) -> str:
 
 
 @pytest.mark.parametrize("name", builtin_recipes())
-def test_a_built_in_recipe_loads_under_its_own_name_and_survives_the_round_trip_through_yaml(name, tmp_path):
+def test_a_built_in_recipe_has_its_own_name_and_is_read_back_from_its_yaml(name, tmp_path):
     recipe = load_recipe(name)
     assert recipe.name == name
     assert load_recipe(written(tmp_path, "again.yaml", to_yaml(recipe))) == recipe
@@ -39,16 +39,16 @@ class TestReading:
         path = written(tmp_path, "r.yaml", f"classifier: {{codebook: {{momentum: {text}}}}}")
         assert load_recipe(path).classifier.codebook.momentum == 1e-4
 
-    def test_a_word_with_an_e_stays_a_word(self):
+    def test_a_string_with_an_e_is_not_a_number(self):
         assert load_recipe("paper-voc", ["name=1e"]).name == "1e"
 
-    def test_a_base_gives_all_that_a_recipe_does_not_say(self, tmp_path):
+    def test_keys_that_a_recipe_does_not_set_come_from_its_base(self, tmp_path):
         path = written(tmp_path, "mine.yaml", "base: reference-voc\nname: mine\nclassifier: {optimiser: {power: 1.0}}")
         optimiser = load_recipe(path).classifier.optimiser
         assert (optimiser.power, optimiser.momentum, optimiser.learning_rate) == (1.0, 1e-4, 0.01)
         assert load_recipe(path).classifier.codebook.decov == "unsquared"
 
-    def test_the_part_of_a_section_that_is_not_given_keeps_the_defaults_of_that_section(self, tmp_path):
+    def test_a_partly_set_section_keeps_the_defaults_of_that_section(self, tmp_path):
         # irnet's optimiser has other defaults than the classifier's
         path = written(tmp_path, "mine.yaml", "base: paper-voc\nirnet: {optimiser: {momentum: 0.5}}")
         assert load_recipe(path).irnet.optimiser == Irnet().optimiser.model_copy(update={"momentum": 0.5})
@@ -57,7 +57,7 @@ class TestReading:
     def test_a_list_is_replaced_and_not_merged(self):
         assert load_recipe("paper-voc", ["cam.scales=[1]"]).cam.scales == (1.0,)
 
-    def test_a_base_is_looked_for_beside_the_file_that_names_it(self, tmp_path):
+    def test_the_path_of_a_base_is_relative_to_the_file_that_names_it(self, tmp_path):
         written(tmp_path, "base.yaml", "seed: 7")
         assert load_recipe(written(tmp_path, "own/mine.yaml", "base: ../base.yaml")).seed == 7
 
@@ -75,7 +75,7 @@ class TestReading:
         threshold=st.one_of(st.sampled_from(["auto", "auto-by-class"]), st.floats(0, 1)),
         side=st.one_of(st.none(), st.integers(1, 5000)),
     )
-    def test_every_value_survives_the_round_trip_through_yaml(self, num_codewords, rate, scales, threshold, side, tmp_path_factory):
+    def test_every_value_is_read_back_from_yaml(self, num_codewords, rate, scales, threshold, side, tmp_path_factory):
         values = Recipe().model_dump()
         values["classifier"]["codebook"]["num_codewords"] = num_codewords
         values["irnet"]["optimiser"]["learning_rate"] = rate
@@ -85,13 +85,13 @@ class TestReading:
 
 
 class TestRefusal:
-    def test_an_unknown_recipe_is_answered_with_the_nearest_name(self):
+    def test_an_unknown_recipe_gives_the_nearest_name(self):
         assert problem("paper-vok") == "no recipe named 'paper-vok'; did you mean 'paper-voc'? (vwl recipe list)"
 
-    def test_a_file_that_is_not_there(self, tmp_path):
+    def test_a_file_that_does_not_exist(self, tmp_path):
         assert problem(str(tmp_path / "no.yaml")) == f"recipe file {tmp_path}/no.yaml does not exist"
 
-    def test_a_file_that_is_no_text(self, tmp_path):
+    def test_a_file_that_is_not_text(self, tmp_path):
         (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00")
         assert "cannot be read" in problem(str(tmp_path / "r.yaml"))
 
@@ -99,7 +99,7 @@ class TestRefusal:
     def test_a_file_without_sections(self, text, tmp_path):
         assert problem(written(tmp_path, "r.yaml", text)).endswith("is not a mapping of sections")
 
-    def test_a_file_that_is_no_yaml_is_named_in_one_line(self, tmp_path):
+    def test_a_file_that_is_not_yaml_gives_one_line_with_its_name(self, tmp_path):
         message = problem(written(tmp_path, "r.yaml", "classifier: {epochs: 3\ncam: ["))
         assert "r.yaml is not valid YAML" in message
         assert "\n" not in message
@@ -114,7 +114,7 @@ class TestRefusal:
             ("qqqq=2", "unknown key 'qqqq'"),
         ],
     )
-    def test_an_unknown_key_is_answered_with_the_nearest_one(self, override, suggestion):
+    def test_an_unknown_key_gives_the_nearest_one(self, override, suggestion):
         assert problem("paper-voc", override) == f"recipe paper-voc: {suggestion}"
 
     @pytest.mark.parametrize(
@@ -142,10 +142,10 @@ class TestRefusal:
             ("seed=-1", "seed should be greater than or equal to 0 (given: -1)"),
         ],
     )
-    def test_a_value_out_of_range_is_told_in_one_line(self, override, message):
+    def test_a_value_out_of_range_gives_one_line(self, override, message):
         assert problem("paper-voc", override) == f"recipe paper-voc: {message}"
 
-    def test_none_for_a_number_is_answered_with_the_word_of_yaml(self):
+    def test_none_for_a_number_gives_a_hint_to_write_null(self):
         assert "write null for none" in problem("paper-voc", "cam.long_side=none")
         assert load_recipe("paper-voc", ["cam.long_side=null"]).cam.long_side is None
 
@@ -167,9 +167,9 @@ class TestRefusal:
     def test_recipes_that_name_each_other_as_base(self, tmp_path):
         first = written(tmp_path, "a.yaml", "base: b.yaml")
         written(tmp_path, "b.yaml", "base: a.yaml")
-        assert problem(first) == f"recipes name each other as base in a circle: {tmp_path}/a.yaml -> {tmp_path}/b.yaml -> {tmp_path}/a.yaml"
+        assert problem(first) == f"bases of recipes form a circle: {tmp_path}/a.yaml -> {tmp_path}/b.yaml -> {tmp_path}/a.yaml"
 
-    def test_a_base_that_is_not_there(self, tmp_path):
+    def test_a_base_that_does_not_exist(self, tmp_path):
         assert problem(written(tmp_path, "a.yaml", "base: paper")).startswith("no recipe named 'paper'")
 
 

@@ -1,14 +1,14 @@
-"""Recipes: what is built in states the figures of the paper and of its code, and a fingerprint tells values apart."""
+"""Recipes: the built-in ones state the settings of the paper and of its code; every key is described; fingerprints differ with values."""
 
 import re
 
 import pytest
 
 from vwl.config.files import builtin_recipes, differences, load_recipe
-from vwl.config.recipe import Recipe, fingerprint
+from vwl.config.recipe import Recipe, Section, fingerprint
 
 
-def test_the_recipes_of_the_paper_its_code_and_its_tables_are_there():
+def test_the_paper_its_code_and_each_row_of_its_tables_have_a_recipe():
     assert {
         "paper-voc",
         "paper-voc-m",
@@ -24,8 +24,8 @@ def test_the_recipes_of_the_paper_its_code_and_its_tables_are_there():
     } <= set(builtin_recipes())
 
 
-class TestFiguresOfThePaper:
-    def test_the_defaults_are_the_paper(self):
+class TestSettingsOfThePaper:
+    def test_the_defaults_are_those_of_the_paper(self):
         assert load_recipe("paper-voc") == Recipe()
 
     def test_section_4_1_classification_network(self):
@@ -46,7 +46,7 @@ class TestFiguresOfThePaper:
         assert segmenter.optimiser.weight_decay == 0.0005
         assert (segmenter.batch_size, segmenter.iterations) == (10, 20_000)
 
-    def test_coco_differs_in_the_iterations_of_the_segmenter_alone(self):
+    def test_coco_differs_only_in_the_iterations_of_the_segmenter(self):
         assert differences(load_recipe("paper-voc"), load_recipe("paper-coco")) == [
             "name: paper-voc -> paper-coco",
             "segmenter.iterations: 20000 -> 60000",
@@ -70,7 +70,7 @@ class TestFiguresOfThePaper:
         same = classifier.model_copy(update={"pooling": "hybrid", "codebook": load_recipe("paper-voc").classifier.codebook})
         assert same == load_recipe("paper-voc").classifier
 
-    def test_fig_12_takes_the_average_out_of_hybrid_pooling(self):
+    def test_fig_12_leaves_global_average_pooling_out_of_hybrid_pooling(self):
         assert differences(load_recipe("table4-hp"), load_recipe("fig12-hp-without-gap")) == [
             "classifier.gap_weight: 2.0 -> 0.0",
             "name: table4-hp -> fig12-hp-without-gap",
@@ -99,7 +99,19 @@ def test_the_reference_recipes_differ_from_the_paper_where_its_code_does():
     ]
 
 
-def test_the_fingerprint_tells_values_apart_and_not_their_spelling():
+def test_every_key_has_a_description_for_users():
+    undescribed, sections = [], [Recipe()]
+    while sections:
+        section = sections.pop()
+        for name, value in section:
+            if isinstance(value, Section):
+                sections.append(value)
+            elif not (type(section).model_fields[name].description or "").endswith("."):
+                undescribed.append(f"{type(section).__name__}.{name}")
+    assert undescribed == []
+
+
+def test_fingerprints_differ_with_values_and_not_with_their_spelling():
     section = load_recipe("paper-voc").classifier
     assert fingerprint(section) == fingerprint(load_recipe("paper-voc", ["classifier.gap_weight=2"]).classifier)
     assert fingerprint(section) != fingerprint(load_recipe("paper-voc", ["classifier.gap_weight=3"]).classifier)

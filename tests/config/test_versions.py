@@ -1,9 +1,9 @@
-"""Versions and commit, also where there is no git and no checkout."""
+"""The commit of the running code, also in a submitted job and without git."""
 
 from vwl.config.versions import commit
 
 
-def test_a_submitted_job_names_the_commit_of_the_code_that_was_sent(monkeypatch):
+def test_a_submitted_job_has_the_commit_of_the_submitted_code(monkeypatch):
     monkeypatch.setenv("VWL_COMMIT", "abc1234")
     assert commit() == "abc1234"
 

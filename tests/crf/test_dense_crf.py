@@ -22,10 +22,10 @@ def kernels(request):
 def mean_field(image, probabilities, kernels):
     """Exact mean-field inference: all pairs of pixels, kernels normalised on both sides."""
     num_labels, height, width = probabilities.shape
-    place = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(-1, 2).astype(float)
+    position = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(-1, 2).astype(float)
     colour = image.reshape(-1, 3).astype(float)
-    features = (place / kernels.gaussian_sxy, np.hstack([place / kernels.bilateral_sxy, colour / kernels.bilateral_srgb]))
-    messages = np.zeros((len(place), len(place)))
+    features = (position / kernels.gaussian_sxy, np.hstack([position / kernels.bilateral_sxy, colour / kernels.bilateral_srgb]))
+    messages = np.zeros((len(position), len(position)))
     for feature, compat in zip(features, (kernels.gaussian_compat, kernels.bilateral_compat), strict=True):
         kernel = np.exp(-0.5 * ((feature[:, None] - feature[None]) ** 2).sum(-1))
         root = np.sqrt(kernel.sum(1))

@@ -1,4 +1,4 @@
-"""Our own dense CRF against pydensecrf on real photographs; what both must do is in test_dense_crf.py."""
+"""Our own dense CRF against pydensecrf on real images; what both must do is in test_dense_crf.py."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ CASES = [("cam", 2), ("irnet_labels", 3), ("segment", 4), ("irnet_labels", 5), (
 
 
 @pytest.fixture(scope="module")
-def photos():
-    """Parts of seven photographs."""
+def images():
+    """Parts of seven images."""
     paths = sorted((real_data("voc12mini") / "JPEGImages").glob("*.jpg"))[:: 1139 // 7][: len(CASES)]
     return [np.array(Image.open(path).convert("RGB"))[20:207, 40:292] for path in paths]
 
@@ -34,8 +34,8 @@ def both(image, probabilities, kernels):
 
 
 @pytest.mark.parametrize("case", range(len(CASES)))
-def test_on_real_photographs_it_agrees_with_pydensecrf(photos, case):
-    image, (stage, num_labels) = photos[case], CASES[case]
+def test_on_real_images_it_agrees_with_pydensecrf(images, case):
+    image, (stage, num_labels) = images[case], CASES[case]
     own, other = both(image, blocks(num_labels, *image.shape[:2]), KERNELS[stage])
     assert np.abs(own - other).max() <= 1e-3
     assert (own.argmax(axis=0) == other.argmax(axis=0)).mean() >= 0.999
@@ -43,8 +43,8 @@ def test_on_real_photographs_it_agrees_with_pydensecrf(photos, case):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 67), (66, 1), (17, 130)])
 @pytest.mark.parametrize("num_labels", [2, 5])
-def test_on_photographs_of_odd_sizes_it_agrees_with_pydensecrf(photos, size, num_labels):
-    image = np.ascontiguousarray(photos[0][: size[0], : size[1]])
+def test_on_images_of_odd_sizes_it_agrees_with_pydensecrf(images, size, num_labels):
+    image = np.ascontiguousarray(images[0][: size[0], : size[1]])
     own, other = both(image, blocks(num_labels, *size), KERNELS["cam"])
     np.testing.assert_allclose(own, other, atol=1e-3)
 
@@ -72,18 +72,18 @@ def test_without_pairwise_terms_it_is_the_softmax():
     np.testing.assert_allclose(NumbaMeanField(image, alone).infer(energies), powers / powers.sum(axis=0), atol=3e-7)
 
 
-def test_real_photographs_have_the_same_irnet_labels_from_both(photos):
+def test_real_images_have_the_same_irnet_labels_from_both(images):
     pytest.importorskip("pydensecrf")
     settings = IrnetLabels()
     other = settings.model_copy(update={"kernels": settings.kernels.model_copy(update={"implementation": "pydensecrf"})})
-    maps = blocks(4, *photos[0].shape[:2])[1:]
+    maps = blocks(4, *images[0].shape[:2])[1:]
     maps[:, :90] *= 0.05
-    found, expected = irnet_labels(photos[0], maps, [3, 7, 9], settings), irnet_labels(photos[0], maps, [3, 7, 9], other)
+    found, expected = irnet_labels(images[0], maps, [3, 7, 9], settings), irnet_labels(images[0], maps, [3, 7, 9], other)
     assert set(np.unique(expected)) > {0, 255}
     assert (found == expected).mean() >= 0.999
 
 
-def test_read_only_energies_are_left_alone():
+def test_read_only_energies_are_left_by_itself():
     energies = label_energies(np.eye(6, dtype=np.uint8), 2, 0.7).reshape(2, -1)
     before = energies.copy()
     energies.flags.writeable = False

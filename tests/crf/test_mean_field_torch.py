@@ -31,8 +31,8 @@ def one_by_one(images, unary, kernels):
 
 
 @pytest.fixture(scope="module")
-def photos():
-    """Parts of three photographs."""
+def crops():
+    """Parts of three images."""
     paths = sorted((real_data("voc12mini") / "JPEGImages").glob("*.jpg"))[::400]
     return [np.array(Image.open(path).convert("RGB"))[30:111, 50:183] for path in paths]
 
@@ -40,9 +40,9 @@ def photos():
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kernels", SETS)
 @pytest.mark.parametrize("num_labels", [2, 6])
-def test_a_batch_of_photographs_equals_each_of_them_in_arrays(photos, device, kernels, num_labels):
-    unary = [energies(num_labels, 81, 133, seed) for seed in range(len(photos))]
-    found, expected = on(device, photos, unary, kernels), one_by_one(photos, unary, kernels)
+def test_a_batch_of_images_equals_each_of_them_in_arrays(crops, device, kernels, num_labels):
+    unary = [energies(num_labels, 81, 133, seed) for seed in range(len(crops))]
+    found, expected = on(device, crops, unary, kernels), one_by_one(crops, unary, kernels)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-3)
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.999
@@ -50,16 +50,16 @@ def test_a_batch_of_photographs_equals_each_of_them_in_arrays(photos, device, ke
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", [(1, 1), (1, 19), (7, 3)])
-def test_the_smallest_photographs_work(device, size):
+def test_the_smallest_images_work(device, size):
     images = list(np.random.default_rng(0).integers(0, 256, (2, *size, 3)).astype(np.uint8))
     unary = [energies(3, *size, seed) for seed in range(2)]
     np.testing.assert_allclose(on(device, images, unary, CrfKernels()), one_by_one(images, unary, CrfKernels()), atol=1e-4)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_each_call_gives_the_same_bits(photos, device):
-    unary = [energies(4, 81, 133, seed) for seed in range(len(photos))]
-    np.testing.assert_array_equal(on(device, photos, unary, SETS[0]), on(device, photos, unary, SETS[0]))
+def test_each_call_gives_the_same_bits(crops, device):
+    unary = [energies(4, 81, 133, seed) for seed in range(len(crops))]
+    np.testing.assert_array_equal(on(device, crops, unary, SETS[0]), on(device, crops, unary, SETS[0]))
 
 
 @pytest.mark.parametrize("device", DEVICES)

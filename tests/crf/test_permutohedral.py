@@ -9,14 +9,14 @@ from vwl.errors import VwlError
 SIZES = [(1, 1), (1, 70), (67, 1), (13, 65)]
 
 
-def photograph(shape, seed=0):
+def random_image(shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (*shape, 3)).astype(np.uint8)
 
 
 def pixel_features(image, spatial, colour):
     height, width = image.shape[:2]
-    place = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(height * width, 2)
-    return np.hstack([place / spatial, image.reshape(height * width, -1) / colour])
+    position = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(height * width, 2)
+    return np.hstack([position / spatial, image.reshape(height * width, -1) / colour])
 
 
 def filter_with_dictionaries(features, values):
@@ -65,7 +65,7 @@ def filtered(lattice, values, strength=1.0):
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize(("coloured", "spatial", "colour"), [(True, 6.3, 41.7), (False, 1.137, 1.0), (False, 2.939, 1.0)])
 def test_the_filter_is_that_of_the_paper(shape, coloured, spatial, colour):
-    image = photograph(shape)[:, :, : 3 if coloured else 0]
+    image = random_image(shape)[:, :, : 3 if coloured else 0]
     values = np.random.default_rng(1).random((shape[0] * shape[1], 4))
     expected, lattice = normalised_filter(pixel_features(image, spatial, colour), values), Lattice(image, spatial, colour)
     for lanes in (1, 2, 4):
@@ -73,7 +73,7 @@ def test_the_filter_is_that_of_the_paper(shape, coloured, spatial, colour):
 
 
 def test_the_filter_is_near_the_normalised_gaussian():
-    image = photograph((12, 15)) // 8
+    image = random_image((12, 15)) // 8
     features = pixel_features(image, 4.0, 20.0)
     kernel = np.exp(-0.5 * ((features[:, None] - features[None]) ** 2).sum(-1))
     root = np.sqrt(kernel.sum(1))
@@ -81,7 +81,7 @@ def test_the_filter_is_near_the_normalised_gaussian():
     np.testing.assert_allclose(filtered(Lattice(image, 4.0, 20.0), values), kernel / root / root[:, None] @ values, atol=0.03)
 
 
-def test_a_photograph_with_more_vertices_than_pixels_is_filtered_by_pixel():
+def test_an_image_with_more_vertices_than_pixels_is_filtered_by_pixel():
     # every pixel far from all others: the filter is the identity
     image = np.stack(np.unravel_index(np.random.default_rng(0).permutation(24 * 24), (24, 24, 1)), -1) * 10
     lattice = Lattice(image.reshape(24, 24, 3).astype(np.uint8), 0.5, 0.5)
@@ -91,20 +91,20 @@ def test_a_photograph_with_more_vertices_than_pixels_is_filtered_by_pixel():
 
 
 def test_it_adds_the_strength_times_the_answer():
-    lattice = Lattice(photograph((6, 7)), 3.0, 60.0)
+    lattice = Lattice(random_image((6, 7)), 3.0, 60.0)
     values = np.random.default_rng(1).random((42, 2)).astype(np.float32)
     target = np.ones(84, np.float32)
     lattice.add_filtered(values.ravel(), target, lattice.scratch(2), 2, 2.5)
     np.testing.assert_allclose(target.reshape(42, 2), 1 + 2.5 * filtered(lattice, values), rtol=1e-5)
 
 
-def test_the_same_photograph_gives_the_same_bytes():
-    image, values = photograph((40, 50)), np.random.default_rng(1).random((2000, 4))
+def test_the_same_image_gives_the_same_bytes():
+    image, values = random_image((40, 50)), np.random.default_rng(1).random((2000, 4))
     np.testing.assert_array_equal(filtered(Lattice(image, 20.0, 13.0), values), filtered(Lattice(image, 20.0, 13.0), values))
 
 
 def test_the_answer_is_symmetric():
-    lattice, rng = Lattice(photograph((9, 11)), 5.0, 40.0), np.random.default_rng(2)
+    lattice, rng = Lattice(random_image((9, 11)), 5.0, 40.0), np.random.default_rng(2)
     first, second = rng.random((2, 99, 1))
     assert (first * filtered(lattice, second)).sum() == pytest.approx((second * filtered(lattice, first)).sum(), rel=0.05)
 
@@ -112,4 +112,4 @@ def test_the_answer_is_symmetric():
 @pytest.mark.parametrize(("spatial", "colour"), [(1e-6, 3.0), (60.0, 1e-4)])
 def test_a_kernel_too_narrow_for_the_numbering_is_refused(spatial, colour):
     with pytest.raises(VwlError, match="too narrow"):
-        Lattice(photograph((100, 100)), spatial, colour)
+        Lattice(random_image((100, 100)), spatial, colour)

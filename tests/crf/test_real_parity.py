@@ -1,4 +1,4 @@
-"""The fast forms against the plain ones on fifty real photographs: walk and dense matrix, our dense CRF and pydensecrf."""
+"""The fast forms against the plain ones on fifty real images: walk and dense matrix, our dense CRF and pydensecrf."""
 
 import itertools
 
@@ -15,18 +15,18 @@ from vwl.maps.cam import argmax_with_background, upsample
 from vwl.maps.random_walk import walk
 
 pytestmark = pytest.mark.drill
-NUM_PHOTOGRAPHS, RADIUS, EXPONENT, SQUARINGS = 50, 5, 10, 8
+NUM_IMAGES, RADIUS, EXPONENT, SQUARINGS = 50, 5, 10, 8
 
 
-def photographs():
+def images():
     paths = sorted((real_data("voc12mini") / "JPEGImages").glob("*.jpg"))
-    for path in paths[:: len(paths) // NUM_PHOTOGRAPHS][:NUM_PHOTOGRAPHS]:
+    for path in paths[:: len(paths) // NUM_IMAGES][:NUM_IMAGES]:
         with Image.open(path) as image:
             yield image.convert("RGB")
 
 
 def boundaries(image, height, width):
-    """How steep the photograph is (h, w), 0..1: like a boundary network's, high along edges and low between them."""
+    """How steep the image is (h, w), 0..1: like a boundary network's, high along edges and low between them."""
     grey = np.asarray(image.convert("L").resize((width, height)), float)
     steep = np.hypot(*np.gradient(grey))
     return 1 / (1 + np.exp(6 - 12 * steep / max(np.percentile(steep, 95), 1)))
@@ -35,10 +35,10 @@ def boundaries(image, height, width):
 def walk_dense(maps, edge):
     """The public code's form in float64: the matrix of all pairs, its columns normalised, squared eight times."""
     num, (height, width) = edge.size, edge.shape
-    place, matrix = np.arange(num).reshape(edge.shape), np.eye(num)
+    position, matrix = np.arange(num).reshape(edge.shape), np.eye(num)
     for values, (dy, dx) in zip(affinities(edge, RADIUS), pair_offsets(RADIUS), strict=True):
         rows, columns = slice(0, max(height - dy, 0)), slice(max(0, -dx), width - max(0, dx))
-        here = place[rows, columns]
+        here = position[rows, columns]
         matrix[here, here + dy * width + dx] = matrix[here + dy * width + dx, here] = values[rows, columns]
     matrix **= EXPONENT
     matrix /= matrix.sum(axis=0)
@@ -55,7 +55,7 @@ def stored(maps):
 def test_the_walk_is_the_dense_one_and_its_masks_are_the_same():
     pixels = other_in_single = 0
     sizes = itertools.cycle([(24, 31), (19, 28), (31, 23)])
-    for number, (image, (height, width)) in enumerate(zip(photographs(), sizes, strict=False)):
+    for number, (image, (height, width)) in enumerate(zip(images(), sizes, strict=False)):
         edge = boundaries(image, height, width)
         maps = np.random.default_rng(number).random((1 + number % 4, height, width)) ** 3
         expected = walk_dense(maps, edge)
@@ -75,8 +75,8 @@ def test_the_walk_is_the_dense_one_and_its_masks_are_the_same():
 @pytest.mark.parametrize("kernels", [CrfKernels(), IrnetLabels().kernels], ids=["cam", "irnet-labels"])
 def test_our_dense_crf_is_pydensecrfs(kernels):
     pytest.importorskip("pydensecrf")
-    for number, image in enumerate(photographs()):
-        photo = np.array(image)
-        own, other = both(photo, drawn_probabilities(2 + number % 5, *photo.shape[:2], seed=number), kernels)
+    for number, image in enumerate(images()):
+        rgb = np.array(image)
+        own, other = both(rgb, drawn_probabilities(2 + number % 5, *rgb.shape[:2], seed=number), kernels)
         assert np.abs(own - other).max() <= 1e-3, number
         assert (own.argmax(axis=0) == other.argmax(axis=0)).mean() >= 0.999, number

@@ -14,7 +14,7 @@ CLASSES = ("background", "cat", "dog")
 
 @pytest.fixture
 def data(tmp_path):
-    """A maker of indexes of 12 x 20 photographs: data(name=(labels, mask or None, split))."""
+    """A maker of indexes of 12 x 20 images: data(name=(labels, mask or None, split))."""
 
     def make(**images):
         rows = []
@@ -68,11 +68,11 @@ def test_a_label_may_hide_in_an_ignored_area_but_not_in_an_ignored_outline(data)
     assert kinds(index) == [("outline", "label-not-in-mask")]
 
 
-def test_one_photograph_under_two_ids_is_found_with_both_splits(data, tmp_path):
+def test_one_image_under_two_ids_is_found_with_both_splits(data, tmp_path):
     index = data(a=((1,), None, "train"), b=((1,), None, "val"), c=((1,), None, "val"))
     (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes())
     (problem,) = check_index(index)
-    assert (problem.kind, problem.message) == ("duplicate", "c (val) is the same photograph as a (train)")
+    assert (problem.kind, problem.message) == ("duplicate", "c (val) is the same image as a (train)")
 
 
 def test_files_that_cannot_be_read_are_problems_and_the_rest_is_checked(data, tmp_path):
@@ -89,7 +89,7 @@ def test_files_that_cannot_be_read_are_problems_and_the_rest_is_checked(data, tm
     ]
 
 
-def test_progress_counts_every_photograph(data):
+def test_progress_counts_every_image(data):
     seen = []
     check_index(data(a=((1,), None, "train"), b=((1,), None, "val")), lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]

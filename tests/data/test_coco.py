@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from tests.helpers import real_data
-from vwl.data.coco import paint_mask, prepare_coco
+from vwl.data.coco import Instance, paint_mask, prepare_coco
 from vwl.errors import VwlError
 
 
@@ -17,9 +17,13 @@ def square(number, category, x, y, side, crowd=0):
     return {"id": number, "image_id": 1, "category_id": category, "area": side**2, "iscrowd": crowd, "segmentation": [corners]}
 
 
+def painted(annotations, class_ids, height=10, width=10):
+    return paint_mask([Instance.from_json(annotation) for annotation in annotations], class_ids, height, width)
+
+
 @pytest.fixture
 def tiny(tmp_path):
-    """One train photograph with a dog (category 18) on a bed (65), one photograph without annotation."""
+    """One train image with a dog (category 18) on a bed (65), and one image without annotation."""
     content = {
         "images": [{"id": n, "file_name": f"p{n}.jpg", "height": 10, "width": 12} for n in (1, 2)],
         "categories": [{"id": 65, "name": "bed"}, {"id": 18, "name": "dog"}],
@@ -39,7 +43,7 @@ def tiny(tmp_path):
     return save
 
 
-def test_the_smaller_instance_lies_on_top_and_ids_ascend_with_the_categories(tiny):
+def test_smaller_instances_are_on_top_and_class_ids_ascend_with_the_categories(tiny):
     index, notes = prepare_coco(tiny())
     assert index.classes == ("background", "dog", "bed")
     (row,) = index.rows
@@ -47,32 +51,32 @@ def test_the_smaller_instance_lies_on_top_and_ids_ascend_with_the_categories(tin
     mask = index.read_mask(row)
     assert mask.shape == (10, 12)
     assert Counter(mask.ravel().tolist()) == {0: 120 - 64, 2: 64 - 16, 1: 16}
-    assert "train2014: 1 photographs without annotation are left out" in notes
+    assert "train2014: 1 images without annotation are left out" in notes
     assert "there are 2 categories; COCO has 80" in notes
 
 
-def test_a_crowd_is_ignored_where_nothing_smaller_lies_on_it_and_its_label_counts():
+def test_a_crowd_is_ignored_where_no_smaller_instance_covers_it():
     annotations = [square(1, 1, 2, 2, 2), square(2, 2, 1, 1, 6, crowd=1), square(3, 3, 0, 0, 9)]
-    mask = paint_mask(annotations, {1: 1, 2: 2, 3: 3}, 10, 10)
+    mask = painted(annotations, {1: 1, 2: 2, 3: 3})
     assert Counter(mask.ravel().tolist()) == {0: 19, 3: 81 - 36, 255: 36 - 4, 1: 4}
 
 
 def test_polygons_of_fewer_than_three_points_cover_nothing():
     annotation = {**square(1, 1, 2, 2, 4), "segmentation": [[0, 0, 9, 9], square(1, 1, 2, 2, 4)["segmentation"][0]]}
-    assert (paint_mask([annotation], {1: 1}, 10, 10) == 1).sum() == 16
-    assert not paint_mask([{**annotation, "segmentation": [[0, 0, 9, 9]]}], {1: 1}, 10, 10).any()
+    assert (painted([annotation], {1: 1}) == 1).sum() == 16
+    assert not painted([{**annotation, "segmentation": [[0, 0, 9, 9]]}], {1: 1}).any()
 
 
 def test_compressed_and_plain_run_lengths_give_the_same_pixels():
     runs = {"counts": [12, 5, 83], "size": [10, 10]}
     packed = coco_mask.frPyObjects(runs, 10, 10)
-    plain = paint_mask([{**square(1, 1, 0, 0, 1), "segmentation": runs}], {1: 1}, 10, 10)
+    plain = painted([{**square(1, 1, 0, 0, 1), "segmentation": runs}], {1: 1})
     assert plain.T.ravel().nonzero()[0].tolist() == [12, 13, 14, 15, 16]
     packed = {"counts": packed["counts"].decode(), "size": packed["size"]}
-    np.testing.assert_array_equal(paint_mask([{**square(1, 1, 0, 0, 1), "segmentation": packed}], {1: 1}, 10, 10), plain)
+    np.testing.assert_array_equal(painted([{**square(1, 1, 0, 0, 1), "segmentation": packed}], {1: 1}), plain)
 
 
-def test_masks_that_are_there_are_kept(tiny):
+def test_existing_masks_are_kept(tiny):
     root = tiny()
     index, _ = prepare_coco(root)
     mask = root / index.rows[0].mask
@@ -80,10 +84,10 @@ def test_masks_that_are_there_are_kept(tiny):
     again, notes = prepare_coco(root)
     assert again.rows == index.rows
     assert mask.read_bytes() == b"marked"
-    assert "train2014: painted 0 masks, kept 1 that were there" in notes
+    assert "train2014: painted 0 masks, kept 1 existing ones" in notes
 
 
-def test_masks_beside_the_data_move_the_root_up(tiny, tmp_path_factory):
+def test_with_masks_in_another_folder_the_root_is_above_both(tiny, tmp_path_factory):
     root, masks = tiny(), tmp_path_factory.mktemp("masks")
     index, _ = prepare_coco(root, masks)
     assert not (root / "SegmentationClass").exists()
@@ -92,13 +96,14 @@ def test_masks_beside_the_data_move_the_root_up(tiny, tmp_path_factory):
     assert index.read_image(index.rows[0]).size == (12, 10)
 
 
-def test_the_year_whose_photographs_are_there_is_taken(tiny):
+def test_the_year_that_has_images_is_used(tiny):
     root = tiny(year="2017")
     (root / "images").mkdir()
     (root / "train2014").rename(root / "images/train2017")
-    index, _ = prepare_coco(root)
+    index, notes = prepare_coco(root)
     assert index.rows[0].image == "images/train2017/p1.jpg"
     assert index.source == "MS COCO 2017"
+    assert "the annotations of 2014 are not used, those of 2017 are" in notes
 
 
 def test_progress_counts_the_masks(tiny):
@@ -114,10 +119,10 @@ def test_progress_counts_the_masks(tiny):
         ({"annotations": [{**square(7, 18, 0, 0, 2), "image_id": 5}]}, "annotation 7 belongs to image 5"),
         ({"annotations": [{**square(7, 18, 0, 0, 2), "segmentation": [[1]]}]}, "annotation 7 has no valid segmentation"),
         ({"annotations": [{**square(7, 18, 0, 0, 2), "segmentation": {"counts": [3, 3], "size": [2, 3]}}]}, "annotation 7 has a segm"),
-        ({"annotations": [{"id": 7, "image_id": 1, "category_id": 18}]}, "an entry has no 'area'"),
-        ({"annotations": []}, "no image at all"),
-        ({"categories": [{"id": 18}]}, "has no categories"),
-        ({"images": [{"id": 1, "file_name": "gone.jpg", "height": 10, "width": 12}]}, r"gone\.jpg is annotated but not there \(1 of 1"),
+        ({"annotations": [{"id": 7, "image_id": 1, "category_id": 18}]}, "an entry lacks the key 'area'"),
+        ({"annotations": []}, "the data set has no images"),
+        ({"categories": [{"id": 18}]}, "has no valid list 'categories'"),
+        ({"images": [{"id": 1, "file_name": "gone.jpg", "height": 10, "width": 12}]}, r"gone\.jpg is annotated but missing \(1 of 1"),
     ],
 )
 def test_bad_annotations_are_named_in_one_line(tiny, changes, message):

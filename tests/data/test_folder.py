@@ -9,9 +9,9 @@ from vwl.storage.masks import encode_mask, voc_palette
 
 
 @pytest.fixture
-def photos(tmp_path):
-    """Photographs a.jpg, b.png and c.JPG, masks beside them."""
-    folder = tmp_path / "photos"
+def images(tmp_path):
+    """Images a.jpg, b.png and c.JPG, masks beside them."""
+    folder = tmp_path / "images"
     folder.mkdir()
     (tmp_path / "truth").mkdir()
     for name in ("a.jpg", "b.png", "c.JPG"):
@@ -20,14 +20,14 @@ def photos(tmp_path):
     return folder
 
 
-def table(photos, text):
-    path = photos.parent / "labels.csv"
+def table(images, text):
+    path = images.parent / "labels.csv"
     path.write_text(text)
     return path
 
 
-def test_names_with_and_without_extension_are_found_and_classes_are_sorted(photos):
-    index, notes = prepare_folder(photos, table(photos, "image,labels\na,zebra ant\nb.png,ant\nc,zebra\n"))
+def test_names_with_and_without_extension_are_found_and_classes_are_sorted(images):
+    index, notes = prepare_folder(images, table(images, "image,labels\na,zebra ant\nb.png,ant\nc,zebra\n"))
     assert index.classes == ("background", "ant", "zebra")
     assert [(r.image_id, r.image, r.labels, r.split) for r in index.rows] == [
         ("a", "a.jpg", (1, 2), "train"),
@@ -38,36 +38,36 @@ def test_names_with_and_without_extension_are_found_and_classes_are_sorted(photo
 
 
 @pytest.mark.parametrize("labels", ["big cat;dog", "big cat | dog", '"big cat;dog"', "'big cat'; 'dog';", "dog;big cat;dog"])
-def test_names_with_spaces_are_parted_by_semicolons_or_bars(photos, labels):
-    index, _ = prepare_folder(photos, table(photos, f"image,labels\na,{labels}\n"))
+def test_names_with_spaces_are_parted_by_semicolons_or_bars(images, labels):
+    index, _ = prepare_folder(images, table(images, f"image,labels\na,{labels}\n"))
     assert index.classes == ("background", "big cat", "dog")
     assert index.rows[0].labels == (1, 2)
 
 
-def test_columns_stand_in_any_order_and_splits_are_taken_from_theirs(photos):
+def test_columns_stand_in_any_order_and_splits_are_taken_from_theirs(images):
     text = "\ufeffsplit, labels, note, image\ntrain, x, hello, a\nval, y, , b\ntest, , , c\n"
-    index, _ = prepare_folder(photos, table(photos, text))
+    index, _ = prepare_folder(images, table(images, text))
     assert [(row.split, row.labels) for row in index.rows] == [("train", (1,)), ("val", (2,)), ("test", ())]
 
 
-def test_masks_beside_the_photographs_move_the_root_up(photos):
-    index, _ = prepare_folder(photos, table(photos, "image,labels\na,x\n"), masks=photos.parent / "truth")
-    assert index.root.uri == str(photos.parent)
-    assert (index.rows[0].image, index.rows[0].mask) == ("photos/a.jpg", "truth/a.png")
+def test_masks_beside_the_images_move_the_root_up(images):
+    index, _ = prepare_folder(images, table(images, "image,labels\na,x\n"), masks=images.parent / "truth")
+    assert index.root.uri == str(images.parent)
+    assert (index.rows[0].image, index.rows[0].mask) == ("images/a.jpg", "truth/a.png")
     assert index.read_image(index.rows[0]).size == (8, 6)
     assert index.read_mask(index.rows[0]).shape == (6, 8)
 
 
-def test_masks_in_the_folder_of_the_photographs_or_below_it_are_found(photos):
-    (photos.parent / "truth").rename(photos / "truth")
-    index, _ = prepare_folder(photos, table(photos, "image,labels\na,x\n"), masks=photos / "truth")
-    assert index.root.uri == str(photos)
+def test_masks_in_the_folder_of_the_images_or_below_it_are_found(images):
+    (images.parent / "truth").rename(images / "truth")
+    index, _ = prepare_folder(images, table(images, "image,labels\na,x\n"), masks=images / "truth")
+    assert index.root.uri == str(images)
     assert (index.rows[0].image, index.rows[0].mask) == ("a.jpg", "truth/a.png")
 
 
-def test_a_file_of_classes_fixes_their_order_and_unused_ones_are_noted(photos):
-    (photos.parent / "classes.txt").write_text("background\nzebra\nbig cat\nant\n")
-    index, notes = prepare_folder(photos, table(photos, "image,labels\na,ant;zebra\n"), classes=photos.parent / "classes.txt")
+def test_a_file_of_classes_fixes_their_order_and_unused_ones_are_noted(images):
+    (images.parent / "classes.txt").write_text("background\nzebra\nbig cat\nant\n")
+    index, notes = prepare_folder(images, table(images, "image,labels\na,ant;zebra\n"), classes=images.parent / "classes.txt")
     assert index.classes == ("background", "zebra", "big cat", "ant")
     assert index.rows[0].labels == (1, 3)
     assert "no image is labelled big cat" in notes
@@ -84,7 +84,7 @@ def many(tmp_path, names):
 
 
 def test_the_share_for_val_is_about_met_and_does_not_depend_on_the_other_images(tmp_path):
-    names = [f"photo{n}" for n in range(400)]
+    names = [f"img{n}" for n in range(400)]
     splits = many(tmp_path, names)
     assert 0.25 < list(splits.values()).count("val") / 400 < 0.35
     assert many(tmp_path, names[100:150][::-1]) == {name: splits[name] for name in names[100:150]}
@@ -100,49 +100,49 @@ def test_the_share_for_val_is_about_met_and_does_not_depend_on_the_other_images(
         ("image,labels\n", "lists no image at all"),
         ("", r"has no column 'image' \(it has: nothing\)"),
         ("image,label\na,x\n", r"has no column 'labels' \(it has: image, label\)"),
-        ("image,labels\na,x\na.jpg,y\n", "image id 'a' is listed twice"),
+        ("image,labels\na,x\na.jpg,y\n", "image id 'a' occurs more than once"),
         ("image,labels\na,x,y\n", "line 2 has more fields than the header"),
         ("image,labels,split\na,x,vall\n", "line 2: unknown split 'vall'; did you mean 'val'"),
     ],
 )
-def test_a_bad_table_is_named_with_its_line(photos, text, message):
+def test_a_bad_table_is_named_with_its_line(images, text, message):
     with pytest.raises(VwlError, match=message) as caught:
-        prepare_folder(photos, table(photos, text))
+        prepare_folder(images, table(images, text))
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_mask_is_named_but_test_images_need_none(photos):
-    (photos.parent / "truth/b.png").unlink()
+def test_a_missing_mask_is_named_but_test_images_need_none(images):
+    (images.parent / "truth/b.png").unlink()
     with pytest.raises(VwlError, match=r"line 3: the mask .*truth/b\.png of image 'b' is missing"):
-        prepare_folder(photos, table(photos, "image,labels\na,x\nb,x\n"), masks=photos.parent / "truth")
-    index, _ = prepare_folder(photos, table(photos, "image,labels,split\na,x,train\nb,,test\n"), masks=photos.parent / "truth")
+        prepare_folder(images, table(images, "image,labels\na,x\nb,x\n"), masks=images.parent / "truth")
+    index, _ = prepare_folder(images, table(images, "image,labels,split\na,x,train\nb,,test\n"), masks=images.parent / "truth")
     assert index.rows[1].mask is None
 
 
-def test_two_files_that_differ_in_extension_need_it_in_the_table(photos):
-    Image.new("RGB", (8, 6)).save(photos / "a.png")
+def test_two_files_that_differ_in_extension_need_it_in_the_table(images):
+    Image.new("RGB", (8, 6)).save(images / "a.png")
     with pytest.raises(VwlError, match="there is no image 'a'"):
-        prepare_folder(photos, table(photos, "image,labels\na,x\n"))
-    assert prepare_folder(photos, table(photos, "image,labels\na.png,x\n"))[0].rows[0].image == "a.png"
+        prepare_folder(images, table(images, "image,labels\na,x\n"))
+    assert prepare_folder(images, table(images, "image,labels\na.png,x\n"))[0].rows[0].image == "a.png"
 
 
-def test_a_folder_without_images_a_wrong_share_and_wrong_classes_are_refused(photos):
-    text = table(photos, "image,labels\na,x\n")
-    (photos.parent / "empty").mkdir()
+def test_a_folder_without_images_a_wrong_share_and_wrong_classes_are_refused(images):
+    text = table(images, "image,labels\na,x\n")
+    (images.parent / "empty").mkdir()
     with pytest.raises(VwlError, match="holds no image at all"):
-        prepare_folder(photos.parent / "empty", text)
+        prepare_folder(images.parent / "empty", text)
     with pytest.raises(VwlError, match=r"share of images for val is 1\.5"):
-        prepare_folder(photos, text, val_share=1.5)
+        prepare_folder(images, text, val_share=1.5)
     with pytest.raises(VwlError, match=r"absent\.csv"):
-        prepare_folder(photos, photos / "absent.csv")
-    classes = photos.parent / "classes.txt"
+        prepare_folder(images, images / "absent.csv")
+    classes = images.parent / "classes.txt"
     for content, message in (("y\n", "class 'x' is not in"), ("x\nx\n", "names class 'x' twice"), ("\n", "names no class")):
         classes.write_text(content)
         with pytest.raises(VwlError, match=message):
-            prepare_folder(photos, text, classes=classes)
-    text = table(photos, "image,labels,split\na,x,val\n")
+            prepare_folder(images, text, classes=classes)
+    text = table(images, "image,labels,split\na,x,val\n")
     with pytest.raises(VwlError, match="share for val cannot be given too"):
-        prepare_folder(photos, text, val_share=0.1)
+        prepare_folder(images, text, val_share=0.1)
 
 
 def test_the_common_root_is_the_deepest_shared_folder():

@@ -30,7 +30,7 @@ def encoded(array_or_image, kind="PNG", **options):
     return sink.getvalue()
 
 
-def test_an_index_comes_back_as_it_was_written(tmp_path):
+def test_a_written_index_is_read_back_unchanged(tmp_path):
     index = index_of(*ROWS)
     write_index(index, tmp_path / "deep/index.parquet")
     again = read_index(str(tmp_path / "deep/index.parquet"))
@@ -44,14 +44,14 @@ def test_an_index_comes_back_as_it_was_written(tmp_path):
 @given(
     st.lists(st.sets(st.integers(1, 2)), min_size=1, max_size=6), st.text("abcé -_.", min_size=1).filter(lambda t: not t.startswith("."))
 )
-def test_any_labels_and_names_come_back(tmp_path_factory, labels, name):
+def test_any_labels_and_names_are_read_back(tmp_path_factory, labels, name):
     path = tmp_path_factory.mktemp("index") / "index.parquet"
     rows = [Row(f"{name}{i}", f"{name}/{i}.jpg", tuple(sorted(ids)), None, "train") for i, ids in enumerate(labels)]
     write_index(index_of(*rows), path)
     assert list(read_index(path).rows) == rows
 
 
-def test_the_fingerprint_knows_rows_and_classes_but_not_the_place():
+def test_the_fingerprint_depends_on_rows_and_classes_but_not_on_the_root():
     base = index_of(*ROWS).fingerprint()
     assert index_of(*ROWS, root="/elsewhere").fingerprint() == base
     assert index_of(*ROWS[::-1]).fingerprint() != base
@@ -59,7 +59,7 @@ def test_the_fingerprint_knows_rows_and_classes_but_not_the_place():
     assert make_index(ROWS, ("background", "cat", "wolf"), "/data", "my data").fingerprint() != base
 
 
-def test_splits_add_up():
+def test_train_aug_and_all_are_unions_of_splits():
     index = index_of(*ROWS)
     assert [row.image_id for row in index.split("train")] == ["a"]
     assert [row.image_id for row in index.split("train_aug")] == ["a", "c"]
@@ -68,7 +68,7 @@ def test_splits_add_up():
         index.split("val")
 
 
-def test_class_names_give_ids_and_unknown_ones_a_suggestion():
+def test_class_names_become_ids_and_an_unknown_name_gets_a_suggestion():
     assert index_of(*ROWS).class_ids(["dog", "cat"]) == [2, 1]
     with pytest.raises(VwlError, match="unknown class 'dgo'; did you mean 'dog'"):
         index_of(*ROWS).class_ids(["dgo"])
@@ -77,24 +77,24 @@ def test_class_names_give_ids_and_unknown_ones_a_suggestion():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "my data: there is no image at all"),
-        ([ROWS[0], ROWS[0]], "image id 'a' is listed twice"),
-        ([ROWS[0], ROWS[0], ROWS[1], ROWS[1]], r"image id 'a' is listed twice \(and 1 more\)"),
+        ([], "my data: the data set has no images"),
+        ([ROWS[0], ROWS[0]], "image id 'a' occurs more than once;"),
+        ([ROWS[0], ROWS[0], ROWS[1], ROWS[1]], r"image id 'a' occurs more than once \(and 1 more\)"),
         ([Row("a", "a.jpg", (3,), None, "train")], "image a has label 3, but the classes are 1 to 2"),
         ([Row("a", "a.jpg", (0,), None, "train")], "image a has label 0"),
-        ([Row("a", "../a.jpg", (1,), None, "train")], r"the path '\.\./a\.jpg' of image a leaves the root"),
-        ([Row("a", "a.jpg", (1,), "/etc/a.png", "train")], r"the path '/etc/a\.png' of image a leaves the root"),
-        ([Row("a", "x/../../a.jpg", (1,), None, "train")], "leaves the root"),
-        ([Row("x/a", "a.jpg", (1,), None, "train")], "image id 'x/a' is no plain name"),
-        ([Row("..", "a.jpg", (1,), None, "train")], r"image id '\.\.' is no plain name"),
+        ([Row("a", "../a.jpg", (1,), None, "train")], r"the path '\.\./a\.jpg' of image a leads out of the root"),
+        ([Row("a", "a.jpg", (1,), "/etc/a.png", "train")], r"the path '/etc/a\.png' of image a leads out of the root"),
+        ([Row("a", "x/../../a.jpg", (1,), None, "train")], "leads out of the root"),
+        ([Row("x/a", "a.jpg", (1,), None, "train")], "image id 'x/a' is not a file name"),
+        ([Row("..", "a.jpg", (1,), None, "train")], r"image id '\.\.' is not a file name"),
     ],
 )
-def test_bad_rows_are_refused_by_name(rows, message):
+def test_a_bad_row_is_refused_and_named(rows, message):
     with pytest.raises(VwlError, match=message):
         index_of(*rows)
 
 
-def test_a_table_that_is_not_there_or_no_index_is_refused(tmp_path):
+def test_a_file_that_is_missing_or_not_an_index_is_refused(tmp_path):
     with pytest.raises(VwlError, match=r"no index table at .*gone\.parquet; make one with: vwl data prepare"):
         read_index(tmp_path / "gone.parquet")
     (tmp_path / "text.parquet").write_text("no parquet at all")
@@ -106,16 +106,16 @@ def test_a_table_that_is_not_there_or_no_index_is_refused(tmp_path):
             read_index(tmp_path / f"{name}.parquet")
 
 
-def test_a_table_that_was_tampered_with_cannot_leave_the_root(tmp_path):
+def test_a_manipulated_table_cannot_name_files_outside_the_root(tmp_path):
     write_index(index_of(*ROWS), tmp_path / "index.parquet")
     table = pq.read_table(tmp_path / "index.parquet")
     paths = pa.array(["../../secret.jpg", "p/b.jpg", "p/c.jpg"])
     pq.write_table(table.set_column(1, "image", paths), tmp_path / "index.parquet")
-    with pytest.raises(VwlError, match="leaves the root folder"):
+    with pytest.raises(VwlError, match="leads out of the root folder"):
         read_index(tmp_path / "index.parquet")
 
 
-def test_photographs_and_masks_are_read_from_below_the_root(tmp_path):
+def test_images_and_masks_are_read_from_the_root(tmp_path):
     index = tiny_scenes(tmp_path / "scenes", 1, 0)
     write_index(index, tmp_path / "index.parquet")
     again = read_index(tmp_path / "index.parquet")
@@ -147,19 +147,19 @@ GREY = np.linspace(0, 255, 48).astype(np.uint8).reshape(6, 8)
     ],
     ids=["grey", "grey jpeg", "16 bit", "float", "palette", "rgba", "grey with alpha", "cmyk"],
 )
-def test_every_kind_of_file_becomes_8_bit_rgb_of_the_same_grey_values(data):
+def test_every_pixel_format_becomes_8_bit_rgb_of_the_same_grey_values(data):
     image = decode_image(data, "x")
     assert (image.mode, image.size) == ("RGB", (8, 6))
     assert np.abs(np.asarray(image).astype(int) - GREY[..., None]).max() <= 2
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", encoded(GREY)[:60], encoded(np.zeros((200, 200), np.uint8) + 7, "JPEG")[:-200]])
-def test_a_truncated_file_or_one_that_is_no_image_is_named(data):
+def test_a_file_that_is_truncated_or_not_an_image_is_named(data):
     with pytest.raises(VwlError, match=r"image holiday\.jpg cannot be read"):
         decode_image(data, "holiday.jpg")
 
 
-def test_masks_of_colours_are_refused(tmp_path):
+def test_an_rgb_mask_is_refused(tmp_path):
     (tmp_path / "m.png").write_bytes(encoded(Image.new("RGB", (4, 4))))
     index = make_index([Row("a", "a.jpg", (1,), "m.png", "val")], CLASSES, Folder(tmp_path), "my data")
     with pytest.raises(VwlError, match=r"mask m\.png has mode RGB"):

@@ -22,7 +22,7 @@ def test_the_random_numbers_are_the_same_in_every_version():
 
 
 @given(sizes, sizes)
-def test_an_epoch_shows_photographs_once_and_leaves_less_than_a_batch_out(num_samples, batch_size):
+def test_an_epoch_shows_images_once_and_leaves_less_than_a_batch_out(num_samples, batch_size):
     steps = steps_per_epoch(num_samples, batch_size)
     batches = [global_batch(0, step, num_samples, batch_size) for step in range(steps)]
     assert {epoch for epoch, _ in batches} == {0}
@@ -37,7 +37,7 @@ def test_an_epoch_shows_photographs_once_and_leaves_less_than_a_batch_out(num_sa
 
 
 def test_epochs_have_different_orders_and_leave_others_out():
-    epochs = [[*chain.from_iterable(global_batch(0, epoch * 3 + place, 10, 3)[1] for place in range(3))] for epoch in range(30)]
+    epochs = [[*chain.from_iterable(global_batch(0, epoch * 3 + position, 10, 3)[1] for position in range(3))] for epoch in range(30)]
     assert [global_batch(0, step, 10, 3)[0] for step in (0, 2, 3, 8, 9)] == [0, 0, 1, 2, 3]
     assert len({tuple(order) for order in epochs}) > 25
     assert {next(iter(set(range(10)) - set(order))) for order in epochs} == set(range(10))

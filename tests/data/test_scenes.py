@@ -107,5 +107,5 @@ def test_a_folder_with_scenes_of_other_settings_is_refused(tmp_path):
 
 
 def test_no_scene_at_all_is_refused(tmp_path):
-    with pytest.raises(VwlError, match="no image at all"):
+    with pytest.raises(VwlError, match="the data set has no images"):
         prepare_scenes(tmp_path, 0, 0, **TINY)

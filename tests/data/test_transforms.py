@@ -10,15 +10,15 @@ sides = st.integers(1, 40)
 
 
 def numbered(height: int, width: int) -> np.ndarray:
-    """A photograph whose pixels tell where they come from: (row, column, 7)."""
+    """An image whose pixels tell where they come from: (row, column, 7)."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, np.full_like(rows, 7)], axis=2).astype(np.uint8)
 
 
 @given(sides, sides, sides, st.integers(0, 1000))
-def test_a_crop_is_a_part_of_the_photograph_with_padding_where_it_ends(height, width, crop, seed):
-    photo, mask = numbered(height, width), np.full((height, width), 3, np.uint8)
-    (cut, cut_mask), valid = random_crop([photo, mask], [0, 255], crop, np.random.default_rng(seed))
+def test_a_crop_is_a_part_of_the_image_with_padding_where_it_ends(height, width, crop, seed):
+    image, mask = numbered(height, width), np.full((height, width), 3, np.uint8)
+    (cut, cut_mask), valid = random_crop([image, mask], [0, 255], crop, np.random.default_rng(seed))
     assert cut.shape == (crop, crop, 3)
     assert cut_mask.shape == valid.shape == (crop, crop)
     assert valid.sum() == min(height, crop) * min(width, crop)
@@ -42,25 +42,25 @@ def test_every_offset_is_drawn(size):
 
 
 def test_a_mirror_turns_all_arrays_or_none():
-    photo, mask = numbered(4, 6), np.arange(24).reshape(4, 6).astype(np.uint8)
+    image, mask = numbered(4, 6), np.arange(24).reshape(4, 6).astype(np.uint8)
     seen = set()
     for seed in range(20):
-        turned, turned_mask = random_hflip([photo, mask], np.random.default_rng(seed))
-        mirrored = turned[0, 0, 1] == 5
-        np.testing.assert_array_equal(turned, photo[:, ::-1] if mirrored else photo)
-        np.testing.assert_array_equal(turned_mask, mask[:, ::-1] if mirrored else mask)
-        seen.add(bool(mirrored))
+        turned, turned_mask = random_hflip([image, mask], np.random.default_rng(seed))
+        flipped = turned[0, 0, 1] == 5
+        np.testing.assert_array_equal(turned, image[:, ::-1] if flipped else image)
+        np.testing.assert_array_equal(turned_mask, mask[:, ::-1] if flipped else mask)
+        seen.add(bool(flipped))
     assert seen == {True, False}
 
 
-def test_a_normalised_photograph_has_the_networks_mean_and_spread_and_zero_padding():
-    photo, valid = numbered(3, 4) * 20, np.arange(12).reshape(3, 4) % 3 > 0
+def test_a_normalised_image_has_the_networks_mean_and_spread_and_zero_padding():
+    image, valid = numbered(3, 4) * 20, np.arange(12).reshape(3, 4) % 3 > 0
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    expected = (photo / 255 - np.array(mean)) / np.array(std) * valid[:, :, None]
-    values = normalise(photo, mean, std, valid)
+    expected = (image / 255 - np.array(mean)) / np.array(std) * valid[:, :, None]
+    values = normalise(image, mean, std, valid)
     assert values.dtype == torch.float32
     np.testing.assert_allclose(values.permute(1, 2, 0), expected, atol=1e-6)
-    np.testing.assert_allclose(normalise(photo, mean, std).permute(1, 2, 0)[valid], expected[valid], atol=1e-6)
+    np.testing.assert_allclose(normalise(image, mean, std).permute(1, 2, 0)[valid], expected[valid], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_resized_masks_hold_no_new_class():
     assert resize_mask(mask, 17, 80).shape == (17, 80)
 
 
-def test_photographs_are_resized_to_height_by_width():
-    photo = np.full((31, 45, 3), 90, np.uint8)
-    assert np.array_equal(resize(photo, 17, 80), np.full((17, 80, 3), 90))
-    assert resize(photo, 31, 45) is photo
+def test_images_are_resized_to_height_by_width():
+    image = np.full((31, 45, 3), 90, np.uint8)
+    assert np.array_equal(resize(image, 17, 80), np.full((17, 80, 3), 90))
+    assert resize(image, 31, 45) is image

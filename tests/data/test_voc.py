@@ -36,11 +36,11 @@ def annotation(*names):
 def devkit(tmp_path):
     """Two images in train, one in val, one more in train_aug; text labels, masks, no annotations."""
     root = tmp_path / "VOC2012"
-    photograph = io.BytesIO()
-    Image.new("RGB", (8, 6)).save(photograph, format="JPEG")
+    image = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(image, format="JPEG")
     labels = {"a1": (CAT,), "a2": (DOG, PERSON), "v1": (PERSON,), "x1": (CAT, DOG)}
     for image_id, ids in labels.items():
-        write(root / f"JPEGImages/{image_id}.jpg", photograph.getvalue())
+        write(root / f"JPEGImages/{image_id}.jpg", image.getvalue())
         write(root / f"SegmentationClassAug/{image_id}.png", encode_mask(mask_of(*ids), voc_palette()))
     write(root / f"{LISTS}/train.txt", "a1\na2\n")
     write(root / f"{LISTS}/val.txt", "v1\n")
@@ -54,7 +54,7 @@ def rows(index):
     return {row.image_id: row for row in index.rows}
 
 
-def test_train_aug_without_train_becomes_the_split_aug(devkit):
+def test_split_aug_is_train_aug_without_train(devkit):
     index, notes = prepare_voc(devkit)
     assert {row.image_id: row.split for row in index.rows} == {"a1": "train", "a2": "train", "x1": "aug", "v1": "val"}
     assert [row.image_id for row in index.split("train_aug")] == ["a1", "a2", "x1"]
@@ -64,7 +64,7 @@ def test_train_aug_without_train_becomes_the_split_aug(devkit):
     assert "split train has 2 images; VOC 2012 has 1,464" in notes
 
 
-def test_annotations_are_preferred_and_difficult_objects_count_but_parts_do_not(devkit):
+def test_annotations_come_first_and_difficult_objects_count_but_parts_do_not(devkit):
     for image_id in ("a1", "a2", "v1", "x1"):
         write(devkit / f"Annotations/{image_id}.xml", annotation("person", "cat", "person"))
     index, notes = prepare_voc(devkit)
@@ -72,7 +72,7 @@ def test_annotations_are_preferred_and_difficult_objects_count_but_parts_do_not(
     assert "image labels from the objects of Annotations/*.xml" in notes
 
 
-def test_a_text_file_that_is_given_wins_over_annotations(devkit, tmp_path):
+def test_a_given_text_file_takes_precedence_over_annotations(devkit, tmp_path):
     for image_id in ("a1", "a2", "v1", "x1"):
         write(devkit / f"Annotations/{image_id}.xml", annotation("person"))
     write(tmp_path / "mine.txt", "a1 cat\na2 cat\n\nv1 cat\nx1 cat\nother dog\n")
@@ -81,7 +81,7 @@ def test_a_text_file_that_is_given_wins_over_annotations(devkit, tmp_path):
     assert f"image labels from {tmp_path / 'mine.txt'}" in notes
 
 
-def test_without_annotations_and_text_the_masks_give_the_labels_and_a_note_says_so(devkit):
+def test_without_annotations_and_text_file_the_labels_come_from_the_masks_and_a_note_says_so(devkit):
     expected = {row.image_id: row.labels for row in prepare_voc(devkit)[0].rows}
     (devkit / "ImageSets/image_labels.txt").unlink()
     index, notes = prepare_voc(devkit)
@@ -89,7 +89,7 @@ def test_without_annotations_and_text_the_masks_give_the_labels_and_a_note_says_
     assert any("from the masks" in note for note in notes)
 
 
-def test_masks_of_the_devkit_serve_where_there_is_no_augmented_one(devkit):
+def test_an_image_without_an_augmented_mask_gets_the_mask_of_the_devkit(devkit):
     (devkit / "SegmentationClassAug/a1.png").rename(devkit / "a1.png")
     (devkit / "SegmentationClass").mkdir()
     (devkit / "a1.png").rename(devkit / "SegmentationClass/a1.png")
@@ -100,17 +100,17 @@ def test_masks_of_the_devkit_serve_where_there_is_no_augmented_one(devkit):
     assert "1 of 1 images of split aug have no mask" in notes
 
 
-def test_test_images_have_no_labels_and_no_mask_and_are_left_out_where_all_are_absent(devkit):
+def test_test_images_have_no_labels_or_masks_and_are_left_out_if_all_are_missing(devkit):
     write(devkit / f"{LISTS}/test.txt", "t1\n")
     index, notes = prepare_voc(devkit)
     assert "t1" not in rows(index)
-    assert "the split test is left out: none of its 1 photographs is there" in notes
+    assert "split test is left out: none of its 1 images is in JPEGImages" in notes
     (devkit / "JPEGImages/t1.jpg").write_bytes((devkit / "JPEGImages/a1.jpg").read_bytes())
     row = rows(prepare_voc(devkit)[0])["t1"]
     assert (row.split, row.labels, row.mask) == ("test", (), None)
 
 
-def test_trainval_without_val_is_train_where_its_list_is_absent(devkit):
+def test_without_a_train_list_train_is_trainval_without_val(devkit):
     (devkit / f"{LISTS}/train.txt").unlink()
     write(devkit / f"{LISTS}/trainval.txt", "v1\na1\na2\n")
     index, notes = prepare_voc(devkit)
@@ -122,7 +122,7 @@ def test_an_image_of_train_aug_that_is_in_val_stays_in_val(devkit):
     write(devkit / f"{LISTS}/train_aug.txt", "a1\na2\nx1\nv1\n")
     index, notes = prepare_voc(devkit)
     assert rows(index)["v1"].split == "val"
-    assert "1 images of train_aug.txt are in val.txt and stay there" in notes
+    assert "1 images of train_aug.txt are also in val.txt; they are used for val only" in notes
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def sbd(tmp_path):
     return folder
 
 
-def test_with_sbd_train_aug_is_made_by_rule_and_missing_masks_are_converted(devkit, sbd):
+def test_with_sbd_its_other_images_become_split_aug_and_missing_masks_are_converted(devkit, sbd):
     (devkit / f"{LISTS}/train_aug.txt").unlink()
     (devkit / "SegmentationClassAug/x1.png").unlink()
     before = (devkit / "SegmentationClassAug/a1.png").read_bytes()
@@ -148,7 +148,7 @@ def test_with_sbd_train_aug_is_made_by_rule_and_missing_masks_are_converted(devk
     assert written.shape == (6, 8)
     assert set(written.ravel()) == {DOG}
     assert (devkit / "SegmentationClassAug/a1.png").read_bytes() == before
-    assert any("by rule" in note for note in notes)
+    assert any("images of SBD that are not in train or val" in note for note in notes)
     assert any(note.startswith("wrote 1 masks of SBD") for note in notes)
     again, notes = prepare_voc(devkit, sbd=sbd)
     assert again.rows == index.rows
@@ -165,14 +165,14 @@ def test_a_broken_sbd_file_is_named(devkit, sbd):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        (f"{LISTS}/train.txt", "a1\na2\nz9\nz8\n", r"JPEGImages/z9\.jpg is listed but not there \(2 of 6 photographs"),
-        (f"{LISTS}/train.txt", "a1\na2\na1\n", "lists image a1 twice"),
+        (f"{LISTS}/train.txt", "a1\na2\nz9\nz8\n", r"JPEGImages/z9\.jpg is listed but missing \(2 of 6 images"),
+        (f"{LISTS}/train.txt", "a1\na2\na1\n", "lists image a1 more than once"),
         (f"{LISTS}/val.txt", "v1\na1\n", r"image a1 is in .*train\.txt and in val\.txt"),
         ("ImageSets/image_labels.txt", "a1 cat\na2 dog\nv1 cat\n", "image x1 has no line in .*image_labels.txt"),
         ("ImageSets/image_labels.txt", "a1 cat\na1 dog\n", "line 2 lists image a1 a second time"),
         ("ImageSets/image_labels.txt", "a1 cat\na2 dogg\n", "line 2: unknown class 'dogg'; did you mean 'dog'"),
         ("ImageSets/image_labels.txt", "a1\na2 dog\nv1\nx1 cat\n", "training image a1 has no label"),
-        ("ImageSets/image_labels.txt", b"a1 \xff\xfe\n", "no text file in UTF-8"),
+        ("ImageSets/image_labels.txt", b"a1 \xff\xfe\n", "is not a text file in UTF-8"),
         ("Annotations/a1.xml", annotation("aeroplan"), r"a1\.xml: unknown class 'aeroplan'; did you mean 'aeroplane'"),
         ("Annotations/a1.xml", "<annotation><object>", r"a1\.xml is not valid XML"),
         ("Annotations/a1.xml", annotation("cat"), r"image a2 has no annotation .*Annotations/a2\.xml"),
@@ -185,7 +185,7 @@ def test_bad_input_is_named_in_one_line(devkit, file, content, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_that_is_no_devkit_is_refused(devkit, tmp_path):
+def test_a_folder_that_is_not_a_devkit_is_refused(devkit, tmp_path):
     with pytest.raises(VwlError, match="give the folder VOCdevkit/VOC2012"):
         prepare_voc(devkit.parent)
     for name in ("train", "val", "train_aug"):
@@ -196,17 +196,17 @@ def test_a_folder_that_is_no_devkit_is_refused(devkit, tmp_path):
         prepare_voc(devkit, sbd=tmp_path)
 
 
-def test_without_any_source_of_labels_the_first_image_is_named(devkit):
+def test_without_any_source_of_labels_the_error_names_the_first_image(devkit):
     (devkit / "ImageSets/image_labels.txt").unlink()
     (devkit / "SegmentationClassAug/a2.png").unlink()
     with pytest.raises(VwlError, match="image a2 has neither annotation nor mask"):
         prepare_voc(devkit)
 
 
-def test_a_mask_with_an_id_that_is_no_class_is_named_when_it_gives_the_labels(devkit):
+def test_a_mask_with_an_unknown_class_id_is_named_if_labels_come_from_masks(devkit):
     (devkit / "ImageSets/image_labels.txt").unlink()
     write(devkit / "SegmentationClassAug/a1.png", encode_mask(mask_of(77), voc_palette()))
-    with pytest.raises(VwlError, match=r"a1\.png holds the id 77"):
+    with pytest.raises(VwlError, match=r"a1\.png holds the class id 77"):
         prepare_voc(devkit)
 
 
@@ -226,7 +226,7 @@ def test_the_published_lists_give_the_published_sizes(tmp_path):
     assert not any("VOC 2012 has" in note for note in notes)
 
 
-def test_the_real_subset_is_indexed_with_the_labels_of_its_text_file():
+def test_the_real_subset_has_the_labels_of_its_text_file():
     root = real_data("voc12mini")
     index, _ = prepare_voc(root)
     assert Counter(row.split for row in index.rows) == {"train": 437, "aug": 480, "val": 222}

@@ -69,7 +69,7 @@ class Driver:
         self.lines.put((time.monotonic(), "end"))
 
     def next_step(self, seconds: float = 300) -> int | None:
-        """Return the next step that is done, or none at the end; `heard` is when it was told."""
+        """Return the next step that is done, or none at the end; `heard` is when it was message."""
         while True:
             self.heard, line = self.lines.get(timeout=seconds)
             self.said.append(line)
@@ -97,15 +97,15 @@ def drill(driver: Driver, strike: Callable[[], None], name: str) -> None:
     rng = random.Random(0)
     targets = [6 * number + rng.randint(1, 6) for number in range(1, KILLS + 1)]
     repeated, seconds = [], []
-    last, told, struck = 0, time.monotonic(), None
+    last, message, struck = 0, time.monotonic(), None
     while (step := driver.next_step()) is not None:
         # steps that were on their way still come; then there is a pause of seconds, and no step is left out
-        if struck is not None and (step <= last or driver.heard - max(told, struck) > 3):
+        if struck is not None and (step <= last or driver.heard - max(message, struck) > 3):
             repeated.append(last - step + 1)
             seconds.append(driver.heard - struck)
             struck = None
         assert step <= last + 1, driver.said[-40:]
-        last, told = step, driver.heard
+        last, message = step, driver.heard
         if struck is None and targets and step >= targets[0]:
             targets.pop(0)
             struck = time.monotonic()
@@ -166,12 +166,12 @@ def test_an_elastic_training_goes_on_with_the_node_that_is_left(cluster, data, t
         pass
     assert driver.process.wait() == 0, driver.said[-40:]
     assert metrics(tmp_path / "disturbed")[-1]["step"] == STEPS
-    undisturbed = weights(trained_undisturbed_alone(data, tmp_path / "undisturbed"))
+    undisturbed = weights(trained_undisturbed_by_itself(data, tmp_path / "undisturbed"))
     for name, value in weights(tmp_path / "disturbed").items():
         torch.testing.assert_close(value, undisturbed[name], rtol=1e-9, atol=1e-12)
 
 
-def trained_undisturbed_alone(data: Path, folder: Path) -> Path:
+def trained_undisturbed_by_itself(data: Path, folder: Path) -> Path:
     from tests.trainings import tiny_spec, train_to_end
 
     train_to_end(tiny_spec("classifier-M", data, folder, STEPS), log_every=10)

@@ -14,7 +14,7 @@ from vwl.data.index import read_index
 from vwl.engine import local
 from vwl.engine.base import Progress
 from vwl.errors import Interrupted, VwlError
-from vwl.inference.build import MapSpec
+from vwl.inference.build import InferenceSpec
 from vwl.inference.runner import Shard, unfinished
 from vwl.storage.folder import Folder
 from vwl.storage.score_maps import ScoreMap, write_maps
@@ -67,12 +67,12 @@ def test_an_interrupt_at_the_last_step_comes_too_late(index_path, tmp_path):
 
 
 @pytest.fixture
-def masks(index_path, tmp_path) -> tuple[MapSpec, list[Shard]]:
+def masks(index_path, tmp_path) -> tuple[InferenceSpec, list[Shard]]:
     """The masks stage on random maps of the eight scenes, and three shards of it."""
     rows, rng, run = read_index(index_path).rows, np.random.default_rng(0), Folder(tmp_path / "run")
     maps = [ScoreMap(row.image_id, row.labels, 16, 20, rng.random((len(row.labels), 4, 5)).astype(np.float16)) for row in rows]
     write_maps(run / "walk", "part-00000.parquet", maps)
-    return MapSpec("masks", RECIPE, str(index_path), run, 0.5), [Shard(n, rows[3 * n : 3 * n + 3]) for n in range(3)]
+    return InferenceSpec("masks", RECIPE, str(index_path), run, 0.5), [Shard(n, rows[3 * n : 3 * n + 3]) for n in range(3)]
 
 
 def test_shards_are_done_one_after_another_and_counted_in_images(masks):
@@ -98,7 +98,7 @@ def test_many_shards_are_done_by_processes_with_the_same_bytes(masks, tmp_path):
     local.run_shards(spec, shards, 0, lambda progress: None)
     rows = [row for shard in shards for row in shard.rows]
     seen = []
-    other = MapSpec(spec.stage, spec.recipe, spec.index_path, Folder(tmp_path / "other"), spec.threshold)
+    other = InferenceSpec(spec.stage, spec.recipe, spec.index_path, Folder(tmp_path / "other"), spec.threshold)
     shutil.copytree(Path(spec.run.path) / "walk", tmp_path / "other" / "walk")
     local.run_shards(other, [Shard(number, (row,)) for number, row in enumerate(rows)], 0, seen.append, max_processes=2)
     assert [progress.done for progress in seen] == list(range(9))
@@ -110,9 +110,9 @@ def test_many_shards_are_done_by_processes_with_the_same_bytes(masks, tmp_path):
 def test_a_mistake_in_a_process_arrives_as_it_is(masks, tmp_path):
     spec, shards = masks
     one_each = [Shard(number, (row,)) for number, row in enumerate(row for shard in shards for row in shard.rows)]
-    empty = MapSpec(spec.stage, spec.recipe, str(tmp_path / "gone.parquet"), spec.run, spec.threshold)
+    empty = InferenceSpec(spec.stage, spec.recipe, str(tmp_path / "gone.parquet"), spec.run, spec.threshold)
     with pytest.raises(VwlError, match=r"gone\.parquet"):
         local.run_shards(empty, one_each, 0, lambda progress: None, max_processes=2)
-    strict = MapSpec(spec.stage, spec.recipe, spec.index_path, Folder(tmp_path / "without maps"), spec.threshold, strict=True)
-    with pytest.raises(VwlError, match=r"^image .*: .* has no score map of image .*; put that right"):
+    strict = InferenceSpec(spec.stage, spec.recipe, spec.index_path, Folder(tmp_path / "without maps"), spec.threshold, strict=True)
+    with pytest.raises(VwlError, match=r"^image .*: .* has no score map of image .*; fix it"):
         local.run_shards(strict, one_each, 0, lambda progress: None, max_processes=2)

@@ -1,4 +1,4 @@
-"""Failure drills of inference on nodes, on real photographs: each image is there once, as of an undisturbed run, or is named."""
+"""Failure drills of inference on nodes, on real images: each image is there once, as of an undisturbed run, or is named."""
 
 import json
 import os
@@ -38,7 +38,7 @@ KEYS = [
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A folder with an index of real photographs and a run whose classifier has seen them once."""
+    """A folder with an index of real images and a run whose classifier has seen them once."""
     folder = tmp_path_factory.mktemp("map-drills")
     found, _ = prepare_voc(real_data("voc12mini"))
     rows = [row for row in found.rows if row.split in {"train", "aug"}][:NUM_IMAGES]
@@ -59,7 +59,7 @@ def undisturbed(trained) -> dict[str, bytes]:
 
 @pytest.fixture
 def cluster(monkeypatch) -> Iterator[NodeProcesses]:
-    """A head without CPUs, and two nodes with one each, in which a photograph can be made fatal."""
+    """A head without CPUs, and two nodes with one each, in which an image can be made fatal."""
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'tests' / 'faults'}:{ROOT}")
     with NodeProcesses(token=False) as cluster:
         cluster.add_node(cpus=1)
@@ -167,13 +167,13 @@ def deadly_cluster(monkeypatch, trained) -> Iterator[NodeProcesses]:
         yield cluster
 
 
-def test_a_photograph_that_kills_its_process_is_named_and_the_others_are_done(deadly_cluster, undisturbed, run):
+def test_an_image_that_kills_its_process_is_named_and_the_others_are_done(deadly_cluster, undisturbed, run):
     process = infer(deadly_cluster, run)
     said = process.communicate(timeout=900)[1]
     assert process.returncode == 1, said
     fatal = os.environ["VWL_FATAL_IMAGE"]
     failed = json.loads((run / "cam" / "manifest.json").read_text())["failed"]
-    assert failed == {fatal: "the process that worked on it died 2 times"}
+    assert failed == {fatal: "its process crashed 2 times"}
     others = {name: data for name, data in maps(run).items() if name != f"part-{NUM_IMAGES // 2 // 16:05d}.parquet"}
     assert others == {name: undisturbed[name] for name in others}
     assert len(others) == len(undisturbed) - 1

@@ -35,10 +35,10 @@ def cluster(own_disk) -> Iterator[NodeProcesses]:
         yield cluster
 
 
-def train(tiny_run: Run, folder: Path, cluster: NodeProcesses, *words: str) -> list[str]:
+def train(tiny_run: Run, folder: Path, cluster: NodeProcesses, *arguments: str) -> list[str]:
     (folder / "tiny.yaml").write_text(to_yaml(tiny_run.recipe))
     known = ["--data", tiny_run.index_path, "--recipe", str(folder / "tiny.yaml"), "--run", str(folder / "run")]
-    return ["train", "classifier", *known, "--address", cluster.gcs, "--cpus-per-worker", "1", *words]
+    return ["train", "classifier", *known, "--address", cluster.gcs, "--cpus-per-worker", "1", *arguments]
 
 
 def test_a_folder_that_a_node_does_not_share_is_an_error_before_the_training(cluster, tiny_run, own_disk):
@@ -101,8 +101,8 @@ def test_a_training_waits_for_a_busy_cluster_and_says_so(cluster, tiny_run, tmp_
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     with (tmp_path / "log").open("w") as log:
-        words = [*VWL, *train(tiny_run, tmp_path, cluster)]
-        process = subprocess.Popen(words, cwd=ROOT, env=cluster.driver_environment(), stdout=log, stderr=log)
+        command = [*VWL, *train(tiny_run, tmp_path, cluster)]
+        process = subprocess.Popen(command, cwd=ROOT, env=cluster.driver_environment(), stdout=log, stderr=log)
     waiting = "waiting: the cluster is busy, 0 of the 1 worker slots needed are free"
     while waiting not in (tmp_path / "log").read_text():
         assert process.poll() is None, (tmp_path / "log").read_text()

@@ -51,7 +51,7 @@ def here(tmp_path_factory) -> Run:
 
 @pytest.fixture(scope="module")
 def index_uri(server, here) -> str:
-    """The same photographs and index in the bucket."""
+    """The same images and index in the bucket."""
     copy_tree(Path(here.index.root.path), Folder(server.uri("scenes")))
     index = make_index(here.index.rows, here.index.classes, Folder(server.uri("scenes")), here.index.source)
     write_index(index, server.uri("index.parquet"))
@@ -127,7 +127,7 @@ def test_a_run_in_a_bucket_has_the_bytes_of_one_on_disk(there, here, tmp_path):
     assert not list((tmp_path / "run").rglob(".part-*"))
 
 
-def test_photographs_are_kept_on_the_nodes(there, cluster, tmp_path_factory):
+def test_images_are_kept_on_the_nodes(there, cluster, tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     kept = [list(base.glob(f"node-{number}*/vwl-cache-{os.getuid()}/*")) for number in range(3)]
     assert kept[0] == []  # the head works on nothing

@@ -74,13 +74,15 @@ def test_a_sampled_search_trains_each_sample_with_each_seed_and_resumes_with_mor
     drawn = space(name="drawn", parameter=None, values=[], strategy="search", search=domains, samples=2)
     root = Folder(tmp_path)
     sampled = Search.plan(drawn, search.recipe, read_index(search.index_path), search.index_path, num_seeds=2)
+    # The first sample is finished in this process within a second; on Ray a trial takes about fifteen.
+    run_here(replace(sampled, samples=({"classifier.codebook.num_codewords": 5},)), root)
     run(sampled, root)
-    run(replace(sampled, space=drawn.model_copy(update={"samples": 3})), root)
     (found,) = open_searches(root)
     rows = trial_rows(root, [found])
-    assert [(row["state"], row["seed"]) for row in rows] == [("done", 0)] * 3 + [("done", 1)] * 3
+    assert [(row["state"], row["seed"]) for row in rows] == [("done", 0)] * 2 + [("done", 1)] * 2
     assert root.read_json("resources.json") == {"drawn": {}}
-    assert sorted(keys["classifier.codebook.num_codewords"] for keys in found.samples) == [4, 5, 6]
+    first, second = (keys["classifier.codebook.num_codewords"] for keys in found.samples)
+    assert (first, second) in {(5, 4), (5, 6)}
     assert placement_groups() == []
 
 

@@ -166,7 +166,7 @@ def test_a_search_that_is_interrupted_saves_and_resumes(index_path, tmp_path, ra
     command.until(lambda: half_trained(tmp_path, 0))
     os.kill(command.process.pid, signal.SIGINT)
     assert command.end(300) == 130, command.log.read_text()
-    assert "what was done is saved" in command.log.read_text()
+    assert "finished work is saved" in command.log.read_text()
     assert "Traceback" not in command.log.read_text()
     again = Command(tmp_path, "--resume", tmp_path / "search")
     assert again.end() == 0, again.log.read_text()

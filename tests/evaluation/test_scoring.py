@@ -3,7 +3,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import gaussian_filter
+from torch.nn import functional
 
 from tests.helpers import real_data, tiny_scenes
 from vwl.constants import map_size
@@ -11,7 +13,7 @@ from vwl.data.index import Row
 from vwl.data.voc import prepare_voc
 from vwl.errors import VwlError
 from vwl.evaluation.scoring import choose_threshold, class_thresholds, percent, score_maps, score_masks
-from vwl.maps.cam import argmax_with_background, best_class, normalise, to_stride4, upsample
+from vwl.maps.cam import argmax_with_background, best_class, normalise, upsample
 from vwl.maps.confusion import confusion_matrix, scores
 from vwl.maps.thresholds import Otsu, ThresholdHistogram
 from vwl.storage.folder import Folder
@@ -41,30 +43,29 @@ def maps(scenes, tmp_path):
 
 
 def full_size(index, rows, maps):
-    """Truth, maps at the photographs' size and class ids of each photograph."""
+    """Truth, maps at the images' size and class ids of each image."""
     for row in rows:
         found = maps.read(row.image_id)
         yield index.read_mask(row), upsample(found.values, found.height, found.width), found.classes
 
 
-def computed_directly(photographs, threshold, num_classes=3):
-    """The confusion matrix of masks cut at one threshold, one photograph after another."""
+def computed_directly(images, threshold, num_classes=3):
+    """The confusion matrix of masks cut at one threshold, one image after another."""
     return sum(
-        confusion_matrix(truth, argmax_with_background(values, class_ids, threshold), num_classes)
-        for truth, values, class_ids in photographs
+        confusion_matrix(truth, argmax_with_background(values, class_ids, threshold), num_classes) for truth, values, class_ids in images
     )
 
 
-def test_maps_score_at_every_threshold_as_masks_cut_at_it_alone(scenes, maps):
+def test_maps_score_at_every_threshold_as_masks_cut_at_it_by_itself(scenes, maps):
     score = score_maps(scenes, scenes.rows, maps, "cam", "train", 0.345, "recipe", None)
-    photographs = list(full_size(scenes, scenes.rows, maps))
+    images = list(full_size(scenes, scenes.rows, maps))
     assert len(score.curve) == 102  # the grid of 0.01 and the threshold used
     for threshold, miou in score.curve:
-        assert miou == scores(computed_directly(photographs, threshold)).miou
-    np.testing.assert_array_equal(score.confusion, computed_directly(photographs, 0.345))
+        assert miou == scores(computed_directly(images, threshold)).miou
+    np.testing.assert_array_equal(score.confusion, computed_directly(images, 0.345))
     assert score.scores.miou == scores(score.confusion).miou
     assert score.best_miou == score.curve[:, 1].max() > score.scores.miou
-    assert scores(computed_directly(photographs, score.best_threshold)).miou == score.best_miou
+    assert scores(computed_directly(images, score.best_threshold)).miou == score.best_miou
     assert score.images == 6
 
 
@@ -111,7 +112,7 @@ def test_auto_is_otsus_choice_over_the_strongest_scores_and_says_so(scenes, maps
     assert chosen == "auto (Otsu, no ground truth)"
 
 
-def test_each_class_has_the_threshold_of_its_own_maps_if_enough_photographs_show_it(tmp_path):
+def test_each_class_has_the_threshold_of_its_own_maps_if_enough_images_show_it(tmp_path):
     rng = np.random.default_rng(0)
     rows, stored = [], []
     for number in range(12):
@@ -134,18 +135,18 @@ def test_each_class_has_the_threshold_of_its_own_maps_if_enough_photographs_show
 
 
 def with_small_mask(index, folder):
-    """The index, its first photograph's mask cut by one row."""
+    """The index, its first image's mask cut by one row."""
     row = index.rows[0]
     (folder / "small.png").write_bytes(encode_mask(index.read_mask(row)[1:], index.palette))
     (folder / "images").symlink_to(f"{index.root}/images")
     return dataclasses.replace(index, rows=(dataclasses.replace(row, mask="small.png"),), root=Folder(folder))
 
 
-def test_a_mask_of_another_size_than_its_photograph_is_named(scenes, maps, tmp_path):
+def test_a_mask_of_another_size_than_its_image_is_named(scenes, maps, tmp_path):
     wrong = with_small_mask(scenes, tmp_path)
     height, width = scenes.read_mask(scenes.rows[0]).shape
-    told = (
-        f"the mask of image train_00000 (small.png) is {width} x {height - 1}, its photograph {width} x {height}; "
+    message = (
+        f"the mask of image train_00000 (small.png) is {width} x {height - 1}, its image {width} x {height}; "
         "vwl data check lists all such images"
     )
     with pytest.raises(VwlError) as of_maps:
@@ -154,7 +155,7 @@ def test_a_mask_of_another_size_than_its_photograph_is_named(scenes, maps, tmp_p
     masks.write("train_00000.png", encode_mask(np.zeros((height, width), np.uint8), scenes.palette))
     with pytest.raises(VwlError) as of_masks:
         score_masks(wrong, wrong.rows, masks, "segment", "train", None)
-    assert [str(of_maps.value), str(of_masks.value)] == [told, told]
+    assert [str(of_maps.value), str(of_masks.value)] == [message, message]
 
 
 def test_the_json_gives_every_class_its_over_and_under_activation(scenes, maps):
@@ -193,6 +194,11 @@ def soft_truth(truth, labels, rng):
     return normalise(np.stack([b + 0.05 * n / n.std() for b, n in zip(blurred, noise, strict=True)]))
 
 
+def at_stride_4(maps: np.ndarray) -> np.ndarray:
+    size = map_size(*maps.shape[1:])
+    return functional.interpolate(torch.from_numpy(maps)[None].float(), size, mode="bilinear")[0].numpy().astype(np.float16)
+
+
 def test_half_precision_maps_at_stride_4_cost_less_than_a_tenth_of_a_point(tmp_path):
     index, _ = prepare_voc(real_data("voc12mini"))
     rows = [row for row in index.split("val") if row.labels][::14][:15]
@@ -202,7 +208,7 @@ def test_half_precision_maps_at_stride_4_cost_less_than_a_tenth_of_a_point(tmp_p
         truth = index.read_mask(row)
         maps = soft_truth(truth, row.labels, rng)
         whole.add(truth, *best_class(maps, row.labels))
-        stored.append(ScoreMap(row.image_id, row.labels, *truth.shape, to_stride4(maps, *truth.shape).astype(np.float16)))
+        stored.append(ScoreMap(row.image_id, row.labels, *truth.shape, at_stride_4(maps)))
     write_maps(Folder(tmp_path), "part-00000.parquet", stored)
     reader = MapReader(Folder(tmp_path))
     threshold, chosen = choose_threshold("auto", reader, rows)

@@ -14,7 +14,7 @@ from vwl.storage.folder import Folder
 
 def test_the_masks_of_a_split_are_under_the_servers_path(tiny_run, tmp_path):
     out = tmp_path / "val.zip"
-    done = CliRunner().invoke(app, ["export", str(tiny_run.folder), "--split", "val", "--out", str(out)])
+    done = CliRunner().invoke(app, ["voc-submission", str(tiny_run.folder), "--split", "val", "--out", str(out)])
     assert done.exit_code == 0, done.output
     rows = tiny_run.index.split("val")
     with zipfile.ZipFile(out) as archive:
@@ -29,9 +29,9 @@ def test_the_same_masks_give_the_same_bytes(tiny_run, tmp_path):
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
-def test_a_split_without_photographs_or_masks_is_one_line(tiny_run, tmp_path):
+def test_a_split_without_images_or_masks_is_one_line(tiny_run, tmp_path):
     with pytest.raises(VwlError, match=r"the index has no images in split 'test'"):
         write_submission(tiny_run, "test", Folder(tmp_path), "a.zip")
     lonely = type(tiny_run)(Folder(tmp_path / "run"), tiny_run.recipe, tiny_run.index, tiny_run.index_path)
-    with pytest.raises(VwlError, match=r"lacks 4 of 4 masks of val, e\.g\. val_00000; run vwl infer segment first"):
+    with pytest.raises(VwlError, match=r"lacks 4 of 4 masks of val, e\.g\. val_00000; run: vwl infer segment"):
         write_submission(lonely, "val", Folder(tmp_path), "a.zip")

@@ -1,4 +1,4 @@
-"""In PYTHONPATH in a drill: a process that reads the photograph named in VWL_FATAL_IMAGE dies, as of a crashing decoder."""
+"""In PYTHONPATH in a drill: a process that reads the image named in VWL_FATAL_IMAGE dies, as of a crashing decoder."""
 
 import os
 import signal

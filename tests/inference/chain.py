@@ -1,4 +1,4 @@
-"""One photograph of any size through the inference stages with tiny untrained networks; as a script, with its peak memory."""
+"""One image of any size through the inference stages with tiny untrained networks; as a script, with its peak memory."""
 
 import json
 import resource
@@ -28,9 +28,9 @@ NAMES = ("cam", "crf", "irnet-labels", "walk", "segment")
 
 
 def through_the_stages(folder: Path, height: int, width: int) -> dict[str, ScoreMap | np.ndarray]:
-    """Draw a photograph of VOC's classes and return what each stage makes of it at its own size, the maps at the largest of the paper's."""
+    """Draw an image of VOC's classes and return what each stage makes of it at its own size, the maps at the largest of the paper's."""
     classes = ("background", *(f"class{number}" for number in range(NUM_OBJECTS)))
-    index = save_index(folder / "photos", {"one": (draw(height, width, 0), LABELS)}, classes)
+    index = save_index(folder / "images", {"one": (draw(height, width, 0), LABELS)}, classes)
     (row,) = index.rows
     recipe = RECIPE.model_copy(update={"cam": RECIPE.cam.model_copy(update={"scales": (2.0,)})})
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Photographs of awkward sizes, and small untrained networks, for the tests of the stages."""
+"""Images of awkward sizes, and small untrained networks, for the tests of the stages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from vwl.models.irnet import BoundaryNet
 from vwl.storage.folder import Folder
 from vwl.storage.score_maps import MapReader, ScoreMap, write_maps
 
-PHOTOS = {
+IMAGES = {
     "even": ((48, 64), (1, 2)),
     "odd": ((47, 61), (2,)),
     "flat": ((33, 200), (1, 2)),
@@ -28,27 +28,27 @@ PHOTOS = {
     "dot": ((1, 1), (1,)),
     "bare": ((40, 52), ()),
 }
-"""Height and width, and labels, of each photograph."""
+"""Height and width, and labels, of each image."""
 
 
 def draw(height: int, width: int, seed: int) -> np.ndarray:
-    """A photograph (H, W, 3) uint8 of smooth patches of colour."""
+    """An image (H, W, 3) uint8 of smooth patches of colour."""
     patches = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(patches).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def save_index(folder: Path, photos: dict[str, tuple[np.ndarray, tuple[int, ...]]], classes: Sequence[str]) -> Index:
-    """Save photographs as PNG and index them."""
+def save_index(folder: Path, images: dict[str, tuple[np.ndarray, tuple[int, ...]]], classes: Sequence[str]) -> Index:
+    """Save images as PNG and index them."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for name, (photo, labels) in photos.items():
-        Image.fromarray(photo).save(folder / f"{name}.png")
+    for name, (image, labels) in images.items():
+        Image.fromarray(image).save(folder / f"{name}.png")
         rows.append(Row(name, f"{name}.png", labels, None, "train"))
-    return make_index(rows, classes, folder, "photographs of a test")
+    return make_index(rows, classes, folder, "images of a test")
 
 
 def save_maps(folder: Folder, index: Index, maps: dict[str, np.ndarray]) -> MapReader:
-    """Store the values (K, h, w) of each photograph as a stage would."""
+    """Store the values (K, h, w) of each image as a stage would."""
     found = []
     for row in index.rows:
         if row.image_id in maps:
@@ -64,23 +64,23 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """The `PHOTOS`, of two classes."""
-    drawn = {name: (draw(*size, number), labels) for number, (name, (size, labels)) in enumerate(PHOTOS.items())}
-    return save_index(tmp_path_factory.mktemp("photos"), drawn, ("background", "cat", "dog"))
+def images(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """The `IMAGES`, of two classes."""
+    drawn = {name: (draw(*size, number), labels) for number, (name, (size, labels)) in enumerate(IMAGES.items())}
+    return save_index(tmp_path_factory.mktemp("images"), drawn, ("background", "cat", "dog"))
 
 
 @pytest.fixture(scope="session")
-def rows(photos: Index) -> dict[str, Row]:
-    return {row.image_id: row for row in photos.rows}
+def rows(images: Index) -> dict[str, Row]:
+    return {row.image_id: row for row in images.rows}
 
 
 @pytest.fixture(scope="session")
-def maps(photos: Index, tmp_path_factory: pytest.TempPathFactory) -> MapReader:
-    """A random map of each label of each photograph."""
+def maps(images: Index, tmp_path_factory: pytest.TempPathFactory) -> MapReader:
+    """A random map of each label of each image."""
     rng = np.random.default_rng(1)
-    values = {name: rng.random((len(labels), *map_size(*size))) for name, (size, labels) in PHOTOS.items()}
-    return save_maps(Folder(tmp_path_factory.mktemp("maps")), photos, values)
+    values = {name: rng.random((len(labels), *map_size(*size))) for name, (size, labels) in IMAGES.items()}
+    return save_maps(Folder(tmp_path_factory.mktemp("maps")), images, values)
 
 
 @pytest.fixture(scope="session")

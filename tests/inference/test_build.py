@@ -10,7 +10,7 @@ import torch
 from vwl.config.files import overridden
 from vwl.data.index import write_index
 from vwl.errors import VwlError
-from vwl.inference.build import MapSpec, build_stage, load_boundary_net, load_classifier, load_segmenter
+from vwl.inference.build import InferenceSpec, build_stage, load_boundary_net, load_classifier, load_segmenter
 from vwl.inference.cam import CamStage
 from vwl.inference.crf import CrfStage
 from vwl.inference.irnet_labels import IrnetLabelsStage
@@ -24,10 +24,10 @@ from vwl.training.checkpoint import save
 
 
 @pytest.fixture
-def run(tmp_path, photos, classifier, boundary_net, segmenter) -> Folder:
-    """A run folder with three networks, and a map of one photograph after cam and after walk."""
+def run(tmp_path, images, classifier, boundary_net, segmenter) -> Folder:
+    """A run folder with three networks, and a map of one image after cam and after walk."""
     folder = Folder(tmp_path / "run")
-    write_index(photos, tmp_path / "index.parquet")
+    write_index(images, tmp_path / "index.parquet")
     for stage, network in (("classifier", classifier), ("irnet", boundary_net), ("segmenter", segmenter)):
         save(folder / stage, "weights.pt", {"model": network.state_dict(), "fingerprint": "x"})
     for stage in ("cam", "walk"):
@@ -36,8 +36,8 @@ def run(tmp_path, photos, classifier, boundary_net, segmenter) -> Folder:
 
 
 @pytest.fixture
-def spec(run, recipe, tmp_path) -> MapSpec:
-    return MapSpec("cam", recipe, str(tmp_path / "index.parquet"), run, 0.3)
+def spec(run, recipe, tmp_path) -> InferenceSpec:
+    return InferenceSpec("cam", recipe, str(tmp_path / "index.parquet"), run, 0.3)
 
 
 LOADERS = {
@@ -48,10 +48,10 @@ LOADERS = {
 
 
 @pytest.mark.parametrize("stage", LOADERS)
-def test_a_network_is_loaded_with_exactly_the_trained_weights(stage, recipe, photos, run, request):
+def test_a_network_is_loaded_with_exactly_the_trained_weights(stage, recipe, images, run, request):
     trained = request.getfixturevalue({"irnet": "boundary_net"}.get(stage, stage))
     torch.manual_seed(5)
-    loaded = LOADERS[stage](recipe, photos, run)
+    loaded = LOADERS[stage](recipe, images, run)
     assert type(loaded) is type(trained)
     assert loaded.state_dict().keys() == trained.state_dict().keys()
     for name, tensor in trained.state_dict().items():
@@ -61,18 +61,18 @@ def test_a_network_is_loaded_with_exactly_the_trained_weights(stage, recipe, pho
 
 
 @pytest.mark.parametrize("stage", LOADERS)
-def test_the_weights_that_the_training_started_from_are_not_needed_again(stage, recipe, photos, run):
+def test_the_weights_that_the_training_started_from_are_not_needed_again(stage, recipe, images, run):
     gone = overridden(recipe, [f"{stage}.backbone.weights=gone.pth"])
-    assert LOADERS[stage](gone, photos, run).state_dict()
+    assert LOADERS[stage](gone, images, run).state_dict()
 
 
 @pytest.mark.parametrize("stage", LOADERS)
-def test_what_a_network_computes_is_what_it_computed_before_it_was_saved(stage, recipe, photos, run, request):
+def test_what_a_network_computes_is_what_it_computed_before_it_was_saved(stage, recipe, images, run, request):
     trained = request.getfixturevalue({"irnet": "boundary_net"}.get(stage, stage))
     compute = {"classifier": "activation_maps", "irnet": "forward", "segmenter": "fused"}[stage]
-    images = torch.linspace(-2, 2, 3 * 32 * 48).reshape(1, 3, 32, 48)
+    batch = torch.linspace(-2, 2, 3 * 32 * 48).reshape(1, 3, 32, 48)
     with torch.inference_mode():
-        before, after = (getattr(network, compute)(images) for network in (trained, LOADERS[stage](recipe, photos, run)))
+        before, after = (getattr(network, compute)(batch) for network in (trained, LOADERS[stage](recipe, images, run)))
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
 
 
@@ -87,10 +87,10 @@ def test_what_a_network_computes_is_what_it_computed_before_it_was_saved(stage, 
         "segment": SegmentStage,
     }.items(),
 )
-def test_every_stage_is_built_by_its_name_and_works(spec, photos, rows, name, kind):
+def test_every_stage_is_built_by_its_name_and_works(spec, images, rows, name, kind):
     stage = build_stage(replace(spec, stage=name))
     assert type(stage) is kind
-    assert stage.index.fingerprint() == photos.fingerprint()
+    assert stage.index.fingerprint() == images.fingerprint()
     result = stage(rows["dot"])
     assert (result.values.shape if isinstance(result, ScoreMap) else (1, *result.shape)) == (1, 1, 1)
 
@@ -114,7 +114,7 @@ def saved(state: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (lambda run, recipe: run.read("classifier/weights.pt")[:5000], "weights.pt holds"),
         (lambda run, recipe: b"not a checkpoint", "weights.pt holds"),
@@ -126,12 +126,12 @@ def saved(state: object) -> bytes:
     ],
     ids=["truncated", "text", "list", "bare", "foreign", "number", "classes"],
 )
-def test_weights_that_are_damaged_or_of_another_network_are_one_line_that_names_the_file(spec, run, recipe, content, told):
+def test_weights_that_are_damaged_or_of_another_network_are_one_line_that_names_the_file(spec, run, recipe, content, expected):
     run.write("classifier/weights.pt", content(run, recipe))
     with pytest.raises(VwlError) as caught:
         build_stage(spec)
     message = str(caught.value)
-    assert told in message
+    assert expected in message
     assert f"{run}/classifier/weights.pt" in message
     assert f"delete {run}/classifier and train the stage again" in message
     assert "\n" not in message

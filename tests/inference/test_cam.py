@@ -1,11 +1,11 @@
-"""The CAM stage: maps of the labels, equal to those of every scale and mirror image alone."""
+"""The CAM stage: maps of the labels, equal to those of every scale and horizontal flip alone."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.inference.conftest import PHOTOS, draw, save_index
+from tests.inference.conftest import IMAGES, draw, save_index
 from vwl.config.recipe import Cam
 from vwl.inference.cam import CamStage
 
@@ -18,29 +18,29 @@ def bilinear(values, height, width):
     """A grid (h, w) at another size: each new cell's centre lies between the old cells' centres."""
 
     def weights(old, new):
-        place = np.maximum((np.arange(new) + 0.5) * old / new - 0.5, 0)
-        first = np.floor(place).astype(int)
+        position = np.maximum((np.arange(new) + 0.5) * old / new - 0.5, 0)
+        first = np.floor(position).astype(int)
         found = np.zeros((new, old))
-        np.add.at(found, (np.arange(new), first), 1 - (place - first))
-        np.add.at(found, (np.arange(new), np.minimum(first + 1, old - 1)), place - first)
+        np.add.at(found, (np.arange(new), first), 1 - (position - first))
+        np.add.at(found, (np.arange(new), np.minimum(first + 1, old - 1)), position - first)
         return found
 
     return weights(values.shape[0], height) @ values @ weights(values.shape[1], width).T
 
 
 @torch.inference_mode()
-def computed_directly(model, photo, labels, scales, long_side, mirror, fusion):
-    """Class activation maps (K, h, w), one view of the photograph after another."""
-    height, width = photo.shape[:2]
+def computed_directly(model, image, labels, scales, long_side, hflip, fusion):
+    """Class activation maps (K, h, w), one view of the image after another."""
+    height, width = image.shape[:2]
     backbone = model.backbone
     grid = -(-height // 4), -(-width // 4)
     total = np.zeros((len(labels), *grid))
     for scale in scales:
         factor = (long_side / max(height, width) if long_side else 1) * scale
         size = max(round(width * factor), 1), max(round(height * factor), 1)
-        resized = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BICUBIC)) / 255
+        resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) / 255
         views = []
-        for turn in (1, -1) if mirror else (1,):
+        for turn in (1, -1) if hflip else (1,):
             pixels = ((resized[:, ::turn] - backbone.mean) / backbone.std).transpose(2, 0, 1).astype(np.float32)
             features = model.features(torch.from_numpy(pixels)[None])[0].numpy()
             weight = model.image_head.weight.numpy()[[label - 1 for label in labels]]
@@ -51,11 +51,11 @@ def computed_directly(model, photo, labels, scales, long_side, mirror, fusion):
     return total / (total.max(axis=(1, 2), keepdims=True) + 1e-5)
 
 
-@pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize("long_side", [None, 96])
-def test_a_photograph_of_any_size_has_a_map_of_each_label_at_stride_4(recipe, photos, rows, classifier, name, long_side):
-    found = stage(recipe, photos, classifier, scales=(1.0, 0.5), long_side=long_side)(rows[name])
-    (height, width), labels = PHOTOS[name]
+def test_an_image_of_any_size_has_a_map_of_each_label_at_stride_4(recipe, images, rows, classifier, name, long_side):
+    found = stage(recipe, images, classifier, scales=(1.0, 0.5), long_side=long_side)(rows[name])
+    (height, width), labels = IMAGES[name]
     assert (found.image_id, found.classes, found.height, found.width) == (name, labels, height, width)
     assert found.values.shape == (len(labels), -(-height // 4), -(-width // 4))
     assert found.values.dtype == np.float16
@@ -65,7 +65,7 @@ def test_a_photograph_of_any_size_has_a_map_of_each_label_at_stride_4(recipe, ph
 
 
 @pytest.mark.parametrize(
-    ("scales", "long_side", "mirror", "fusion"),
+    ("scales", "long_side", "hflip", "fusion"),
     [
         ((1.0,), 96, False, "max"),
         ((1.0, 0.5, 1.5), 96, True, "max"),
@@ -74,35 +74,37 @@ def test_a_photograph_of_any_size_has_a_map_of_each_label_at_stride_4(recipe, ph
     ],
 )
 @pytest.mark.parametrize("name", ["even", "odd"])
-def test_the_maps_are_those_of_each_scale_and_mirror_image_alone(recipe, photos, rows, classifier, name, scales, long_side, mirror, fusion):
-    made = stage(recipe, photos, classifier, scales=scales, long_side=long_side, hflip=mirror, hflip_fusion=fusion)(rows[name])
-    wanted = computed_directly(classifier, np.asarray(photos.read_image(rows[name])), rows[name].labels, scales, long_side, mirror, fusion)
+def test_the_maps_are_those_of_each_scale_and_horizontal_flip_by_itself(
+    recipe, images, rows, classifier, name, scales, long_side, hflip, fusion
+):
+    made = stage(recipe, images, classifier, scales=scales, long_side=long_side, hflip=hflip, hflip_fusion=fusion)(rows[name])
+    wanted = computed_directly(classifier, np.asarray(images.read_image(rows[name])), rows[name].labels, scales, long_side, hflip, fusion)
     assert wanted.std() > 0.05
     np.testing.assert_allclose(made.values, wanted, atol=2e-3)
 
 
-def test_the_mirror_images_are_fused_as_the_recipe_says(recipe, photos, rows, classifier):
-    views = {fusion: stage(recipe, photos, classifier, hflip_fusion=fusion, long_side=96)(rows["even"]).values for fusion in ("max", "sum")}
+def test_the_horizontal_flips_are_fused_as_the_recipe_says(recipe, images, rows, classifier):
+    views = {fusion: stage(recipe, images, classifier, hflip_fusion=fusion, long_side=96)(rows["even"]).values for fusion in ("max", "sum")}
     assert np.abs(views["max"] - views["sum"]).max() > 0.01
 
 
 @pytest.mark.parametrize("name", ["even", "odd", "flat"])
-def test_the_mirror_image_of_a_photograph_has_the_mirror_image_of_its_maps(recipe, photos, rows, classifier, tmp_path, name):
-    photo = np.asarray(photos.read_image(rows[name]))
-    turned = save_index(tmp_path, {name: (np.ascontiguousarray(photo[:, ::-1]), rows[name].labels)}, photos.classes)
-    straight, mirrored = (stage(recipe, index, classifier, long_side=96)(rows[name]).values for index in (photos, turned))
+def test_the_horizontal_flip_of_an_image_has_the_horizontal_flip_of_its_maps(recipe, images, rows, classifier, tmp_path, name):
+    image = np.asarray(images.read_image(rows[name]))
+    turned = save_index(tmp_path, {name: (np.ascontiguousarray(image[:, ::-1]), rows[name].labels)}, images.classes)
+    straight, flipped = (stage(recipe, index, classifier, long_side=96)(rows[name]).values for index in (images, turned))
     assert np.abs(straight - straight[:, :, ::-1]).max() > 0.05
-    np.testing.assert_allclose(mirrored, straight[:, :, ::-1], atol=2e-3)
+    np.testing.assert_allclose(flipped, straight[:, :, ::-1], atol=2e-3)
 
 
 def test_the_maps_do_not_depend_on_the_other_labels(recipe, classifier, tmp_path):
-    photo = draw(48, 64, 0)
-    index = save_index(tmp_path, {"both": (photo, (1, 2)), "second": (photo, (2,))}, ("background", "cat", "dog"))
+    image = draw(48, 64, 0)
+    index = save_index(tmp_path, {"both": (image, (1, 2)), "second": (image, (2,))}, ("background", "cat", "dog"))
     both, second = (stage(recipe, index, classifier, long_side=96)(row).values for row in index.rows)
     np.testing.assert_array_equal(both[1:], second)
 
 
-def test_a_photograph_without_labels_has_no_maps(recipe, photos, rows, classifier):
-    found = stage(recipe, photos, classifier, long_side=96)(rows["bare"])
+def test_an_image_without_labels_has_no_maps(recipe, images, rows, classifier):
+    found = stage(recipe, images, classifier, long_side=96)(rows["bare"])
     assert found.classes == ()
     assert found.values.shape == (0, 10, 13)

@@ -43,7 +43,7 @@ class Brightness(Bright):
 @pytest.fixture
 def index(tmp_path) -> Index:
     drawn = {f"p{number:02d}": (draw(9, 10 + number % 3, number), (1,)) for number in range(NUM_IMAGES)}
-    return save_index(tmp_path / "photos", drawn, ("background", "bright"))
+    return save_index(tmp_path / "images", drawn, ("background", "bright"))
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_shard_of_maps_is_one_file_and_its_done_file(index, out):
 
 
 @pytest.mark.parametrize("kind", [Bright, Brightness])
-def test_a_photograph_that_cannot_be_read_is_listed_and_the_others_are_kept(index, out, kind):
+def test_an_image_that_cannot_be_read_is_listed_and_the_others_are_kept(index, out, kind):
     broken, gone = index.rows[3], index.rows[5]
     truncate(index, broken)
     Path(index.root.path, gone.image).unlink()
@@ -170,7 +170,7 @@ def test_results_that_cannot_be_written_leave_the_shard_undone(index, tmp_path):
         process(Bright(index), shard, Folder(tmp_path / "file" / "out"))
 
 
-def test_a_bug_in_a_stage_is_not_taken_for_a_bad_photograph(index, out):
+def test_a_bug_in_a_stage_is_not_taken_for_a_bad_image(index, out):
     class Buggy(Bright):
         def __call__(self, row: Row) -> np.ndarray:
             return super().__call__(row)[5]  # a row of pixels is no mask
@@ -182,7 +182,7 @@ def test_a_bug_in_a_stage_is_not_taken_for_a_bad_photograph(index, out):
 
 def test_with_strict_the_first_image_that_fails_stops_the_shard(index, out):
     truncate(index, index.rows[3])
-    with pytest.raises(VwlError, match=rf"image {index.rows[3].image_id}: .*; put that right, or leave --strict out"):
+    with pytest.raises(VwlError, match=rf"image {index.rows[3].image_id}: .*; fix it, or leave --strict out"):
         process(Bright(index), shards(index.rows)[0], out, strict=True)
     assert unfinished(shards(index.rows), out) == shards(index.rows)
 
@@ -204,20 +204,20 @@ print(process(Fatal(index), Shard(0, index.rows[:4]), Folder(sys.argv[2])))
 """
 
 
-def test_an_image_over_which_the_process_dies_again_and_again_is_listed_and_the_others_are_done(index, out, tmp_path):
+def test_an_image_that_crashes_its_process_twice_is_listed_and_the_others_are_processed(index, out, tmp_path):
     write_index(index, tmp_path / "index.parquet")
     command = [sys.executable, "-c", FATAL, str(tmp_path / "index.parquet"), out.path]
     starts = [subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True) for _ in range(4)]
     assert [start.returncode for start in starts] == [-signal.SIGKILL] * 3 + [0], starts[-1].stderr
-    assert starts[-1].stdout == "{'p01': 'the process that worked on it died 2 times'}\n"
-    assert failures(out) == {"p01": "the process that worked on it died 2 times"}
+    assert starts[-1].stdout == "{'p01': 'its process crashed 2 times'}\n"
+    assert failures(out) == {"p01": "its process crashed 2 times"}
     assert out.names(".png") == ["p00.png", "p02.png", "p03.png"]
     assert (out / "begun").names() == []
 
 
-def test_one_death_or_an_interrupt_over_an_image_is_not_its_fault(index, out):
+def test_one_crash_or_an_interrupt_does_not_fail_an_image(index, out):
     shard = shards(index.rows)[2]
-    (out / "begun").write_json("00002.json", {"begun": 2, "over": shard.rows[1].image_id, "deaths": {}})
+    (out / "begun").write_json("00002.json", {"starts": 2, "image": shard.rows[1].image_id, "crashes": {}})
 
     class Interrupted(Bright):
         def __call__(self, row: Row) -> np.ndarray:

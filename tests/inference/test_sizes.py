@@ -1,4 +1,4 @@
-"""Photographs of any size go through every inference stage, and the largest within 8 GiB."""
+"""Images of any size go through every inference stage, and the largest within 8 GiB."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ GIB_AT_MOST = 8
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 2000), (2000, 33)])
-def test_a_photograph_of_any_size_goes_through_every_stage(tmp_path, size):
+def test_an_image_of_any_size_goes_through_every_stage(tmp_path, size):
     for name, result in through_the_stages(tmp_path, *size).items():
         if isinstance(result, ScoreMap):
             assert result.values.shape == (len(LABELS), *map_size(*size)), name
@@ -27,7 +27,7 @@ def test_a_photograph_of_any_size_goes_through_every_stage(tmp_path, size):
 
 
 @pytest.mark.drill
-def test_a_photograph_of_24_megapixels_goes_through_every_stage_within_8_gib(tmp_path):
+def test_an_image_of_24_megapixels_goes_through_every_stage_within_8_gib(tmp_path):
     # in a process of its own: the peak of this one may be of an earlier test
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "tests.inference.chain", str(tmp_path), "4000", "6000"]

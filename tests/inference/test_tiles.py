@@ -1,4 +1,4 @@
-"""Tiles: they cover a photograph once, join without a seam, and leave the maps of a small photograph as they are."""
+"""Tiles: they cover an image once, join without a seam, and leave the maps of a small image as they are."""
 
 from collections.abc import Callable
 from functools import partial
@@ -49,11 +49,11 @@ def test_the_tiles_of_a_side_cover_it_once_and_reach_beyond_their_seams(length, 
 
 @pytest.mark.parametrize("size", [(300, 412), (100, 700), (701, 64), (1, 300), (513, 9), (257, 257)])
 def test_where_tiles_overlap_by_more_than_the_network_sees_their_maps_are_those_of_the_whole(size):
-    photo = draw(*size, 0)
-    np.testing.assert_allclose(tiled(blurred, photo, 256), blurred(photo), rtol=1e-5, atol=1e-3)
+    image = draw(*size, 0)
+    np.testing.assert_allclose(tiled(blurred, image, 256), blurred(image), rtol=1e-5, atol=1e-3)
 
 
-def test_a_photograph_that_is_no_larger_than_a_tile_is_not_cut():
+def test_an_image_that_is_no_larger_than_a_tile_is_not_cut():
     seen = []
 
     def network(part: np.ndarray) -> torch.Tensor:
@@ -78,7 +78,7 @@ def test_no_part_is_larger_than_a_tile():
 
 @pytest.fixture(scope="module")
 def plain() -> Recipe:
-    """Networks that see less far than a tile's overlap; photographs at their own size."""
+    """Networks that see less far than a tile's overlap; images at their own size."""
     own = RECIPE.model_dump(mode="json")
     for stage in ("cam", "walk", "segment"):
         own[stage] |= {"tile": 768, "long_side": None}
@@ -94,30 +94,30 @@ def whole_and_tiled(stage: Callable[[Recipe], np.ndarray], recipe: Recipe) -> li
 
 def far_from_seams(maps: np.ndarray, length: int, stride: int) -> np.ndarray:
     """Columns of maps (K, h, w) further than 96 pixels from where tiles join."""
-    place = np.arange(maps.shape[2]) * stride
+    position = np.arange(maps.shape[2]) * stride
     seams = [cut.last for cut in cuts(length, 768)[:-1]]
     assert seams
-    return maps[:, :, np.all([np.abs(place - seam) > 96 for seam in seams], axis=0)]
+    return maps[:, :, np.all([np.abs(position - seam) > 96 for seam in seams], axis=0)]
 
 
-def test_far_from_where_tiles_join_the_maps_of_classifier_and_segmenter_are_those_of_the_whole(plain, photos):
-    photo = draw(96, 1504, 3)
+def test_far_from_where_tiles_join_the_maps_of_classifier_and_segmenter_are_those_of_the_whole(plain, images):
+    image = draw(96, 1504, 3)
     torch.manual_seed(0)
     classifier, segmenter = Classifier(plain.classifier, 2).eval(), DeepLabV2(plain.segmenter, 3).eval()
     for stage, stride in (
-        (lambda recipe: tiled(partial(CamStage(recipe, photos, classifier)._fused, labels=(1, 2)), photo, recipe.cam.tile).numpy(), 16),
-        (lambda recipe: SegmentStage(recipe, photos, segmenter).probabilities(photo), 1),
+        (lambda recipe: tiled(partial(CamStage(recipe, images, classifier)._fused, labels=(1, 2)), image, recipe.cam.tile).numpy(), 16),
+        (lambda recipe: SegmentStage(recipe, images, segmenter).probabilities(image), 1),
     ):
         whole, parts = (far_from_seams(maps, 1504, stride) for maps in whole_and_tiled(stage, plain))
         assert whole.std() > 1e-5
         np.testing.assert_allclose(parts, whole, atol=1e-4 * np.abs(whole).max())
 
 
-def test_boundaries_found_in_tiles_are_nearly_those_found_in_the_whole(plain, photos):
+def test_boundaries_found_in_tiles_are_nearly_those_found_in_the_whole(plain, images):
     # not equal: the group norm of the head is over a tile's pixels
-    photo = draw(96, 1504, 3)
+    image = draw(96, 1504, 3)
     torch.manual_seed(0)
     net = BoundaryNet(plain.irnet.backbone).eval()
-    whole, parts = whole_and_tiled(lambda recipe: WalkStage(recipe, photos, None, net).boundaries(photo), plain)
+    whole, parts = whole_and_tiled(lambda recipe: WalkStage(recipe, images, None, net).boundaries(image), plain)
     assert np.corrcoef(whole.ravel(), parts.ravel())[0, 1] > 0.9
     assert (whole != parts).any()

@@ -26,9 +26,9 @@ def test_offsets_are_one_half_of_the_disc(radius, number):
     offsets = pair_offsets(radius)
     assert len(offsets) == number
     disc = {(y, x) for y in range(-20, 21) for x in range(-20, 21) if 0 < y * y + x * x < radius * radius}
-    mirrored = {(-y, -x) for y, x in offsets}
-    assert set(offsets) | mirrored == disc
-    assert not set(offsets) & mirrored
+    flipped = {(-y, -x) for y, x in offsets}
+    assert set(offsets) | flipped == disc
+    assert not set(offsets) & flipped
 
 
 @pytest.mark.parametrize("offset", pair_offsets(6))

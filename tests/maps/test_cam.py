@@ -11,7 +11,6 @@ from vwl.maps.cam import (
     best_class,
     class_activation,
     normalise,
-    to_stride4,
     upsample,
     upsampled_argmax,
     working_size,
@@ -79,7 +78,7 @@ def test_maps_with_their_own_background_know_no_threshold(maps, threshold):
 
 
 def test_an_image_without_labels_is_background():
-    nothing = normalise(to_stride4(np.zeros((0, 3, 3)), 9, 13))
+    nothing = normalise(np.zeros((0, 3, 4)))
     assert nothing.shape == (0, 3, 4)
     assert not argmax_with_background(upsample(nothing, 9, 13), [], 0.0).any()
     assert argmax_with_background(upsample(nothing, 9, 13), [], 0.0).shape == (9, 13)
@@ -96,16 +95,7 @@ def test_upsampling_enlarges_by_four_and_crops(height, width, dtype):
         np.testing.assert_allclose(after, enlarged[:height, :width], atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 5), (40, 33)])
-def test_maps_of_any_size_come_to_the_stride_4_grid(size):
-    maps = np.random.default_rng(1).random((3, *size))
-    found = to_stride4(maps, 33, 50)
-    assert found.shape == (3, 9, 13)
-    for before, after in zip(maps, found, strict=True):
-        np.testing.assert_allclose(after, bilinear(before, (9, 13)), atol=1e-5)
-
-
-def test_a_map_of_another_photograph_is_refused():
+def test_a_map_of_another_image_is_refused():
     with pytest.raises(ValueError, match="does not belong"):
         upsample(np.zeros((1, 3, 3)), 9, 13)
 
@@ -115,7 +105,7 @@ def test_the_number_of_maps_and_classes_must_agree():
         best_class(np.zeros((2, 1, 1)), [1])
 
 
-def test_read_only_maps_are_accepted_and_left_alone():
+def test_read_only_maps_are_accepted_and_left_by_itself():
     values = np.random.default_rng(0).random((2, 3, 3)).astype(np.float32)
     before = values.copy()
     values.flags.writeable = False
@@ -124,7 +114,7 @@ def test_read_only_maps_are_accepted_and_left_alone():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 2000), (4000, 6000), (3, 5_000_000)])
-def test_a_working_size_has_the_shape_of_the_photograph_and_no_more_than_the_pixels(size):
+def test_a_working_size_has_the_shape_of_the_image_and_no_more_than_the_pixels(size):
     found = working_size(*size, 2_000_000)
     assert min(found) >= 1
     assert found[0] * found[1] <= 2_000_000 * 1.2
@@ -138,8 +128,8 @@ def test_an_upsampled_map_of_bounded_size_is_the_full_one_reduced():
     values = np.random.default_rng(0).random((2, 20, 30)).astype(np.float16)
     full, small = upsample(values, 79, 118), upsample(values, 79, 118, 2000)
     assert small.shape == (2, *working_size(79, 118, 2000))
-    place = [np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1) for n, m in zip(small.shape[1:], (79, 118), strict=True)]
-    np.testing.assert_allclose(small, full[:, place[0]][:, :, place[1]], atol=0.15)
+    position = [np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1) for n, m in zip(small.shape[1:], (79, 118), strict=True)]
+    np.testing.assert_allclose(small, full[:, position[0]][:, :, position[1]], atol=0.15)
     np.testing.assert_array_equal(upsample(values, 79, 118, 79 * 118), full)
 
 

@@ -59,10 +59,8 @@ def test_figures_equal_their_definitions_on_pixel_sets(masks):
         assert result.miou == pytest.approx(np.mean(ious))
         assert result.mean_accuracy == pytest.approx(np.mean(recalls))
         assert result.pixel_accuracy == pytest.approx((truth == prediction)[valid].mean())
-        weights = [((truth == c) & valid).sum() / valid.sum() for c in range(N) if (truth == c).any()]
-        assert result.frequency_weighted_iou == pytest.approx(np.dot(weights, ious))
     else:
-        assert np.isnan([result.miou, result.mean_accuracy, result.pixel_accuracy, result.frequency_weighted_iou]).all()
+        assert np.isnan([result.miou, result.mean_accuracy, result.pixel_accuracy]).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -92,7 +90,7 @@ def test_a_true_id_beyond_the_classes_is_refused_by_name():
 
 
 def test_masks_of_different_sizes_are_refused():
-    with pytest.raises(VwlError, match="one photograph"):
+    with pytest.raises(VwlError, match="one image"):
         confusion_matrix(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), N)
 
 

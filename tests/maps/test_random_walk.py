@@ -60,7 +60,7 @@ def test_the_walk_equals_the_dense_matrix_power(shape, kind):
 
 
 @pytest.mark.parametrize("num_maps", [1, 20])
-def test_on_the_edges_of_a_photograph_the_walk_equals_the_dense_matrix_power(num_maps):
+def test_on_the_edges_of_an_image_the_walk_equals_the_dense_matrix_power(num_maps):
     path = min((real_data("voc12mini") / "JPEGImages").glob("*.jpg"))
     grey = np.asarray(Image.open(path).convert("L").resize((29, 21)), float)
     edge = np.hypot(*np.gradient(grey))
@@ -92,7 +92,7 @@ def test_the_series_equals_stepping_one_by_one():
     np.testing.assert_allclose(walk(maps, edge, steps=40, tolerance=1e-10, dtype=np.float64).reshape(2, -1), stepped, atol=1e-8)
 
 
-def test_every_class_walks_alone():
+def test_every_class_walks_by_itself():
     rng = np.random.default_rng(4)
     edge, maps = rng.random((9, 12)), rng.random((5, 9, 12))
     together = walk(maps, edge)

@@ -29,7 +29,7 @@ def smooth_case(seed, height=23, width=31):
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
-def test_the_histogram_gives_the_confusion_of_each_threshold_alone(seed):
+def test_the_histogram_gives_the_confusion_of_each_threshold_by_itself(seed):
     truth, maps, class_ids = smooth_case(seed)
     histogram = ThresholdHistogram(N)
     histogram.add(truth, *best_class(maps, class_ids))

@@ -60,9 +60,9 @@ def test_sizes_divisible_by_4_are_pooled_as_the_published_code_does(size):
 
 def test_the_bins_cover_the_map():
     """The one large pixel is found wherever it is."""
-    for place in range(7 * 10):
+    for position in range(7 * 10):
         features = torch.zeros(1, 1, 7, 10)
-        features.view(-1)[place] = 1
+        features.view(-1)[position] = 1
         assert grid_maximum(features, 4) >= 1 / 16
 
 

@@ -1,4 +1,4 @@
-"""Folders: files are whole or absent, names stay in their folder, and failures are one line."""
+"""Folders: files are whole or absent, names cannot lead out of their folder, and errors are one line."""
 
 import pickle
 import signal
@@ -20,7 +20,7 @@ def files_below(path: Path) -> list[str]:
 
 
 class TestFolder:
-    def test_what_was_written_is_read(self, tmp_path):
+    def test_a_file_is_read_back(self, tmp_path):
         folder = Folder(tmp_path / "run")
         folder.write("maps/a.bin", b"\x00\xff")
         assert folder.read("maps/a.bin") == b"\x00\xff"
@@ -29,14 +29,14 @@ class TestFolder:
         assert folder.exists("maps/a.bin")
         assert not folder.exists("maps/b.bin")
 
-    def test_a_folder_is_made_at_the_first_write_only(self, tmp_path):
+    def test_a_folder_is_created_by_the_first_write(self, tmp_path):
         folder = Folder(tmp_path / "run")
         assert not folder.exists()
         assert folder.names() == []
         assert files_below(tmp_path) == []
         assert not (tmp_path / "run").exists()
 
-    def test_a_write_cut_off_by_an_exception_leaves_the_old_file_and_nothing_else(self, tmp_path):
+    def test_an_exception_during_a_write_leaves_only_the_old_file(self, tmp_path):
         folder = Folder(tmp_path)
         folder.write("a", b"old")
         with pytest.raises(TypeError):
@@ -45,7 +45,7 @@ class TestFolder:
         assert files_below(tmp_path) == ["a"]
 
     @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-    def test_a_process_stopped_while_writing_leaves_a_whole_file(self, how, tmp_path):
+    def test_a_process_killed_during_a_write_leaves_a_whole_file(self, how, tmp_path):
         code = (
             "import itertools, sys; from vwl.storage.folder import Folder\n"
             "for n in itertools.count(): Folder(sys.argv[1]).write('a', bytes([n % 256]) * 20_000_000)"
@@ -65,7 +65,7 @@ class TestFolder:
         if how == signal.SIGINT:
             assert files_below(tmp_path) == ["a"]
 
-    def test_what_a_killed_writer_left_is_swept_away_and_nothing_else(self, tmp_path):
+    def test_sweep_deletes_only_the_temporary_files_of_killed_writers(self, tmp_path):
         folder = Folder(tmp_path)
         folder.write("a", b"whole")
         folder.write("below/b", b"whole")
@@ -76,7 +76,7 @@ class TestFolder:
         assert files_below(tmp_path) == [".hidden", "a", "below/b"]
         Folder(tmp_path / "not there").sweep()
 
-    def test_a_write_that_fails_is_told_in_one_line(self, tmp_path):
+    def test_a_failed_write_gives_one_line(self, tmp_path):
         (tmp_path / "file").write_text("in the way")
         with pytest.raises(VwlError) as caught:
             Folder(tmp_path / "file" / "run").write("a", b"")
@@ -84,7 +84,7 @@ class TestFolder:
         with pytest.raises(VwlError, match=r"cannot write .*/file/run/log.txt: Not a directory"):
             Folder(tmp_path / "file" / "run").append("log.txt", "line")
 
-    def test_what_cannot_be_read_listed_or_cleared_is_told_in_one_line(self, tmp_path):
+    def test_a_folder_that_cannot_be_read_listed_or_cleared_gives_one_line(self, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(VwlError, match=r"cannot read .*/a: No such file or directory"):
             Folder(tmp_path).read("a")
@@ -94,10 +94,10 @@ class TestFolder:
             Folder(tmp_path / "file").clear()
 
     @pytest.mark.parametrize("name", ["../a", "/etc/passwd", "a/../../b", "..", "a\0b"])
-    def test_a_name_that_leaves_the_folder_is_refused_everywhere(self, name, tmp_path):
+    def test_a_name_that_leads_out_of_the_folder_is_refused_by_every_method(self, name, tmp_path):
         folder = Folder(tmp_path / "run")
         for use in (folder.read, folder.exists, folder.delete, folder.open, lambda n: folder.write(n, b""), lambda n: folder / n):
-            with pytest.raises(VwlError, match="would leave its folder"):
+            with pytest.raises(VwlError, match="leads out of its folder"):
                 use(name)
         assert files_below(tmp_path) == []
 
@@ -111,7 +111,7 @@ class TestFolder:
         Folder(f"file://{tmp_path}/run").write("a", b"x")
         assert Folder(tmp_path / "run").read("a") == b"x"
 
-    def test_an_unknown_kind_of_uri_is_refused(self):
+    def test_an_unknown_uri_scheme_is_refused(self):
         with pytest.raises(VwlError, match=r"cannot open ftp2://host/run"):
             Folder("ftp2://host/run")
 
@@ -121,20 +121,20 @@ class TestFolder:
         assert sent.uri == str(tmp_path)
         assert sent.read("a") == b"x"
 
-    def test_lines_are_added_at_the_end(self, tmp_path):
+    def test_append_adds_lines_at_the_end(self, tmp_path):
         folder = Folder(tmp_path)
         folder.append("logs/log.txt", "one\n")
         folder.append("logs/log.txt", "two\n")
         assert folder.read("logs/log.txt") == b"one\ntwo\n"
 
-    def test_lines_are_added_where_the_file_system_cannot_append(self, tmp_path):
+    def test_append_works_where_the_file_system_cannot_append(self, tmp_path):
         folder = Folder(tmp_path)
         folder.filesystem = fs.SubTreeFileSystem("/", fs.LocalFileSystem())
         folder.append("log.txt", "one\n")
         folder.append("log.txt", "two\n")
         assert (tmp_path / "log.txt").read_text() == "one\ntwo\n"
 
-    def test_json_comes_back_and_what_is_no_json_is_named(self, tmp_path):
+    def test_json_is_read_back_and_invalid_json_is_named(self, tmp_path):
         folder = Folder(tmp_path)
         folder.write_json("m.json", {"a": [1, None]})
         assert folder.read_json("m.json") == {"a": [1, None]}
@@ -142,7 +142,7 @@ class TestFolder:
         with pytest.raises(VwlError, match=r"m.json is not valid JSON"):
             folder.read_json("m.json")
 
-    def test_delete_and_clear_do_not_mind_what_is_not_there(self, tmp_path):
+    def test_delete_and_clear_accept_missing_files(self, tmp_path):
         folder = Folder(tmp_path / "run")
         folder.clear()
         folder.delete("a")

@@ -1,4 +1,4 @@
-"""A folder's work belongs to one command at a time; what a killed command held is free at once."""
+"""File locks: one command at a time works on a stage or search, and a killed command's lock is free at once."""
 
 import os
 import signal
@@ -31,8 +31,8 @@ with exclusive_lock(Folder(sys.argv[1]), sys.argv[2]):
 
 
 @contextmanager
-def another(folder: Path, work: str) -> Iterator[subprocess.Popen]:
-    """A process that holds the work."""
+def another_process(folder: Path, work: str) -> Iterator[subprocess.Popen]:
+    """Run a process that holds the lock."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder), work], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         assert process.stdout is not None
@@ -44,8 +44,8 @@ def another(folder: Path, work: str) -> Iterator[subprocess.Popen]:
         process.stdout.close()
 
 
-def test_what_another_process_works_on_is_refused_and_free_when_it_is_killed(tmp_path):
-    with another(tmp_path, "cam") as process:
+def test_a_held_lock_is_refused_and_is_free_when_its_process_is_killed(tmp_path):
+    with another_process(tmp_path, "cam") as process:
         with pytest.raises(VwlError) as caught, exclusive_lock(Folder(tmp_path), "cam"):
             pass
         assert str(caught.value) == f"another vwl command is running cam in {tmp_path}; wait until it ends, or use another --run folder"
@@ -57,13 +57,13 @@ def test_what_another_process_works_on_is_refused_and_free_when_it_is_killed(tmp
             pass
 
 
-def test_what_was_held_is_free_again_also_after_an_error(tmp_path):
+def test_a_lock_is_released_after_an_error(tmp_path):
     for _ in range(2):
         with pytest.raises(KeyError), exclusive_lock(Folder(tmp_path / "new"), "search"):
             raise KeyError
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path):
+def test_a_folder_that_cannot_be_written_gives_one_line(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with (
         pytest.raises(VwlError, match=r"cannot write .*/file/\.search\.lock: (Not a directory|File exists)"),
@@ -72,7 +72,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path):
         pass
 
 
-def test_a_file_system_without_locks_holds_nothing(tmp_path, monkeypatch):
+def test_on_a_file_system_without_locks_nothing_is_locked(tmp_path, monkeypatch):
     def flock(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
@@ -81,11 +81,11 @@ def test_a_file_system_without_locks_holds_nothing(tmp_path, monkeypatch):
         pass
 
 
-def test_another_recipe_does_not_take_the_runs_place_while_somebody_works_there(tmp_path):
+def test_the_recipe_of_a_run_is_not_replaced_while_another_command_runs_a_stage(tmp_path):
     index, folder = tiny_index(tmp_path), tmp_path / "run"
     Run.start(str(folder), load_recipe("demo", TINY), index)
     before = (folder / "recipe.yaml").read_bytes()
-    with another(folder, "segment"):
+    with another_process(folder, "segment"):
         for words in (["train", "classifier"], ["infer", "cam"]):
             done = subprocess.run(
                 [*VWL, *words, "--run", str(folder), "-o", "classifier.epochs=9", "--overwrite", "--backend", "local"],
@@ -100,12 +100,12 @@ def test_another_recipe_does_not_take_the_runs_place_while_somebody_works_there(
 
 
 @pytest.mark.parametrize("work", ["search", "cam"])
-def test_a_second_command_in_the_folder_ends_with_one_line_and_changes_nothing(work, tmp_path):
+def test_a_second_command_in_the_same_folder_gives_one_line_and_changes_nothing(work, tmp_path):
     index, folder = tiny_index(tmp_path), tmp_path / "run"
     overrides = [word for setting in TINY for word in ("-o", setting)]
     given = ["--recipe", "demo", "--data", index, "--run", folder, *overrides]
     command = ["tune", "table5a", *given] if work == "search" else ["run", *given, "--backend", "local"]
-    with another(folder, work):
+    with another_process(folder, work):
         done = subprocess.run([*VWL, *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert f"another vwl command is running {work} in {folder}" in done.stderr

@@ -1,4 +1,4 @@
-"""Masks come back as they were, in the devkit's colours; what holds no class ids is refused."""
+"""Masks are read back unchanged, in the devkit's colours; images that hold no class ids are refused."""
 
 import io
 
@@ -18,7 +18,7 @@ def png(mode: str, size: tuple[int, int] = (5, 4), kind: str = "PNG") -> bytes:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (33, 20)])
-def test_a_mask_comes_back_with_its_palette(shape):
+def test_a_mask_is_read_back_with_its_palette(shape):
     mask = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     data = encode_mask(mask, voc_palette())
     assert np.array_equal(decode_mask(data, "a.png"), mask)
@@ -27,35 +27,35 @@ def test_a_mask_comes_back_with_its_palette(shape):
     assert image.getpalette() == voc_palette()
 
 
-def test_the_same_mask_makes_the_same_bytes():
+def test_equal_masks_give_equal_bytes():
     mask = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert encode_mask(mask, voc_palette()) == encode_mask(mask.copy(), voc_palette())
 
 
-def test_grey_masks_hold_ids_too():
+def test_grey_masks_are_read_as_class_ids():
     sink = io.BytesIO()
     Image.fromarray(np.array([[0, 20, 255]], np.uint8)).save(sink, "PNG")
     assert decode_mask(sink.getvalue(), "a.png").tolist() == [[0, 20, 255]]
 
 
-@pytest.mark.parametrize(("mode", "told"), [("RGB", "mode RGB"), ("RGBA", "mode RGBA"), ("I;16", "mode I;16"), ("LA", "mode LA")])
-def test_an_image_whose_pixels_are_no_ids_is_refused(mode, told):
-    with pytest.raises(VwlError, match=f"mask a.png has {told}; masks hold one 8-bit class id per pixel"):
+@pytest.mark.parametrize(("mode", "reason"), [("RGB", "mode RGB"), ("RGBA", "mode RGBA"), ("I;16", "mode I;16"), ("LA", "mode LA")])
+def test_an_image_whose_pixels_are_not_class_ids_is_refused(mode, reason):
+    with pytest.raises(VwlError, match=f"mask a.png has {reason}; save masks as indexed or 8-bit grey PNG"):
         decode_mask(png(mode), "a.png")
 
 
-def test_a_jpeg_is_refused_because_it_changes_ids():
+def test_a_jpeg_is_refused_because_it_changes_class_ids():
     with pytest.raises(VwlError, match=r"mask a\.jpg is a JPEG"):
         decode_mask(png("L", kind="JPEG"), "a.jpg")
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", png("P")[:45]])
-def test_what_cannot_be_read_is_named(data):
+def test_an_unreadable_mask_is_named(data):
     with pytest.raises(VwlError, match=r"mask a\.png cannot be read: (it is not an image|.*[Tt]runcated)"):
         decode_mask(data, "a.png")
 
 
-def test_ids_are_bytes():
+def test_class_ids_must_be_bytes():
     with pytest.raises(AssertionError):
         encode_mask(np.zeros((2, 2), np.int64), voc_palette())
 

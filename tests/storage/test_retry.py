@@ -16,18 +16,18 @@ from vwl.storage.retry import is_transient, retry
 REFUSED = OSError("When reading key 'a': AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 7, Couldn't connect to server")
 
 
-class Server:
-    """Fails `times` times, then answers."""
+class FlakyCall:
+    """A call that fails `times` times, then returns a result."""
 
     def __init__(self, times: int, error: OSError = REFUSED) -> None:
-        self.left, self.error, self.asked = times, error, 0
+        self.left, self.error, self.calls = times, error, 0
 
     def __call__(self) -> str:
-        self.asked += 1
+        self.calls += 1
         if self.left:
             self.left -= 1
             raise self.error
-        return "answer"
+        return "result"
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,10 @@ class Server:
         ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
     ],
 )
-def test_what_passes_is_asked_again(error):
-    server = Server(2, error)
-    assert retry(server, seconds=30) == "answer"
-    assert server.asked == 3
+def test_a_transient_error_is_retried(error):
+    call = FlakyCall(2, error)
+    assert retry(call, seconds=30) == "result"
+    assert call.calls == 3
 
 
 @pytest.mark.parametrize(
@@ -55,43 +55,43 @@ def test_what_passes_is_asked_again(error):
         OSError("AWS Error NO_SUCH_BUCKET during CreateMultipartUpload operation: The specified bucket does not exist"),
     ],
 )
-def test_what_does_not_pass_is_raised_at_once(error):
-    server = Server(1, error)
+def test_another_error_is_raised_at_once(error):
+    call = FlakyCall(1, error)
     with pytest.raises(OSError, match=re.escape(str(error))) as caught:
-        retry(server, seconds=30)
+        retry(call, seconds=30)
     assert caught.value is error
-    assert server.asked == 1
+    assert call.calls == 1
     assert not is_transient(error)
 
 
 def test_retries_end_after_the_time_limit_and_pauses_double():
-    server = Server(1000)
+    call = FlakyCall(1000)
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
-        retry(server, seconds=2)
-    assert 2 <= server.asked <= 4  # after 0, 0.25, 0.75 and 1.75 s, or later on a busy machine
+        retry(call, seconds=2)
+    assert 2 <= call.calls <= 4  # after 0, 0.25, 0.75 and 1.75 s, or later on a busy machine
 
 
-def test_an_unreachable_server_gives_one_line_and_no_image_fails_for_it(monkeypatch, tmp_path):
+def test_an_unreachable_server_gives_one_line_and_is_not_counted_as_a_failed_image(monkeypatch, tmp_path):
     monkeypatch.setattr(retry_module, "RETRY_SECONDS", 0.1)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     folder = Folder(f"s3://bucket/run?endpoint_override=127.0.0.1:{free_port()}&scheme=http&region=here")
     with pytest.raises(Unreachable) as caught:
         folder.read("a/image.jpg")
-    said = str(caught.value)
-    assert said.startswith("cannot read s3://bucket/run/a/image.jpg?endpoint_override=127.0.0.1:")
-    assert said.endswith("check the storage, then run the same command again")
-    assert "\n" not in said
+    message = str(caught.value)
+    assert message.startswith("cannot read s3://bucket/run/a/image.jpg?endpoint_override=127.0.0.1:")
+    assert message.endswith("check the storage, then run the same command again")
+    assert "\n" not in message
 
     def stage(row: Row) -> None:
-        raise Unreachable(said)
+        raise Unreachable(message)
 
     with pytest.raises(Unreachable):
         process(stage, Shard(0, (Row("a", "a.jpg", (1,), None, "train"),)), Folder(tmp_path))
     assert not (tmp_path / "done").exists()
 
 
-def test_options_of_a_uri_stay_behind_its_path(tmp_path):
+def test_the_options_of_a_uri_stay_after_the_path(tmp_path):
     folder = Folder("s3://bucket/run?endpoint_override=127.0.0.1:1&scheme=http&region=here")
     below = folder / "cam" / "what?"
     assert below.uri == "s3://bucket/run/cam/what%3F?endpoint_override=127.0.0.1:1&scheme=http&region=here"

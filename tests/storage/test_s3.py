@@ -1,4 +1,4 @@
-"""The store on a server for S3: everything as on a disk, and what was asked for while the server is away comes when it is back."""
+"""Folders on an S3 server: they behave as on a disk, and calls made while the server is down succeed when it is up again."""
 
 import os
 import pickle
@@ -34,7 +34,7 @@ def files_below(folder: Folder) -> list[str]:
     return sorted(info.path.removeprefix(f"{folder.path}/") for info in infos if info.is_file)
 
 
-def test_files_and_folders_are_as_on_a_disk(folder):
+def test_files_and_folders_behave_as_on_a_disk(folder):
     assert not folder.exists()
     assert folder.names() == []
     folder.write("maps/a.bin", b"\x00\xff")
@@ -54,7 +54,7 @@ def test_files_and_folders_are_as_on_a_disk(folder):
     assert (folder / "maps").names() == []
 
 
-def test_what_a_killed_writer_left_is_no_file_and_is_swept_away(folder):
+def test_temporary_files_of_killed_writers_are_not_listed_and_are_swept(folder):
     with folder.filesystem.open_output_stream(f"{folder.path}/below/.part-0-a") as stream:
         stream.write(b"half")
     folder.write("below/a", b"whole")
@@ -63,7 +63,7 @@ def test_what_a_killed_writer_left_is_no_file_and_is_swept_away(folder):
     assert files_below(folder) == ["below/a"]
 
 
-def test_what_is_not_there_or_not_allowed_is_said_at_once(server, folder):
+def test_a_missing_file_or_bucket_is_an_error_without_retries(server, folder):
     with pytest.raises(VwlError, match=r"cannot read s3://bucket/\S+/a\?endpoint_override=\S+: No such file or directory"):
         folder.read("a")
     with pytest.raises(VwlError, match=r"cannot write s3://.*NO_SUCH_BUCKET") as caught:
@@ -85,7 +85,7 @@ def test_maps_and_index_are_read_in_any_order(folder, tmp_path):
     assert [float(reader.read(m.image_id).values.max()) for m in reversed(maps)] == [3, 2, 1, 0]
 
 
-def test_photographs_are_read_once(folder, tmp_path, monkeypatch):
+def test_images_and_masks_are_read_from_the_server_once(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     index = tiny_scenes(tmp_path / "scenes", 2, 0)
     copy_tree(tmp_path / "scenes", folder)
@@ -94,12 +94,12 @@ def test_photographs_are_read_once(folder, tmp_path, monkeypatch):
         for row in index.rows:
             assert there.read_image(row).tobytes() == index.read_image(row).tobytes()
             assert np.array_equal(there.read_mask(row), index.read_mask(row))
-        folder.clear()  # the second time nothing is there
+        folder.clear()  # the second round reads only the cache
     kept = list((tmp_path / "temporary" / f"vwl-cache-{os.getuid()}").iterdir())
     assert len(kept) == 4
 
 
-def test_what_is_asked_of_a_server_that_is_away_comes_when_it_is_back(server, folder):
+def test_calls_during_an_outage_succeed_when_the_server_is_up_again(server, folder):
     folder.write("a", b"before")
     done: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Score maps come back from their shards bit for bit, and a shard that is damaged is named."""
+"""Score maps are read back from their shards bit for bit, and a damaged shard is named."""
 
 import pickle
 
@@ -14,7 +14,7 @@ from vwl.storage.score_maps import MapReader, ScoreMap, write_maps
 
 
 def score_map(image_id: str, classes: tuple[int, ...], height: int, width: int, seed: int = 0) -> ScoreMap:
-    """Random bit patterns: every float16 there is, not-a-numbers and negative zeros too."""
+    """Return maps of random bits: any float16, NaN and negative zero included."""
     bits = np.random.default_rng(seed).integers(0, 2**16, (len(classes), *map_size(height, width)), dtype=np.uint16)
     return ScoreMap(image_id, classes, height, width, bits.view(np.float16))
 
@@ -32,7 +32,7 @@ def assert_same(one: ScoreMap, other: ScoreMap) -> None:
         st.tuples(st.integers(1, 33), st.integers(1, 33), st.lists(st.integers(0, 90), max_size=3, unique=True).map(sorted)), max_size=4
     )
 )
-def test_maps_come_back_bit_for_bit(sizes, tmp_path_factory):
+def test_maps_are_read_back_bit_for_bit(sizes, tmp_path_factory):
     folder = Folder(tmp_path_factory.mktemp("maps"))
     maps = [score_map(f"i{n}", tuple(classes), h, w, seed=n) for n, (h, w, classes) in enumerate(sizes)]
     write_maps(folder, "s.parquet", maps)
@@ -43,26 +43,26 @@ def test_maps_come_back_bit_for_bit(sizes, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("pixels", "cells"), [(1, 1), (4, 1), (5, 2), (500, 125), (375, 94)])
-def test_a_map_has_a_cell_for_every_four_pixels_begun(pixels, cells):
+def test_the_size_of_a_map_is_a_quarter_of_the_image_rounded_up(pixels, cells):
     assert map_size(pixels, 4) == (cells, 1)
     assert map_size(4, pixels) == (1, cells)
 
 
-def test_the_same_maps_make_the_same_bytes(tmp_path):
+def test_equal_maps_give_equal_bytes(tmp_path):
     maps = [score_map("a", (1, 5), 30, 41), score_map("b", (), 7, 7)]
     write_maps(Folder(tmp_path), "one.parquet", maps)
     write_maps(Folder(tmp_path), "two.parquet", maps)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
 
 
-def test_a_map_of_another_size_than_its_photograph_is_a_mistake(tmp_path):
+def test_a_map_that_does_not_fit_its_image_is_refused(tmp_path):
     good = score_map("a", (1,), 30, 41)
     with pytest.raises(ValueError, match="map of a has shape"):
         write_maps(Folder(tmp_path), "s.parquet", [ScoreMap("a", (1,), 30, 60, good.values)])
     assert Folder(tmp_path).names() == []
 
 
-def test_any_image_of_several_shards_is_read_in_any_order(tmp_path):
+def test_images_of_several_shards_are_read_in_any_order(tmp_path):
     maps = {f"i{n}": score_map(f"i{n}", (n,), 16 + n, 20, seed=n) for n in range(9)}
     for shard in range(3):
         write_maps(Folder(tmp_path), f"{shard}.parquet", list(maps.values())[3 * shard : 3 * shard + 3])
@@ -89,7 +89,7 @@ def test_an_image_without_maps_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 7, 200])
-def test_a_shard_that_was_cut_off_is_named(keep, tmp_path):
+def test_a_truncated_shard_is_named(keep, tmp_path):
     write_maps(Folder(tmp_path), "s.parquet", [score_map("a", (1,), 80, 80)])
     whole = (tmp_path / "s.parquet").read_bytes()
     (tmp_path / "s.parquet").write_bytes(whole[:keep])

@@ -31,7 +31,7 @@ class Slope(Task):
         nn.init.zeros_(self.model.bias)
         self.optimiser = Optimiser(**{"learning_rate": 0.1, "momentum": 0, "weight_decay": 0, **optimiser})
         self.batch_size, self.num_steps, self.num_samples, self.seed = 4, num_steps, 10, 5
-        self.image_ids = [f"photo{number}" for number in range(10)]
+        self.image_ids = [f"image{number}" for number in range(10)]
         self.broken = broken
         self.seen = torch.zeros(10, dtype=torch.int64)
         self.drawn: list[tuple[int, int]] = []
@@ -178,11 +178,11 @@ class TestSteps:
         assert result == TrainResult(True, 5, {"val_slope": line(tmp_path)[0]}, [])
 
     def test_progress_is_told_of_every_step(self, tmp_path):
-        told = []
-        run(tmp_path, callbacks=Callbacks(on_step=lambda *news: told.append(news)))
-        assert [(step, total) for step, total, _ in told] == [(step, 10) for step in range(1, 11)]
-        assert told[0][2] == {"loss": 0}
-        assert told[-1][2]["images_per_second"] > 0
+        message = []
+        run(tmp_path, callbacks=Callbacks(on_step=lambda *news: message.append(news)))
+        assert [(step, total) for step, total, _ in message] == [(step, 10) for step in range(1, 11)]
+        assert message[0][2] == {"loss": 0}
+        assert message[-1][2]["images_per_second"] > 0
 
 
 class TestMistakes:
@@ -190,7 +190,7 @@ class TestMistakes:
         task = Slope()
         with torch.no_grad():
             task.model.bias.fill_(float("inf"))
-        ids = ", ".join(f"photo{number}" for number in global_batch(5, 0, 10, 4)[1])
+        ids = ", ".join(f"image{number}" for number in global_batch(5, 0, 10, 4)[1])
         with pytest.raises(
             VwlError, match=rf"slope: the loss is not finite at step 1 \(height inf, level 0\); images of the batch: {ids};"
         ):
@@ -206,9 +206,9 @@ class TestMistakes:
             run(tmp_path, LaterNotANumber(), checkpoint_steps=1)
         assert checkpoint.steps(Folder(tmp_path) / "checkpoints") == [1, 2]
 
-    def test_a_photograph_that_cannot_be_read_is_named(self, tmp_path):
-        with pytest.raises(VwlError, match="image photo3 cannot be read"):
-            run(tmp_path, Slope(broken=("photo3",)))
+    def test_an_image_that_cannot_be_read_is_named(self, tmp_path):
+        with pytest.raises(VwlError, match="image image3 cannot be read"):
+            run(tmp_path, Slope(broken=("image3",)))
 
     def test_a_checkpoint_of_another_recipe_is_refused(self, tmp_path):
         run(tmp_path, callbacks=stop_before(3))

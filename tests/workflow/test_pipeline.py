@@ -177,7 +177,7 @@ def test_strict_stops_the_stage_at_an_unreadable_image(tmp_path):
     run = new_run(tmp_path, index)
     run_locally(run, "classifier")
     truncate(index, index.rows[1].image_id)
-    with pytest.raises(VwlError, match=rf"^image {index.rows[1].image_id}: .*; put that right, or leave --strict out"):
+    with pytest.raises(VwlError, match=rf"^image {index.rows[1].image_id}: .*; fix it, or leave --strict out"):
         run_stages(run, ["cam"], Engine(local, local), Layout(), lambda progress: None, lambda line: None, strict=True)
     assert not run.is_done("cam")
     run_locally(run, "cam")

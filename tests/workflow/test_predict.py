@@ -16,7 +16,7 @@ from vwl.workflow.run_folder import Run
 
 
 @pytest.fixture
-def photo(tiny_run):
+def image(tiny_run):
     """The file of a held-out image."""
     return Path(tiny_run.index.root.path, "images/val_00001.jpg")
 
@@ -25,36 +25,36 @@ def mask_in(path):
     return decode_mask(Path(path).read_bytes(), str(path))
 
 
-def test_a_image_gets_the_mask_that_the_run_gave_it(tiny_run, photo, tmp_path):
-    predict_files(tiny_run, [photo], tmp_path, crf=True)
+def test_a_image_gets_the_mask_that_the_run_gave_it(tiny_run, image, tmp_path):
+    predict_files(tiny_run, [image], tmp_path, crf=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["val_00001_mask.png", "val_00001_overlay.png"]
     np.testing.assert_array_equal(mask_in(tmp_path / "val_00001_mask.png"), mask_in(f"{tiny_run.folder}/segment/val_00001.png"))
 
 
-def test_the_mask_is_indexed_with_the_data_sets_palette(tiny_run, photo, tmp_path):
-    predict_files(tiny_run, [photo], tmp_path, crf=True)
+def test_the_mask_is_indexed_with_the_data_sets_palette(tiny_run, image, tmp_path):
+    predict_files(tiny_run, [image], tmp_path, crf=True)
     mask = Image.open(tmp_path / "val_00001_mask.png")
     assert mask.mode == "P"
     assert mask.getpalette() == list(tiny_run.index.palette)
 
 
-def test_the_overlay_shows_the_mask_on_the_image(tiny_run, photo, tmp_path):
-    predict_files(tiny_run, [photo], tmp_path, crf=True)
-    expected = mask_overlay(np.asarray(Image.open(photo)), mask_in(tmp_path / "val_00001_mask.png"), tiny_run.index.palette)
+def test_the_overlay_shows_the_mask_on_the_image(tiny_run, image, tmp_path):
+    predict_files(tiny_run, [image], tmp_path, crf=True)
+    expected = mask_overlay(np.asarray(Image.open(image)), mask_in(tmp_path / "val_00001_mask.png"), tiny_run.index.palette)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "val_00001_overlay.png")), expected)
 
 
-def test_without_the_crf_each_pixel_takes_its_most_probable_class(tiny_run, photo, tmp_path):
-    predict_files(tiny_run, [photo], tmp_path, crf=False)
+def test_without_the_crf_each_pixel_takes_its_most_probable_class(tiny_run, image, tmp_path):
+    predict_files(tiny_run, [image], tmp_path, crf=False)
     stage = SegmentStage(tiny_run.recipe, tiny_run.index, load_segmenter(tiny_run.recipe, tiny_run.index, tiny_run.folder))
-    probabilities = stage.probabilities(np.array(Image.open(photo)))
+    probabilities = stage.probabilities(np.array(Image.open(image)))
     np.testing.assert_array_equal(mask_in(tmp_path / "val_00001_mask.png"), probabilities.argmax(axis=0))
 
 
-def test_a_prediction_names_its_classes_and_files(tiny_run, photo, tmp_path):
-    (prediction,) = predict_files(tiny_run, [photo], tmp_path, crf=True)
+def test_a_prediction_names_its_classes_and_files(tiny_run, image, tmp_path):
+    (prediction,) = predict_files(tiny_run, [image], tmp_path, crf=True)
     ids = np.unique(mask_in(prediction.mask))
-    assert prediction.image == str(photo)
+    assert prediction.image == str(image)
     assert prediction.classes == (", ".join(tiny_run.index.classes[i] for i in ids if i) or "only background")
     assert Path(prediction.overlay).is_file()
 
@@ -68,23 +68,23 @@ def test_images_of_any_kind_and_odd_size_are_taken(tiny_run, tmp_path):
     assert [mask_in(line.mask).shape for line in lines] == [(37, 51), (61, 33)]
 
 
-def test_two_images_of_one_name_are_refused_before_anything_is_written(tiny_run, photo, tmp_path):
+def test_two_images_of_one_name_are_refused_before_anything_is_written(tiny_run, image, tmp_path):
     with pytest.raises(VwlError, match="two images are named val_00001"):
-        predict_files(tiny_run, [photo, Path("elsewhere/val_00001.png")], tmp_path / "out", crf=True)
+        predict_files(tiny_run, [image, Path("elsewhere/val_00001.png")], tmp_path / "out", crf=True)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_without_a_segmentation_model_names_the_command_that_makes_it(tiny_run, photo, tmp_path):
+def test_a_run_without_a_segmentation_model_names_the_command_that_makes_it(tiny_run, image, tmp_path):
     begun = Run.start(str(tmp_path / "run"), tiny_run.recipe, tiny_run.index_path)
     with pytest.raises(VwlError, match=f"no trained segmentation model; finish the run with: vwl run --run {tmp_path}/run"):
-        predict_files(begun, [photo], tmp_path / "out", crf=True)
+        predict_files(begun, [image], tmp_path / "out", crf=True)
 
 
-@pytest.mark.parametrize(("content", "told"), [(None, "cannot read"), (b"no picture", "it is no image")])
-def test_a_image_that_cannot_be_read_is_named(tiny_run, tmp_path, content, told):
-    path = tmp_path / "photo.jpg"
+@pytest.mark.parametrize(("content", "message"), [(None, "cannot read"), (b"no picture", "it is no image")])
+def test_a_image_that_cannot_be_read_is_named(tiny_run, tmp_path, content, message):
+    path = tmp_path / "image.jpg"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(VwlError, match=told) as caught:
+    with pytest.raises(VwlError, match=message) as caught:
         predict_files(tiny_run, [path], tmp_path / "out", crf=True)
     assert str(path) in str(caught.value)

@@ -25,7 +25,7 @@ def make(root: Path, *names: str) -> Index:
 
 @pytest.fixture
 def index_path(tmp_path) -> str:
-    write_index(make(tmp_path / "photos", "a", "b"), tmp_path / "index.parquet")
+    write_index(make(tmp_path / "images", "a", "b"), tmp_path / "index.parquet")
     return str(tmp_path / "index.parquet")
 
 
@@ -89,10 +89,10 @@ def test_a_run_folder_that_was_moved_still_opens(run, folder, tmp_path):
 def test_a_data_set_that_was_moved_is_the_same_data_set(run, folder, index_path, tmp_path):
     finish(run, "classifier")
     Path(index_path).unlink()
-    write_index(make(tmp_path / "new place", "a", "b"), tmp_path / "moved.parquet")
+    write_index(make(tmp_path / "new position", "a", "b"), tmp_path / "moved.parquet")
     moved = Run.start(folder, RECIPE, str(tmp_path / "moved.parquet"))
     assert moved.is_done("classifier")
-    assert Run.open(folder).index.root.path == str(tmp_path / "new place")
+    assert Run.open(folder).index.root.path == str(tmp_path / "new position")
 
 
 def test_a_run_of_another_recipe_is_refused_and_untouched(run, folder, index_path):
@@ -103,7 +103,7 @@ def test_a_run_of_another_recipe_is_refused_and_untouched(run, folder, index_pat
 
 
 def test_a_run_on_other_data_is_refused_and_untouched(run, folder, index_path, tmp_path):
-    write_index(make(tmp_path / "photos", "a", "b", "c"), tmp_path / "more.parquet")
+    write_index(make(tmp_path / "images", "a", "b", "c"), tmp_path / "more.parquet")
     with pytest.raises(VwlError, match=rf"another data set \({index_path}\)"):
         Run.start(folder, RECIPE, str(tmp_path / "more.parquet"))
     assert Run.open(folder).index_path == index_path
@@ -129,7 +129,7 @@ def test_overwrite_replaces_the_recipe_and_outdates_only_what_depends_on_it(run,
 
 def test_overwrite_takes_other_data(run, folder, tmp_path):
     finish(run, *STAGES)
-    write_index(make(tmp_path / "photos", "a"), tmp_path / "fewer.parquet")
+    write_index(make(tmp_path / "images", "a"), tmp_path / "fewer.parquet")
     new = Run.start(folder, RECIPE, str(tmp_path / "fewer.parquet"), overwrite=True)
     assert len(Run.open(folder).index.rows) == 1
     assert not any(new.is_done(stage) for stage in STAGES)
@@ -171,7 +171,7 @@ def test_the_data_outdates_every_stage_but_its_place_none(run, tmp_path):
 
     ours = fingerprints(run.index)
     assert fingerprints(make(tmp_path / "elsewhere", "a", "b")) == ours
-    assert not set(fingerprints(make(tmp_path / "photos", "a", "c")).values()) & set(ours.values())
+    assert not set(fingerprints(make(tmp_path / "images", "a", "c")).values()) & set(ours.values())
 
 
 def test_fingerprints_differ_between_stages(run):

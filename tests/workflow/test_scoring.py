@@ -41,7 +41,7 @@ def test_a_new_threshold_is_scored_without_making_the_maps_again(copied):
 
 
 def test_class_thresholds_are_used_in_scores_masks_and_crf(copied, monkeypatch):
-    monkeypatch.setattr("vwl.evaluation.scoring.FEW_PHOTOGRAPHS", 1)
+    monkeypatch.setattr("vwl.evaluation.scoring.MIN_IMAGES_PER_CLASS", 1)
     assert run_locally(copied, "cam") == ["cam: done before, skipped"]
     for stage, below in (("cam", "crf"), ("walk", "masks")):
         for threshold in ("0.3", "auto-by-class"):

@@ -1,4 +1,4 @@
-"""The table of stages: their order, what each reads and which photographs it takes."""
+"""The table of stages: their order, what each reads and which images it takes."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from vwl.workflow.pipeline import SCORED
 from vwl.workflow.stages import STAGES, scored_rows, training_rows
 
 
-def index_of(*rows: tuple[str, str, bool, bool], root: Path = Path("/photographs")) -> Index:
+def index_of(*rows: tuple[str, str, bool, bool], root: Path = Path("/images")) -> Index:
     """An index of (id, split, whether it has a label, whether it has a mask)."""
     made = [Row(name, f"{name}.jpg", (1,) if label else (), f"{name}.png" if mask else None, split) for name, split, label, mask in rows]
     return make_index(made, ("background", "cat"), root, "a test")
@@ -75,7 +75,7 @@ def test_trainings_take_train_and_aug():
     assert ids(training_rows(MIXED)) == "t1 t2 a1 a2"
 
 
-def test_scored_are_photographs_with_labels_and_ground_truth():
+def test_scored_are_images_with_labels_and_ground_truth():
     assert ids(scored_rows(MIXED, "train")) == "t1"
     assert ids(scored_rows(MIXED, "val")) == "v1"
     assert scored_rows(MIXED, "test2") == []
@@ -97,7 +97,7 @@ def test_a_stage_takes_what_is_trained_on_or_scored(name, wanted):
 
 
 @pytest.mark.parametrize("name", ["crf", "segment"])
-def test_without_ground_truth_the_training_photographs_are_taken(name):
+def test_without_ground_truth_the_training_images_are_taken(name):
     bare = index_of(("t1", "train", True, False), ("a1", "aug", True, False), ("v1", "val", True, False))
     assert ids(STAGES[name].rows(bare)) == "t1 a1"
 

@@ -16,7 +16,7 @@ from vwl.engine import local, map, train
 from vwl.engine.base import Engine
 from vwl.engine.session import session
 from vwl.errors import VwlError
-from vwl.inference.build import MapSpec
+from vwl.inference.build import InferenceSpec
 from vwl.inference.runner import Shard
 from vwl.workflow.pipeline import run_stages
 from vwl.workflow.run_folder import Run
@@ -24,7 +24,7 @@ from vwl.workflow.streaming import STREAMED, Streaming
 
 OVERRIDES = ("crf.background=0.2", "crf.kernels.iterations=2", "irnet_labels.kernels.iterations=2")
 BAD = ("train_00003", "train_00020")
-"""Photographs that are cut off: in the first and in the second shard."""
+"""Images that are cut off: in the first and in the second shard."""
 
 
 class Slowly:
@@ -38,7 +38,7 @@ class Slowly:
     def split_processes(self) -> tuple[int, int]:
         return 1, 1
 
-    def run_shards(self, spec: MapSpec, shards: list[Shard], images_done: int, on_progress, max_processes: int | None = None) -> None:
+    def run_shards(self, spec: InferenceSpec, shards: list[Shard], images_done: int, on_progress, max_processes: int | None = None) -> None:
         self.calls.append((spec.stage, len(shards)))
         self.threads.add(threading.current_thread().name)
         for shard in [*shards[self.first : self.first + 1], *shards[: self.first], *shards[self.first + 1 :]]:
@@ -159,7 +159,7 @@ def test_the_crf_waits_for_a_threshold_that_needs_all_maps(run, background, can_
 
 @pytest.mark.usefixtures("eager")
 def test_strict_stops_at_an_unreadable_image(run):
-    with pytest.raises(VwlError, match=r"train_00003.*put that right"):
+    with pytest.raises(VwlError, match=r"train_00003.*fix it"):
         run_streamed(run, Engine(local, Streaming(run, Slowly(), strict=True)), strict=True)
 
 

@@ -1,4 +1,7 @@
-"""Whether a cluster can do the work: its nodes, their packages, clocks, storage, and a sum over all of them."""
+"""Check a cluster for `vwl doctor`: nodes, versions of packages, clocks, shared storage, and an all-reduce over all nodes.
+
+The checks of the machine that runs the command are in `machine_checks`; a `probe.Probe` runs on each node.
+"""
 
 import time
 import uuid
@@ -18,12 +21,11 @@ from vwl.engine.session import SAME_VERSIONS, session
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 
-_PATIENCE = 60.0
-_COLLECTIVE_PATIENCE = 180.0
-_JOIN_PATIENCE = 300.0
+_TIMEOUT = 60.0
+_COLLECTIVE_TIMEOUT = 180.0
+_JOIN_TIMEOUT = 300.0
 _SAME = ("ray", "torch", "torchvision", "timm", "numpy", "pyarrow")
 """Packages that must have one version on all nodes: results depend on them, or they talk to each other."""
-_NEEDED = (*_SAME, "pydensecrf2")
 _CLOCKS = (1.0, 30.0)
 """Seconds between clocks for a warning (logs confuse), and an error (S3 refuses requests, manifests are out of order)."""
 _DISK = (10.0, 1.0)
@@ -38,10 +40,13 @@ class _Node:
 
 
 def cluster_findings(address: str | None, storage: str | None, nodes: int | None = None) -> Iterator[Finding]:
-    """Yield what there is to say of the cluster at `address` (or RAY_ADDRESS).
+    """Yield the findings about a cluster.
 
-    `storage` is where runs are to lie; with `nodes` it is waited until so many have joined, up to five minutes. An address for
-    submissions (http://...) is tried, and its nodes are left to a submitted `vwl doctor`.
+    Args:
+        address: HEAD:6379 or `auto`; None: RAY_ADDRESS. Of an address for submissions (http://...) only the connection is checked:
+            a submitted `vwl doctor` checks the nodes.
+        storage: folder or URI for runs, which is then read and written from every node.
+        nodes: wait until this many nodes have joined, up to five minutes.
     """
     if address is not None and address.startswith(("http://", "https://")):
         yield _submissions(address)
@@ -50,19 +55,21 @@ def cluster_findings(address: str | None, storage: str | None, nodes: int | None
         with session(address):
             yield Finding("cluster", "ok", f"{ray.get_runtime_context().gcs_address}, Ray {ray.__version__} on both sides")
             if nodes is not None:
-                yield _waited(nodes)
+                yield _wait_for_nodes(nodes)
             yield from _connected(storage)
     except VwlError as error:
         other_address = "" if SAME_VERSIONS in str(error) else "name HEAD:6379 with --address; vwl submit takes http://HEAD:8265"
         yield Finding("cluster", "error", str(error), other_address)
 
 
-def _waited(nodes: int) -> Finding:
-    deadline = time.monotonic() + _JOIN_PATIENCE
+def _wait_for_nodes(nodes: int) -> Finding:
+    deadline = time.monotonic() + _JOIN_TIMEOUT
     while (alive := sum(node["Alive"] for node in ray.nodes())) < nodes and time.monotonic() < deadline:
         time.sleep(1)
     if alive < nodes:
-        return Finding("nodes", "error", f"{alive} of {nodes} have joined in {_JOIN_PATIENCE:.0f} s", "look at the logs of the others")
+        return Finding(
+            "nodes", "error", f"{alive} of {nodes} have joined in {_JOIN_TIMEOUT:.0f} s", "look at the logs of the missing nodes"
+        )
     return Finding("nodes", "ok", f"{alive} of {nodes} have joined")
 
 
@@ -70,20 +77,20 @@ def _submissions(url: str) -> Finding:
     try:
         check_jobs_url(url.rstrip("/"))
     except VwlError as error:
-        return Finding("submissions", "error", str(error), "see the message")
-    return Finding("submissions", "ok", f"{url} takes them; for its nodes: vwl submit --address {url} -- doctor")
+        return Finding("submissions", "error", str(error), "start the cluster, or correct the address or token")
+    return Finding("submissions", "ok", f"{url} takes them; to check its nodes: vwl submit --address {url} -- doctor")
 
 
 def _connected(storage: str | None) -> Iterator[Finding]:
     known = ray.nodes()
     dead = [node for node in known if not node["Alive"]]
     if dead:
-        yield Finding("nodes", "warning", f"{len(dead)} of {len(known)} nodes that were of the cluster are gone", "look at their logs")
+        yield Finding("nodes", "warning", f"{len(dead)} of {len(known)} nodes have left the cluster", "look at their logs")
     alive = [node for node in known if node["Alive"]]
     for node in alive:
         yield _resources(node)
     if not any(node["Resources"].get("CPU") for node in alive):
-        yield Finding("nodes", "error", "no node has a CPU to give", "start worker nodes: ray start --address HEAD:6379")
+        yield Finding("nodes", "error", "no node has CPUs for workers", "start worker nodes: ray start --address HEAD:6379")
     ray.cloudpickle.register_pickle_by_value(probe)
     try:
         nodes = [_Node(_name(node), _probe(node["NodeID"]), int(node["Resources"].get("GPU", 0))) for node in alive]
@@ -117,12 +124,12 @@ def _probe(node_id: str, gpus: int = 0) -> Any:
 
 def _inside(nodes: Sequence[_Node]) -> tuple[list[_Node], list[Finding]]:
     """Look at each node's versions, disk and memory; return the nodes that answer, and what was found."""
-    asked = [(node, node.actor.about.remote(list(_NEEDED))) for node in nodes]
+    asked = [(node, node.actor.about.remote(list(_SAME))) for node in nodes]
     answers: list[tuple[_Node, dict[str, Any]]] = []
     found = []
     for node, answer in asked:
         try:
-            answers.append((node, ray.get(answer, timeout=_PATIENCE)))
+            answers.append((node, ray.get(answer, timeout=_TIMEOUT)))
         except (GetTimeoutError, RayError) as error:
             found.append(Finding(f"node {node.name}", "error", f"does not answer ({type(error).__name__})", "look at its logs in /tmp/ray"))
     for node, about in answers:
@@ -139,7 +146,7 @@ def _versions(node: _Node, about: dict[str, Any]) -> Finding:
     theirs = about["versions"]
     ours = {name: metadata.version(name) for name in _SAME}
     check, way_out = f"packages of {node.name}", "give every node the same image (deploy/Dockerfile) or make setup"
-    missing = [name for name in _NEEDED if theirs[name] is None and name != "pydensecrf2"]
+    missing = [name for name in _SAME if theirs[name] is None]
     if missing:
         return Finding(check, "error", f"no {', '.join(missing)}", f"{way_out}; or vwl submit --packages")
     if not about["vwl"]:
@@ -156,7 +163,7 @@ def _clocks(nodes: Sequence[_Node]) -> Iterator[Finding]:
         seen = []
         for _ in range(5):
             before = time.time()
-            there = ray.get(node.actor.now.remote(), timeout=_PATIENCE)
+            there = ray.get(node.actor.now.remote(), timeout=_TIMEOUT)
             seen.append(there - (before + time.time()) / 2)
         offsets[node.name] = median(seen)
     if not offsets:
@@ -178,9 +185,11 @@ def _storage(nodes: Sequence[_Node], storage: str) -> Iterator[Finding]:
             check, own = f"storage from {node.name}", f"{name}-{number}"
             written.append(own)
             try:
-                there = ray.get(node.actor.read_and_write.remote(str(folder), name, own), timeout=_PATIENCE)
+                there = ray.get(node.actor.read_and_write.remote(str(folder), name, own), timeout=_TIMEOUT)
                 same = there == name and folder.read(own).decode() == own
-                yield Finding(check, "ok" if same else "error", f"{folder} is one folder" if same else "holds other bytes")
+                yield Finding(
+                    check, "ok" if same else "error", f"{folder} is one folder" if same else "reads other bytes than were written"
+                )
             except (VwlError, RayError) as error:
                 reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1][:160]
                 yield Finding(
@@ -203,15 +212,15 @@ def _collective(nodes: Sequence[_Node]) -> Finding:
     actors = [ray.remote(num_cpus=0, num_gpus=1)(probe.Probe).remote() for _ in range(gpus)] or [node.actor for node in nodes]
     world = len(actors)
     try:
-        place = ray.get(actors[0].place.remote(), timeout=_PATIENCE)
+        rendezvous = ray.get(actors[0].free_address.remote(), timeout=_TIMEOUT)
         sums = ray.get(
-            [actor.all_reduce.remote(rank, world, place, backend) for rank, actor in enumerate(actors)], timeout=_COLLECTIVE_PATIENCE
+            [actor.all_reduce.remote(rank, world, rendezvous, backend) for rank, actor in enumerate(actors)], timeout=_COLLECTIVE_TIMEOUT
         )
     except (GetTimeoutError, RayError) as error:
         reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1][:160]
         way_out = "open the ports between the nodes; name the right network in NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME"
         return Finding(check, "error", f"{backend} over {world}: {reason}", way_out)
     if any(total != world * (world + 1) / 2 for total, _ in sums):
-        return Finding(check, "error", f"{backend} over {world} gives wrong sums", "look at drivers and network of the nodes")
+        return Finding(check, "error", f"{backend} over {world} returns wrong sums", "look at drivers and network of the nodes")
     slowest = max(seconds for _, seconds in sums)
     return Finding(check, "ok", f"{backend} over {world} {'GPUs' if gpus else 'nodes'}, 16 MiB in {slowest * 1000:.0f} ms")

@@ -1,7 +1,7 @@
-"""What a stage costs: operations of its network and CPU seconds of the rest for one photograph, and the bytes that it leaves.
+"""Estimate the cost of a stage: operations of its network and CPU seconds of its other work per image, and the bytes it writes.
 
-Networks are built without storage and their convolutions counted, so every backbone is known. What is not measured on the user's machine is
-an estimate: rates of a CPU core and a GPU, and CRF times as measured once on one core.
+Networks are built on the meta device and their convolutions are counted, which works for every backbone. The throughput of a CPU core
+and a GPU are assumptions, and the times of the CRF were measured once on one core; `plan.calibrate` corrects both by an earlier run.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ from vwl.constants import MAP_STRIDE
 from vwl.data.index import Index, Row
 from vwl.data.transforms import long_side_scale, scaled_size
 from vwl.errors import VwlError
-from vwl.inference.build import PROCESSES_A_GPU
+from vwl.inference.build import PROCESSES_PER_GPU
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
@@ -29,22 +29,22 @@ GPU = {"float32": 15e12, "bf16": 60e12}
 """Operations a second of a data-centre GPU in convolutions: an estimate, not measured."""
 _CRF_PIXELS = 500 * 375
 _CRF_SECONDS = {"native": (0.12, 0.028), "pydensecrf": (0.35, 0.043)}
-"""Of a photograph of so many pixels, and more for each label: ten iterations on one core (`benchmarks/dense_crf.py`). IRNet's two
-passes, of kernels with fewer points, together take as long as one."""
+"""Seconds for an image of `_CRF_PIXELS`, and per label: ten iterations on one core (`benchmarks/dense_crf.py`). The two passes for
+IRNet's labels have kernels with fewer points, and together take as long as one."""
 _CLASSES_WITH_MASS = 7
-"""That the segmenter sees in a photograph (`benchmarks/pruning.py`)."""
+"""Number of classes that the segmenter predicts in an image with a probability that counts (`benchmarks/pruning.py`)."""
 _WALK_SECONDS = 0.04
-_PHOTO_SECONDS = 0.02
-"""Reading, decoding and resizing a photograph and writing a result."""
+_IMAGE_SECONDS = 0.02
+"""Seconds for reading, decoding and resizing an image and writing a result."""
 _MASK_BYTES = 0.04
-"""Of an indexed PNG, a pixel."""
+"""Bytes per pixel of an indexed PNG."""
 _MAP_BYTES = 2 * 0.9
-"""Of a float16 in zstd, a value."""
+"""Bytes per value of a score map, float16 compressed by zstd."""
 _KEPT_CHECKPOINTS = 2
 _TRAINED_SHARE = 3.0
-"""A training step over a forward pass: forward, and backward to features and weights."""
+"""Operations of a training step over a forward pass: forward, backward to features, backward to weights."""
 _FROZEN_SHARE = 1.2
-"""The same where the backbone does not train."""
+"""The same with a frozen backbone."""
 _SIDE = 256
 _SAMPLED = 24
 _TYPICAL = (375, 500)
@@ -52,14 +52,14 @@ _TYPICAL = (375, 500)
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one stage.
+    """Cost of one stage.
 
     Attributes:
-        images: photographs through the stage; of a training, steps x batch.
-        operations: of the network an image, floating-point.
-        cpu_seconds: of the rest an image, on one core.
-        bytes: that the stage leaves.
-        activations: bytes an image in the network needs while it trains; 0 for inference.
+        images: number of images processed; for a training, steps x batch size.
+        operations: floating-point operations of the network per image.
+        cpu_seconds: seconds of all other work per image, on one core.
+        bytes: size of the results.
+        activations: bytes of memory per image that the network needs in training; 0 for inference.
     """
 
     images: int
@@ -69,16 +69,16 @@ class Cost:
     activations: float = 0.0
 
     def seconds(self, cpus: float, gpus: int, precision: str = "float32") -> float:
-        """Return the time: the network on GPUs, where there are any, beside it the rest on their processes' cores; else all on cores."""
+        """Return the seconds: with GPUs, the network runs on them while their processes' cores do the rest; without, all runs on cores."""
         if not gpus or not self.operations:
             return self.images * (self.operations / CPU_CORE + self.cpu_seconds) / cpus
-        processes = max(gpus, min(cpus, gpus * PROCESSES_A_GPU))
+        processes = max(gpus, min(cpus, gpus * PROCESSES_PER_GPU))
         return self.images * max(self.operations / GPU[precision] / gpus, self.cpu_seconds / processes)
 
 
 @dataclass(frozen=True)
-class Photographs:
-    """What costs depend on of a data set: typical size (pixels) and number of labels."""
+class ImageStats:
+    """Typical size (pixels) and number of labels of a data set's images, on which costs depend."""
 
     height: int
     width: int
@@ -86,29 +86,29 @@ class Photographs:
 
     @property
     def pixels(self) -> int:
-        """Pixels of a typical photograph."""
+        """Pixels of a typical image."""
         return self.height * self.width
 
 
-def photographs(index: Index) -> Photographs:
-    """Look at some photographs, evenly spread; where they cannot be read from here, VOC's usual size is taken."""
+def image_stats(index: Index) -> ImageStats:
+    """Return the mean size of some images, evenly spread, and the mean number of labels; VOC's usual size if no image can be read here."""
     rows = index.rows[:: max(1, len(index.rows) // _SAMPLED)][:_SAMPLED]
     labels = [len(row.labels) for row in index.rows if row.labels]
     sizes = [size for row in rows if (size := _size(index, row))] or [_TYPICAL]
     height, width = (round(mean(side)) for side in zip(*sizes, strict=True))
-    return Photographs(height, width, mean(labels) if labels else 1.0)
+    return ImageStats(height, width, mean(labels) if labels else 1.0)
 
 
 def _size(index: Index, row: Row) -> tuple[int, int] | None:
     try:
-        photo = index.read_image(row)
+        image = index.read_image(row)
     except VwlError:
         return None
-    return photo.height, photo.width
+    return image.height, image.width
 
 
 def training_cost(recipe: Recipe, stage: str, num_images: int, num_classes: int) -> Cost:
-    """Return the cost of a training on `num_images` photographs; `num_classes` counts the background."""
+    """Return the cost of a training on `num_images` images; `num_classes` counts the background."""
     section = getattr(recipe, stage)
     steps = recipe.segmenter.iterations if stage == "segmenter" else section.epochs * -(-num_images // section.batch_size)
     share = _FROZEN_SHARE if stage == "irnet" else _TRAINED_SHARE
@@ -117,29 +117,29 @@ def training_cost(recipe: Recipe, stage: str, num_images: int, num_classes: int)
     return Cost(steps * section.batch_size, operations * share, 0.0, kept, activations * (1 if stage == "irnet" else 2))
 
 
-def inference_cost(recipe: Recipe, stage: str, num_images: int, num_classes: int, photos: Photographs) -> Cost:
-    """Return the cost of an inference stage on `num_images` photographs; `num_classes` counts the background."""
-    size = (photos.height, photos.width)
-    map_values = photos.labels * -(-photos.height // MAP_STRIDE) * -(-photos.width // MAP_STRIDE)
-    maps, masks = map_values * _MAP_BYTES * num_images, photos.pixels * _MASK_BYTES * num_images
-    few = photos.labels + 1
+def inference_cost(recipe: Recipe, stage: str, num_images: int, num_classes: int, stats: ImageStats) -> Cost:
+    """Return the cost of an inference stage on `num_images` images; `num_classes` counts the background."""
+    size = (stats.height, stats.width)
+    map_values = stats.labels * -(-stats.height // MAP_STRIDE) * -(-stats.width // MAP_STRIDE)
+    maps, masks = map_values * _MAP_BYTES * num_images, stats.pixels * _MASK_BYTES * num_images
+    few = stats.labels + 1
     if stage == "cam":
         operations = _passes(_network(recipe, "classifier", num_classes), recipe.cam, size)
-        return Cost(num_images, operations, _PHOTO_SECONDS, maps)
+        return Cost(num_images, operations, _IMAGE_SECONDS, maps)
     if stage == "walk":
         scaled = scaled_size(size, long_side_scale(size, recipe.walk.long_side))
         operations = _network(recipe, "irnet", num_classes)(*scaled)[0]
-        return Cost(num_images, operations, _WALK_SECONDS + _PHOTO_SECONDS, maps)
+        return Cost(num_images, operations, _WALK_SECONDS + _IMAGE_SECONDS, maps)
     if stage == "segment":
-        crf = _crf(recipe.segment.kernels, photos.pixels, min(num_classes, _CLASSES_WITH_MASS)) if recipe.segment.crf else 0.0
+        crf = _crf(recipe.segment.kernels, stats.pixels, min(num_classes, _CLASSES_WITH_MASS)) if recipe.segment.crf else 0.0
         operations = _passes(_network(recipe, "segmenter", num_classes), recipe.segment, size)
-        return Cost(num_images, operations, crf + _PHOTO_SECONDS, masks)
+        return Cost(num_images, operations, crf + _IMAGE_SECONDS, masks)
     seconds = {
-        "crf": _crf(recipe.crf.kernels, photos.pixels, few),
-        "irnet-labels": _crf(recipe.irnet_labels.kernels, photos.pixels, few),
+        "crf": _crf(recipe.crf.kernels, stats.pixels, few),
+        "irnet-labels": _crf(recipe.irnet_labels.kernels, stats.pixels, few),
         "masks": 0.0,
     }[stage]
-    return Cost(num_images, 0.0, seconds + _PHOTO_SECONDS, masks)
+    return Cost(num_images, 0.0, seconds + _IMAGE_SECONDS, masks)
 
 
 Counted = Callable[[int, int], tuple[float, float, int]]
@@ -147,18 +147,18 @@ Counted = Callable[[int, int], tuple[float, float, int]]
 
 
 def _passes(network: Counted, section: Cam | Segment, size: tuple[int, int]) -> float:
-    """Operations of all scales, with mirror images where they are asked for."""
+    """Return the operations of the forward passes over all scales, twice with `hflip`."""
     once = network(*scaled_size(size, long_side_scale(size, section.long_side)))[0]
     return once * sum(scale**2 for scale in section.scales) * (2 if section.hflip else 1)
 
 
 def _crf(kernels: CrfKernels, pixels: int, labels: float) -> float:
-    photograph, label = _CRF_SECONDS["pydensecrf" if kernels.implementation == "pydensecrf" else "native"]
-    return (photograph + label * labels) * min(pixels, kernels.max_pixels) / _CRF_PIXELS * kernels.iterations / 10
+    image, label = _CRF_SECONDS["pydensecrf" if kernels.implementation == "pydensecrf" else "native"]
+    return (image + label * labels) * min(pixels, kernels.max_pixels) / _CRF_PIXELS * kernels.iterations / 10
 
 
 def _network(recipe: Recipe, stage: str, num_classes: int) -> Counted:
-    """Return what counts a training's network."""
+    """Return a function that gives the operations of a training's network."""
     settings = getattr(recipe, stage)
     bare = settings.model_copy(update={"backbone": settings.backbone.model_copy(update={"weights": "none"})})
     return _built(stage, bare, num_classes)

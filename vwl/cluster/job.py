@@ -1,4 +1,4 @@
-"""A command as a job of a Ray cluster: what is submitted, and what the cluster knows of it."""
+"""The two sides of a job on a Ray cluster: the `Request` that is submitted, and the `Job` that the cluster reports."""
 
 import json
 import re
@@ -75,7 +75,7 @@ class Job:
         command: the submitted command.
         submitted: local time.
         seconds: running time so far, or in total.
-        exit_code: of the driver; none while it runs and if it was stopped.
+        exit_code: of the driver; None while it runs, and if it was stopped.
         message: Ray's message, first line.
     """
 
@@ -93,7 +93,7 @@ class Job:
         return self.state in ENDED
 
     def as_exit_code(self) -> int:
-        """Return the exit code of the command that followed the job."""
+        """Return the exit code with which a command that follows the job ends."""
         if self.state == "succeeded":
             return 0
         if self.state == "stopped":
@@ -103,16 +103,16 @@ class Job:
 
 
 def advice(job: Job, log: str) -> str:
-    """Return what to do about a failure of the cluster rather than of the command, or an empty string."""
+    """Return what to do if the cluster could not start the command, or an empty string."""
     if job.exit_code == 127 and "not found" in log:
-        return "the cluster's head has no such interpreter; name an existing one: vwl submit --python PATH"
+        return "the cluster's head does not have this interpreter; name one that it has: vwl submit --python PATH"
     if job.exit_code is None and job.state == "failed":
-        return f"the job ended before its command: {job.message}"
+        return f"the job ended before its command started: {job.message}"
     return ""
 
 
 def job_of(details: JobDetails) -> Job:
-    """Return a job from what Ray's Jobs API returns."""
+    """Return a job from the details that Ray's Jobs API returns."""
     request = json.loads((details.metadata or {}).get(METADATA_KEY, "null"))
     command = f"vwl {shlex.join(request['command'])}" if request else details.entrypoint
     start, end = details.start_time or None, details.end_time or None
@@ -128,6 +128,6 @@ def job_of(details: JobDetails) -> Job:
 
 
 def new_name(command: tuple[str, ...]) -> str:
-    """Return a unique name of a job, from its command, the time and a random part."""
+    """Return a unique job name: the first arguments of its command, the time and a random part."""
     verbs = [argument for argument in command[:2] if re.fullmatch(r"[a-z][a-z-]*", argument)]
     return "-".join(["vwl", *verbs, time.strftime("%m%d-%H%M%S"), uuid.uuid4().hex[:4]])

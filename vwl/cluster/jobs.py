@@ -1,7 +1,7 @@
-"""Jobs of a Ray cluster, through Ray's Jobs API: submitted with the code they need, followed, listed, stopped and resumed.
+"""The client of Ray's Jobs API: submits, follows, lists, stops and resumes commands on a cluster.
 
-The driver runs on the cluster (it starts in `vwl.cli.in_job`), so that the terminal can be closed. Runs resume where they stopped, so
-resuming a job means submitting its command again.
+The driver runs on the cluster (it starts in `vwl.cli.in_job`), so the terminal can be closed. A run resumes where it stopped, so to
+resume a job is to submit its command again.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ class Jobs:
     """The jobs of one cluster.
 
     Attributes:
-        url: where the cluster takes submissions.
+        url: URL of the cluster's Jobs API.
     """
 
     def __init__(self, address: str | None) -> None:
-        """Connect.
+        """Connect to the cluster.
 
         Raises:
-            VwlError: nothing answers, or it is not for us (token, version).
+            VwlError: no cluster answers, or it refuses the token, or runs another version of Ray.
         """
         self.url = jobs_url(address)
         check_jobs_url(self.url)
@@ -51,20 +51,22 @@ class Jobs:
         """Submit a command and return the job's id: its name, or one made from the command.
 
         Raises:
-            VwlError: the package is over the limit, or there is a job of that name.
+            VwlError: the code is larger than the limit, or the name is taken or not valid.
         """
-        there = [details.submission_id for details in self._client.list_jobs()]
+        names = {details.submission_id for details in self._client.list_jobs()}
         job = name or new_name(request.command)
         if not _NAME.fullmatch(job):
-            raise VwlError(f"--name {job}: a job's name has letters, digits, dots, dashes and underscores")
-        if job in there:
-            raise VwlError(f"there is a job named {job} on the cluster; choose another --name (vwl jobs list)")
+            raise VwlError(
+                f"--name {job}: a job's name may hold letters, digits, dots, dashes and underscores, and starts with a letter or digit"
+            )
+        if job in names:
+            raise VwlError(f"the cluster already has a job named {job}; choose another --name (vwl jobs list)")
         about = {key: value for key, value in asdict(request).items() if key != "env"}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "code.zip")
             path.write_bytes(request.package().data)
-            return self._ask(
-                lambda: self._client.submitjob_of(
+            return self._call(
+                lambda: self._client.submit_job(
                     entrypoint=request.entrypoint(),
                     submission_id=job,
                     runtime_env={"working_dir": str(path), **request.runtime_env()},
@@ -73,7 +75,7 @@ class Jobs:
             )
 
     def all(self) -> list[Job]:
-        """Return the jobs that were submitted by `vwl`, the latest last."""
+        """Return the jobs that `vwl submit` made, the latest last."""
         ours = [details for details in self._client.list_jobs() if METADATA_KEY in (details.metadata or {})]
         return [job_of(details) for details in sorted(ours, key=lambda details: details.start_time or 0)]
 
@@ -81,22 +83,27 @@ class Jobs:
         """Return one job.
 
         Raises:
-            VwlError: there is none of that id.
+            VwlError: the cluster has no job of this id.
         """
         return job_of(self._details(job))
 
     def logs(self, job: str) -> str:
-        """Return all that a job's driver has printed."""
+        """Return the output of a job's driver so far."""
         self._details(job)
-        return str(self._ask(lambda: self._client.get_job_logs(job)))
+        return str(self._call(lambda: self._client.get_job_logs(job)))
 
     def follow(self, job: str, write: Callable[[str], None], seen: int = 0) -> Job:
-        """Hand what a job's driver has printed and prints to `write` until it ends; return it as it ended.
+        """Pass the output of a job's driver to `write` until the job ends; return the ended job.
 
-        The first `seen` characters are left out. A connection that breaks is made anew, and goes on where it broke.
+        A broken connection is opened again, and the output continues where it broke.
+
+        Args:
+            job: its id.
+            write: called with each piece of output.
+            seen: number of characters at the start to leave out.
 
         Raises:
-            VwlError: there is no such job, or the cluster has not answered for a minute.
+            VwlError: the cluster has no job of this id, or the cluster has not answered for a minute.
         """
         self._details(job)
         since = time.monotonic()
@@ -113,11 +120,13 @@ class Jobs:
             except (OSError, RuntimeError):
                 pass
             if time.monotonic() - since > _TIMEOUT:
-                raise VwlError(f"the cluster at {self.url} answers no more; the job may go on: vwl jobs logs {job} --follow")
+                raise VwlError(
+                    f"the cluster at {self.url} no longer answers; the job may still run, follow it with: vwl jobs logs {job} --follow"
+                )
             time.sleep(_POLL)
 
     async def _tail(self, job: str, seen: int, write: Callable[[str], None]) -> int:
-        """Write what comes after the first `seen` characters; each connection is told everything from the start."""
+        """Write the output after the first `seen` characters; return the characters seen. A new connection sends the log from its start."""
         position = 0
         try:
             async for text in self._client.tail_job_logs(job):
@@ -131,44 +140,44 @@ class Jobs:
         return seen
 
     def stop(self, job: str) -> Job:
-        """Stop a job: its driver saves and leaves; return it as it ended.
+        """Stop a job, whose driver saves before it ends; return the ended job.
 
         Raises:
-            VwlError: there is none of that id, or it has ended.
+            VwlError: the cluster has no job of this id, or the job has ended already, or does not end.
         """
         found = self.job(job)
         if found.ended:
-            raise VwlError(f"the job {job} has ended before ({found.state})")
-        self._ask(lambda: self._client.stopjob_of(job))
+            raise VwlError(f"the job {job} has already ended ({found.state})")
+        self._call(lambda: self._client.stop_job(job))
         deadline = time.monotonic() + STOP_SECONDS + _TIMEOUT
         while not found.ended:
             if time.monotonic() > deadline:
-                raise VwlError(f"the job {job} was asked to stop and has not; look at vwl jobs logs {job}")
+                raise VwlError(f"the job {job} was told to stop and still runs; see vwl jobs logs {job}")
             time.sleep(_POLL)
             found = self.job(job)
         return found
 
     def resume(self, job: str) -> str:
-        """Submit the command of a job that was stopped or failed anew, with the code of now; return the new job's id.
+        """Submit the command of a stopped or failed job again, with the current code; return the new job's id.
 
         Raises:
-            VwlError: it runs, has succeeded, or was not submitted by `vwl`.
+            VwlError: the job runs, has succeeded, or was not made by `vwl submit`.
         """
         details = self._details(job)
         found = job_of(details)
         if not found.ended:
             raise VwlError(f"the job {job} is {found.state}; follow it: vwl jobs logs {job} --follow")
         if found.state == "succeeded":
-            raise VwlError(f"the job {job} has succeeded, there is nothing to resume")
+            raise VwlError(f"the job {job} has succeeded; there is nothing to resume")
         about = json.loads((details.metadata or {}).get(METADATA_KEY, "null"))
         if about is None:
-            raise VwlError(f"the job {job} was not submitted by vwl; submit its command anew")
+            raise VwlError(f"the job {job} was not made by vwl submit; submit its command with vwl submit")
         env = dict((details.runtime_env or {}).get("env_vars", {}))
         request = Request(tuple(about["command"]), about["files"], about["python"], about["packages"], env)
-        there = {details.submission_id for details in self._client.list_jobs()}
+        taken = {details.submission_id for details in self._client.list_jobs()}
         base = re.sub(r"-again\d*$", "", job)
-        names = (f"{base}-again{number if number > 1 else ''}" for number in range(1, len(there) + 2))
-        return self.submit(request, next(name for name in names if name not in there))
+        names = (f"{base}-again{number if number > 1 else ''}" for number in range(1, len(taken) + 2))
+        return self.submit(request, next(name for name in names if name not in taken))
 
     def _details(self, job: str) -> JobDetails:
         try:
@@ -179,11 +188,11 @@ class Jobs:
         known = [found.job for found in self.all()]
         raise VwlError(f"the cluster at {self.url} has no job {job}{did_you_mean(job, known)} (vwl jobs list)")
 
-    def _ask(self, question: Callable[[], Any]) -> Any:
+    def _call(self, request: Callable[[], Any]) -> Any:
         try:
-            return question()
+            return request()
         except RuntimeError as error:
-            raise VwlError(f"the cluster at {self.url} refuses: {_line(error)}") from None
+            raise VwlError(f"the cluster at {self.url} refuses the request: {_line(error)}") from None
 
 
 class _Broken(Exception):

@@ -1,6 +1,6 @@
-"""Whether this machine can do the work: interpreter, packages, CRF, disk, memory, storage; clusters: `cluster_checks`.
+"""Check this machine for `vwl doctor`: interpreter, packages, CRF, disk, memory, storage. `cluster_checks` does the same for a cluster.
 
-Each check gives findings, one line each: what was looked at, ok, warning or error, what was found and the way out.
+Each check returns a `Finding`, which is one line of output: what was checked, its grade, what was found, and what to do about it.
 """
 
 import os
@@ -33,10 +33,10 @@ class Finding:
     """One line of `vwl doctor`.
 
     Attributes:
-        check: what was looked at.
-        grade: `ok`, `warning` (it works, worse) or `error` (it does not work).
-        found: what there is.
-        way_out: what to do; empty if nothing is to be done.
+        check: what was checked.
+        grade: `ok`, `warning` (works with limits) or `error` (does not work).
+        found: what was found.
+        way_out: what to do; empty if the grade is `ok`.
     """
 
     check: str
@@ -46,7 +46,7 @@ class Finding:
 
 
 def local_findings(storage: str | None) -> Iterator[Finding]:
-    """Yield what there is to say of this machine; `storage` is the folder or URI where runs are to lie."""
+    """Yield the findings about this machine; `storage` is the folder or URI for runs, which is then written to."""
     checks: tuple[Callable[[], Finding], ...] = (python, packages, torch_and_cuda, torchvision_pair, ray_package, crf, cpus, memory)
     for check in checks:
         yield check()
@@ -56,7 +56,7 @@ def local_findings(storage: str | None) -> Iterator[Finding]:
 
 
 def python() -> Finding:
-    """Look at the interpreter's version."""
+    """Check the version of Python."""
     version = sys.version_info
     shown = f"{version[0]}.{version[1]}.{version[2]} ({sys.executable})"
     if version[:2] in _PYTHONS:
@@ -65,7 +65,7 @@ def python() -> Finding:
 
 
 def packages() -> Finding:
-    """Look whether the packages are there that commands need and no other check is about."""
+    """Check that the packages are installed that no other check covers."""
     found, missing = [], []
     for name in _PACKAGES:
         try:
@@ -73,12 +73,12 @@ def packages() -> Finding:
         except metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        return Finding("packages", "error", f"no {', '.join(missing)}", "run make setup, or install requirements.lock")
+        return Finding("packages", "error", f"not installed: {', '.join(missing)}", "run make setup, or install requirements.lock")
     return Finding("packages", "ok", ", ".join(found))
 
 
 def torch_and_cuda() -> Finding:
-    """Look at PyTorch and the GPUs that it sees."""
+    """Check that PyTorch loads, and that it sees the GPUs of this machine."""
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -87,20 +87,23 @@ def torch_and_cuda() -> Finding:
         names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
         return Finding("torch", "ok", f"{torch.__version__}, CUDA {torch.version.cuda}: {names}")
     if Path("/dev/nvidiactl").exists():
-        why = "no CUDA" if torch.version.cuda is None else f"CUDA {torch.version.cuda}, which the driver does not serve"
+        why = "no CUDA" if torch.version.cuda is None else f"CUDA {torch.version.cuda}, which the driver does not support"
         return Finding(
-            "torch", "warning", f"a GPU is here, and {torch.__version__} has {why}", "install a torch for the driver's CUDA version"
+            "torch",
+            "warning",
+            f"this machine has a GPU, and torch {torch.__version__} has {why}",
+            "install a torch for the driver's CUDA version",
         )
     return Finding("torch", "ok", f"{torch.__version__}, no GPU here")
 
 
 def torchvision_pair() -> Finding:
-    """Look whether torchvision belongs to this torch, and loads."""
+    """Check that torchvision was built for the installed torch, and loads."""
     try:
         ours, theirs = metadata.version("torch"), metadata.version("torchvision")
         wanted = next(r for r in map(Requirement, metadata.requires("torchvision") or ()) if r.name == "torch")
         if not wanted.specifier.contains(ours, prereleases=True):
-            found = f"{theirs} wants torch{wanted.specifier} and there is {ours}"
+            found = f"torchvision {theirs} needs torch{wanted.specifier}, installed is {ours}"
             return Finding("torchvision", "error", found, "install torch and torchvision of requirements.lock together")
         import torch
         from torchvision.ops import nms
@@ -108,50 +111,50 @@ def torchvision_pair() -> Finding:
         nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # a compiled operator: a wrong pair fails here
     except (metadata.PackageNotFoundError, ImportError, OSError, RuntimeError) as error:
         return Finding("torchvision", "error", _line(error), "install torch and torchvision of requirements.lock together")
-    return Finding("torchvision", "ok", f"{theirs}, of torch {ours}")
+    return Finding("torchvision", "ok", f"{theirs}, for torch {ours}")
 
 
 def ray_package() -> Finding:
-    """Look at the version of Ray against the one that this code is written for."""
+    """Check the version of Ray against the one that vwl requires."""
     wanted = next(r for r in map(Requirement, metadata.requires("vwl") or ()) if r.name == "ray")
     try:
         found = metadata.version("ray")
     except metadata.PackageNotFoundError:
         return Finding("ray", "error", "not installed", f"install ray[default,data,train,tune]{wanted.specifier}, or use --backend local")
     if not wanted.specifier.contains(found):
-        return Finding("ray", "error", f"{found}, and {wanted.specifier} is wanted", "install the ray of requirements.lock")
+        return Finding("ray", "error", f"{found} is installed, and vwl needs {wanted.specifier}", "install the ray of requirements.lock")
     return Finding("ray", "ok", found)
 
 
 def crf() -> Finding:
-    """Refine a tiny photograph."""
+    """Run the dense CRF on a tiny image; pydensecrf2 is optional."""
     try:
         from vwl.config.recipe import CrfKernels
         from vwl.crf.dense_crf import crf_probabilities
 
         crf_probabilities(np.zeros((8, 8, 3), np.uint8), np.full((2, 8, 8), 0.5, np.float32), CrfKernels(iterations=1))
     except (VwlError, ImportError, OSError) as error:
-        return Finding("crf", "error", _line(error), "install pydensecrf2, which needs a C++ compiler and Python's headers")
+        return Finding("crf", "error", _line(error), "run make setup, or install the numba of requirements.lock")
     try:
-        return Finding("crf", "ok", f"works, pydensecrf2 {metadata.version('pydensecrf2')} is here")
+        return Finding("crf", "ok", f"works, pydensecrf2 {metadata.version('pydensecrf2')} is installed")
     except metadata.PackageNotFoundError:
-        return Finding("crf", "ok", "works, without pydensecrf2")
+        return Finding("crf", "ok", "works; pydensecrf2 is not installed, the native CRF is used")
 
 
 def cpus() -> Finding:
-    """Look at the processors that this process may use."""
+    """Report the CPUs that this process may use."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Finding("cpus", "ok", f"{count} of {os.cpu_count()}")
 
 
 def memory() -> Finding:
-    """Look at the memory that is free for use."""
+    """Check the free memory."""
     free, total = free_memory()
-    return graded("memory", free, total, _MEMORY, "end other programs, or take a machine with more")
+    return graded("memory", free, total, _MEMORY, "end other programs, or use a machine with more memory")
 
 
 def disk(folder: Path) -> Finding:
-    """Look at the free disk where a folder is or would be made."""
+    """Check the free disk space of a folder, which need not exist yet."""
     while not folder.exists():
         folder = folder.absolute().parent
     usage = shutil.disk_usage(folder)
@@ -166,10 +169,12 @@ def storage_here(folder: Folder) -> Finding:
         there = folder.read(name)
         folder.delete(name)
     except (VwlError, OSError) as error:
-        return Finding(f"storage {folder}", "error", _line(error), "name a folder that can be written, with credentials in the environment")
+        return Finding(
+            f"storage {folder}", "error", _line(error), "name a folder that can be written, or set the credentials in the environment"
+        )
     if there != text:
-        return Finding(f"storage {folder}", "error", "gives back other bytes than were written", "use another storage")
-    return Finding(f"storage {folder}", "ok", "written, read and deleted here")
+        return Finding(f"storage {folder}", "error", "returns other bytes than were written", "use another storage")
+    return Finding(f"storage {folder}", "ok", "a test file was written, read and deleted")
 
 
 def free_memory() -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""The project's code as one zip for a cluster, and the pinned packages it needs; knows no Ray.
+"""Pack the code of vwl into a zip for a cluster, and list the pinned packages that it needs. Imports no Ray.
 
-Code only: the packages `vwl`, `cli` and `tune_spaces`, without data, checkpoints and virtual environments. The same code gives the
-same bytes, so that a cluster which has them is not sent them again.
+The zip holds the package `vwl` (with `vwl.cli` and `vwl.tune_spaces`, which a checkout has as links), without data, checkpoints and
+virtual environments. The same code gives the same bytes, so Ray does not upload again what a cluster already has.
 """
 
 import io
@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from vwl.errors import VwlError
 
 LIMIT = 20 * 2**20
-"""Largest package, bytes; the code is under one."""
+"""Largest size of the unpacked files, bytes; the code has less than a twentieth of it."""
 _CODE = "vwl"
 _BESIDE = ("pyproject.toml",)
 _WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".caffemodel")
@@ -33,7 +33,7 @@ class Package:
     """A zip of code.
 
     Attributes:
-        data: the zip's bytes.
+        data: bytes of the zip.
         files: names and sizes (bytes, unpacked), largest first.
     """
 
@@ -45,19 +45,23 @@ class Package:
 
 
 def project_root() -> Path:
-    """Return the folder that holds the packages: a checkout, or where they are installed."""
+    """Return the folder that holds the package `vwl`: a checkout, or the environment's site-packages."""
     return Path(__file__).parents[2]
 
 
 def make_package(root: Path, extra: Mapping[str, str]) -> Package:
-    """Zip the code below `root` with the texts `extra` (name: text) beside it.
+    """Return a zip of the code below `root`.
+
+    Args:
+        root: folder that holds `vwl`, see `project_root`.
+        extra: further text files for the top of the zip, by name.
 
     Raises:
-        VwlError: it is over the limit; the largest files are named.
+        VwlError: the files are larger than the limit; the message names the largest.
     """
     contents = {path.relative_to(root).as_posix(): path for path in _code(root)}
     version = metadata.version("vwl")
-    # what importlib.metadata answers with where vwl is not installed
+    # lets importlib.metadata find the version on nodes where vwl is not installed
     texts = {**extra, f"vwl-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: vwl\nVersion: {version}\n"}
     sizes = {name: path.stat().st_size for name, path in contents.items()} | {name: len(text.encode()) for name, text in texts.items()}
     files = tuple(sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0])))
@@ -65,8 +69,8 @@ def make_package(root: Path, extra: Mapping[str, str]) -> Package:
     if total > LIMIT:
         largest = ", ".join(f"{name} ({size / 2**20:.1f} MiB)" for name, size in files[:3])
         raise VwlError(
-            f"the code to send is {total / 2**20:.1f} MiB, more than the {LIMIT / 2**20:.0f} MiB of a package; "
-            f"move what is no code out of {root}: {largest}"
+            f"the code to send is {total / 2**20:.1f} MiB, over the limit of {LIMIT / 2**20:.0f} MiB; "
+            f"move files that are not code out of {root}: {largest}"
         )
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -92,15 +96,15 @@ def _is_code_folder(path: Path, root: Path) -> bool:
 
 
 def pinned_packages(root: Path) -> list[str]:
-    """Return the lines of `requirements.lock` that the commands need: not Ray, which is the cluster's, and nothing for developers.
+    """Return the lines of `requirements.lock` that commands need, without Ray, which the cluster has, and the developers' packages.
 
     Raises:
-        VwlError: there is no lock file beside the code.
+        VwlError: `root` has no lock file, as where vwl is installed from a wheel.
     """
     lock = root / "requirements.lock"
     if not lock.is_file():
         raise VwlError(
-            f"there is no requirements.lock in {root}, which pins the packages; submit from a checkout, or use an image that has them"
+            f"--packages needs requirements.lock, which {root} does not have; submit from a checkout, or use nodes that have the packages"
         )
     lines = [line.strip() for line in lock.read_text(encoding="utf-8").splitlines()]
     wanted = [line for line in lines if line and not line.startswith("#")]
@@ -115,7 +119,7 @@ def _name(line: str) -> str:
 
 
 def _needed(name: str, extras: set[str], seen: set[tuple[str, str]] | None = None) -> set[str]:
-    """Return the names of all distributions that one needs here with some extras, directly or through others."""
+    """Return the names of all distributions that `name` with its `extras` requires, directly or indirectly."""
     seen = set() if seen is None else seen
     try:
         requirements = metadata.requires(name) or []

@@ -1,7 +1,7 @@
-"""What a run will take, before it is begun: photographs, hours and disk of each stage, and whether machine or cluster can give it.
+"""Plan a run before it starts: images, hours and disk of each stage, and whether the machine or cluster has enough resources.
 
-Hours are measured where a run is given to calibrate on: its throughput is scaled by the work, stage by stage. Otherwise they are
-estimates of `vwl/cluster/cost.py`, and are called so.
+With an earlier run to calibrate on, hours are its measured throughput, scaled by the work of each stage. Otherwise they are estimates
+of `vwl/cluster/cost.py`, and are marked as such.
 """
 
 import json
@@ -16,13 +16,13 @@ from typing import Literal
 import torch
 from pyarrow import fs
 
-from vwl.cluster.cost import Cost, inference_cost, photographs, training_cost
+from vwl.cluster.cost import Cost, image_stats, inference_cost, training_cost
 from vwl.cluster.machine_checks import Finding, free_memory
 from vwl.config.layout import Layout
 from vwl.config.recipe import Recipe
 from vwl.data.index import Index
 from vwl.errors import VwlError
-from vwl.inference.build import PROCESSES_A_GPU
+from vwl.inference.build import PROCESSES_PER_GPU
 from vwl.storage.folder import Folder
 from vwl.workflow.manifest import Manifest
 from vwl.workflow.run_folder import Run
@@ -30,19 +30,19 @@ from vwl.workflow.stages import STAGES, training_rows
 
 GIB = 2**30
 BASE_MEMORY = 1.5 * GIB
-"""Of a worker's process with torch, beside its network and images."""
+"""Memory of a worker process with torch loaded, without its network and images, bytes."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What there is to work with.
+    """Resources of a machine or cluster.
 
     Attributes:
-        where: in words.
-        cpus: in all.
-        gpus: in all.
-        memory: bytes in all; none if unknown.
-        disk: bytes free where the run is to lie; none if unknown.
+        where: name of the machine or cluster, for messages.
+        cpus: total number of CPUs.
+        gpus: total number of GPUs.
+        memory: total bytes; None if unknown.
+        disk: free bytes in the run's folder; None if unknown.
     """
 
     where: str
@@ -54,15 +54,15 @@ class Resources:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage.
+    """Expected work of one stage.
 
     Attributes:
         stage: its name.
-        images: photographs through it; of a training, steps x batch.
-        workers: processes that share it.
-        hours: expected.
-        source: `estimate`, or `measured` on the calibrating run and scaled by the work.
-        disk_gib: that it leaves.
+        images: number of images processed; for a training, steps x batch size.
+        workers: number of processes.
+        hours: expected duration.
+        source: of the hours: `estimate`, or `measured` on an earlier run and scaled by the work.
+        disk_gib: size of the results.
     """
 
     stage: str
@@ -73,15 +73,17 @@ class StagePlan:
     disk_gib: float
 
 
-def plan(recipe: Recipe, index: Index, layout: Layout, there: Resources, calibration: dict[str, float] | None = None) -> list[StagePlan]:
-    """Return what each stage takes.
+def plan(
+    recipe: Recipe, index: Index, layout: Layout, resources: Resources, calibration: dict[str, float] | None = None
+) -> list[StagePlan]:
+    """Return the plan of each stage.
 
     Args:
         recipe: the settings.
         index: the data set.
-        layout: of the trainings.
-        there: what inference stages spread over; trainings take what the layout says.
-        calibration: for stages, measured time over estimated time (`calibrate`).
+        layout: workers and devices of the trainings.
+        resources: used by inference stages in full; trainings use what the layout says.
+        calibration: measured over estimated time, by stage (`calibrate`).
     """
     found = []
     for stage, cost in costs(recipe, index).items():
@@ -90,9 +92,9 @@ def plan(recipe: Recipe, index: Index, layout: Layout, there: Resources, calibra
             workers = used.workers
             seconds = cost.seconds(workers * used.cpus_per_worker, workers * used.gpus_per_worker, used.precision)
         else:
-            on_gpus = there.gpus if cost.operations else 0
-            workers = min(on_gpus * PROCESSES_A_GPU, there.cpus) or there.cpus
-            seconds = cost.seconds(there.cpus, on_gpus)
+            on_gpus = resources.gpus if cost.operations else 0
+            workers = min(on_gpus * PROCESSES_PER_GPU, resources.cpus) or resources.cpus
+            seconds = cost.seconds(resources.cpus, on_gpus)
         factor = (calibration or {}).get(stage)
         hours = seconds * (factor or 1.0) / 3600
         found.append(StagePlan(stage, cost.images, workers, hours, "estimate" if factor is None else "measured", cost.bytes / GIB))
@@ -100,24 +102,24 @@ def plan(recipe: Recipe, index: Index, layout: Layout, there: Resources, calibra
 
 
 def costs(recipe: Recipe, index: Index) -> dict[str, Cost]:
-    """Return each stage's cost, in their order."""
-    photos, classes, training = photographs(index), len(index.classes), len(training_rows(index))
+    """Return the cost of each stage, in the order of the stages."""
+    stats, classes, training = image_stats(index), len(index.classes), len(training_rows(index))
     found = {}
     for stage, spec in STAGES.items():
         if spec.kind == "train":
             found[stage] = training_cost(recipe, stage, training, classes)
         else:
-            found[stage] = inference_cost(recipe, stage, len(spec.rows(index)), classes, photos)
+            found[stage] = inference_cost(recipe, stage, len(spec.rows(index)), classes, stats)
     return found
 
 
 def calibrate(run: Run, cpus: int, gpus: int) -> dict[str, float]:
-    """Return measured over estimated time of each finished stage of a run that had this many CPUs and GPUs.
+    """Return measured over estimated time of each finished stage of a run that used this many CPUs and GPUs.
 
-    Trainings are measured by the median of their images a second, inference by its whole time.
+    Trainings are measured by the median of their images per second, inference by its total time.
 
     Raises:
-        VwlError: no stage of the run is finished.
+        VwlError: the run has no finished stage.
     """
     found = {}
     for stage, cost in costs(run.recipe, run.index).items():
@@ -129,7 +131,9 @@ def calibrate(run: Run, cpus: int, gpus: int) -> dict[str, float]:
         if measured is not None:
             found[stage] = measured / estimated
     if not found:
-        raise VwlError(f"{run.folder} has no finished stage to calibrate on; let it do some first (vwl status {run.folder})")
+        raise VwlError(
+            f"{run.folder} has no finished stage to calibrate on; finish a stage first (vwl run --run {run.folder}), or plan without --from"
+        )
     return found
 
 
@@ -142,27 +146,29 @@ def _seconds_an_image(run: Run, stage: str, manifest: Manifest) -> float | None:
     return 1 / median(rates) if rates else None
 
 
-def checks(recipe: Recipe, index: Index, layout: Layout, there: Resources, plans: list[StagePlan]) -> Iterator[Finding]:
-    """Yield whether the machine or cluster can give what is asked."""
+def checks(recipe: Recipe, index: Index, layout: Layout, resources: Resources, plans: list[StagePlan]) -> Iterator[Finding]:
+    """Yield findings on CPUs, GPUs, batch sizes, memory and disk: whether the resources are enough."""
     for kind, wanted, has in (
-        ("CPUs", layout.workers * layout.cpus_per_worker, there.cpus),
-        ("GPUs", layout.workers * layout.gpus_per_worker, there.gpus),
+        ("CPUs", layout.workers * layout.cpus_per_worker, resources.cpus),
+        ("GPUs", layout.workers * layout.gpus_per_worker, resources.gpus),
     ):
         if wanted > has:
-            found = f"{layout.workers} workers need {wanted}, and {there.where} has {has}"
-            yield Finding(kind, "error", found, "lower --workers or the share of each, or take a larger cluster")
+            found = f"{layout.workers} workers need {wanted}, and {resources.where} has {has}"
+            yield Finding(kind, "error", found, "lower --workers, --cpus-per-worker or --gpus-per-worker, or use a larger cluster")
         else:
-            yield Finding(kind, "ok", f"{wanted} of {has} for trainings; inference takes all")
-    yield from _shares(recipe, layout)
-    yield _memory(recipe, index, layout, there)
+            yield Finding(kind, "ok", f"{wanted} of {has} for trainings; inference uses all")
+    yield from _batches(recipe, layout)
+    yield _memory(recipe, index, layout, resources)
     needed = sum(stage.disk_gib for stage in plans)
-    if there.disk is not None and needed * GIB > there.disk:
-        yield Finding("disk", "error", f"{needed:.1f} GiB needed, {there.disk / GIB:.1f} free", "free space, or name another --run folder")
-    elif there.disk is not None:
-        yield Finding("disk", "ok", f"{needed:.1f} of {there.disk / GIB:.1f} GiB free")
+    if resources.disk is not None and needed * GIB > resources.disk:
+        yield Finding(
+            "disk", "error", f"{needed:.1f} GiB needed, {resources.disk / GIB:.1f} free", "free space, or name another --run folder"
+        )
+    elif resources.disk is not None:
+        yield Finding("disk", "ok", f"{needed:.1f} of {resources.disk / GIB:.1f} GiB free")
 
 
-def _shares(recipe: Recipe, layout: Layout) -> Iterator[Finding]:
+def _batches(recipe: Recipe, layout: Layout) -> Iterator[Finding]:
     for stage, spec in STAGES.items():
         if spec.kind != "train":
             continue
@@ -176,22 +182,25 @@ def _shares(recipe: Recipe, layout: Layout) -> Iterator[Finding]:
         found = f"{batch} images a step: {used} workers x {pieces} x {micro}"
         if used < layout.workers:
             yield Finding(
-                f"{stage} batch", "warning", f"{found}; {layout.workers} do not divide it", f"{layout.workers - used} workers idle"
+                f"{stage} batch",
+                "warning",
+                f"{found}; {layout.workers} workers do not divide the batch",
+                f"{layout.workers - used} idle; choose another --workers",
             )
         else:
             yield Finding(f"{stage} batch", "ok", found)
 
 
-def _memory(recipe: Recipe, index: Index, layout: Layout, there: Resources) -> Finding:
-    """Compare the largest training's workers with the memory there is; GPUs keep networks in their own."""
+def _memory(recipe: Recipe, index: Index, layout: Layout, resources: Resources) -> Finding:
+    """Compare the memory that the workers of the largest training need with what is free; GPUs hold networks in their own memory."""
     heaviest, stage = worker_memory(recipe, index, layout)
     found = f"about {heaviest / GIB:.1f} GiB a worker for {stage} (estimate)"
     if layout.gpus_per_worker:
         return Finding("GPU memory", "ok", f"{found}; more with a smaller --micro-batch" if heaviest > 80 * GIB else found)
     needed = layout.workers * (heaviest + BASE_MEMORY)
-    if there.memory is not None and needed > there.memory:
+    if resources.memory is not None and needed > resources.memory:
         way_out = "lower --micro-batch or --workers"
-        return Finding("memory", "warning", f"{found}, {needed / GIB:.1f} in all, and {there.memory / GIB:.1f} free", way_out)
+        return Finding("memory", "warning", f"{found}, {needed / GIB:.1f} GiB in all, and {resources.memory / GIB:.1f} GiB free", way_out)
     return Finding("memory", "ok", found)
 
 
@@ -207,11 +216,11 @@ def worker_memory(recipe: Recipe, index: Index, layout: Layout, stages: Collecti
 
 
 def this_machine(run: Folder) -> Resources:
-    """Return what this machine has, and the disk that is free where a run folder is to lie (unknown for a bucket)."""
+    """Return the resources of this machine, and the free disk for a run folder (None for a bucket)."""
     disk = None
     if isinstance(run.filesystem, fs.LocalFileSystem):
-        place = Path(run.path)
-        while not place.exists():
-            place = place.parent
-        disk = shutil.disk_usage(place).free
+        folder = Path(run.path)
+        while not folder.exists():
+            folder = folder.parent
+        disk = shutil.disk_usage(folder).free
     return Resources("this machine", os.cpu_count() or 1, torch.cuda.device_count(), free_memory()[0], disk)

@@ -1,4 +1,7 @@
-"""What `vwl doctor` runs on each node of a cluster. Sent by value, so that it works on nodes that lack vwl and packages."""
+"""The actor that `vwl doctor` runs on each node of a cluster (`cluster_checks`).
+
+It is pickled by value, so that it also works on nodes where vwl or its packages are not installed.
+"""
 
 import os
 import shutil
@@ -9,7 +12,7 @@ from typing import Any
 
 
 class Probe:
-    """One node, looked at from within; an actor."""
+    """Ray actor that reports on the node it runs on."""
 
     def now(self) -> float:
         """Return this node's clock, seconds since 1970."""
@@ -46,24 +49,24 @@ class Probe:
         with system.open_input_stream(f"{path.rstrip('/')}/{name}") as stream:
             return bytes(stream.read()).decode()
 
-    def place(self) -> tuple[str, int]:
-        """Return an address and a free port of this node."""
+    def free_address(self) -> tuple[str, int]:
+        """Return this node's IP address and a free port."""
         import ray
 
         with socket.socket() as found:
             found.bind(("", 0))
             return ray.util.get_node_ip_address(), int(found.getsockname()[1])
 
-    def all_reduce(self, rank: int, world: int, place: tuple[str, int], backend: str) -> tuple[float, float]:
-        """Sum (rank + 1) over all workers; return the sum, and the seconds that 16 MiB take."""
+    def all_reduce(self, rank: int, world: int, rendezvous: tuple[str, int], backend: str) -> tuple[float, float]:
+        """All-reduce (rank + 1) over the workers, which meet at an address and port; return the sum, and the seconds that 16 MiB take."""
         from datetime import timedelta
 
         import torch
         from torch import distributed as dist
 
         device = "cuda" if backend == "nccl" else "cpu"
-        address = f"[{place[0]}]" if ":" in place[0] else place[0]
-        dist.init_process_group(backend, f"tcp://{address}:{place[1]}", timedelta(seconds=60), world, rank)
+        address = f"[{rendezvous[0]}]" if ":" in rendezvous[0] else rendezvous[0]
+        dist.init_process_group(backend, f"tcp://{address}:{rendezvous[1]}", timedelta(seconds=60), world, rank)
         try:
             value = torch.full((1,), float(rank + 1), device=device)
             dist.all_reduce(value)

@@ -100,14 +100,14 @@ def to_yaml(recipe: Recipe) -> str:
 
 def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name_or_path in seen:
-        raise VwlError(f"recipes name each other as base in a circle: {' -> '.join([*seen, name_or_path])}")
+        raise VwlError(f"bases of recipes form a circle: {' -> '.join([*seen, name_or_path])}")
     values = parse_yaml(_text(name_or_path), f"recipe {name_or_path}")
     if not isinstance(values, dict):
         raise VwlError(f"recipe {name_or_path} is not a mapping of sections")
     base = values.pop("base", None)
     if base is None:
         return values
-    # a relative path starts at the file that names it
+    # a relative path is relative to the file that names it
     base = os.path.normpath(Path(name_or_path).parent / str(base)) if is_path(str(base)) else str(base)
     resolved = _read(base, (*seen, name_or_path))
     merge(resolved, values)

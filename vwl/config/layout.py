@@ -1,7 +1,7 @@
-"""How a training is laid out on machines: workers, devices, micro-batches.
+"""How a training is distributed: workers, devices, micro-batches.
 
-The layout changes how long a training takes and never its result: the recipe fixes the global batch, workers take equal shares of it
-in micro-batches, and everything that enters a loss is a global sum over a global count.
+The layout changes how long a training takes and not its result: the recipe fixes the global batch, each worker takes an equal share of
+it in micro-batches, and every loss is a global sum divided by a global count.
 """
 
 from dataclasses import dataclass, replace
@@ -11,17 +11,17 @@ from vwl.errors import VwlError
 
 @dataclass(frozen=True)
 class Layout:
-    """Where and in what pieces a training runs.
+    """Workers, devices and micro-batches of a training.
 
     Attributes:
-        workers: data-parallel workers; with `min_workers` the largest number.
+        workers: number of data-parallel workers; with `min_workers`, their largest number.
         cpus_per_worker: CPU threads of each worker.
         gpus_per_worker: 0 or 1.
-        micro_batch: images that a worker passes through the network at once; none: chosen for the device.
+        micro_batch: images of one forward and backward pass of a worker; None: chosen for the device.
         checkpoint_steps: steps between checkpoints.
         precision: `float32`, `float64` (parity tests) or `bf16` autocast (losses and codebook stay float32).
         compile: use torch.compile.
-        min_workers: continue with as few workers as this while the cluster has no more (elastic); none: always `workers`.
+        min_workers: elastic training: go on with this many workers or more while the cluster has fewer than `workers`; None: not elastic.
     """
 
     workers: int = 1
@@ -37,7 +37,7 @@ class Layout:
         """Return (micro-batch size, micro-batches per step) of each worker for a global batch.
 
         Raises:
-            VwlError: the workers do not divide the batch (elastic: the largest or the smallest number), or the micro-batch not a share.
+            VwlError: the batch is not divisible by `workers` (or by `min_workers`), or a worker's share of it not by the micro-batch.
         """
         for workers in {self.workers, self.min_workers or self.workers}:
             if batch_size % workers:
@@ -46,18 +46,18 @@ class Layout:
         local = batch_size // self.workers
         micro = self.micro_batch_size(batch_size, self.workers)
         if local % micro:
-            raise VwlError(f"a worker's share of {local} images does not divide into micro-batches of {micro}")
+            raise VwlError(f"a worker's share of {local} images does not divide into micro-batches of {micro}; choose a divisor of {local}")
         return micro, local // micro
 
     def fit_to_batch(self, batch_size: int) -> "Layout":
-        """Return this layout with the largest number of workers, and of minimum workers, that divides a batch."""
+        """Return this layout with `workers` and `min_workers` lowered to the nearest divisors of the batch size."""
         most = max(n for n in range(1, self.workers + 1) if batch_size % n == 0)
         if self.min_workers is None:
             return replace(self, workers=most)
         return replace(self, workers=most, min_workers=max(n for n in range(1, self.min_workers + 1) if batch_size % n == 0))
 
     def micro_batch_size(self, batch_size: int, world_size: int) -> int:
-        """Return the micro-batch size of each of `world_size` workers."""
+        """Return the micro-batch size of each of `world_size` workers: as set, or a divisor of a worker's share (on CPUs at most 5)."""
         if self.micro_batch is not None:
             return self.micro_batch
         local = max(1, batch_size // world_size)

@@ -1,4 +1,4 @@
-"""YAML files by name, if they come with the package, or by path, if they are the user's own."""
+"""Finds YAML files of recipes and search spaces: those of the package by name, the user's own by path."""
 
 from importlib import resources
 from pathlib import Path
@@ -12,7 +12,7 @@ def names_in(package: str) -> list[str]:
 
 
 def is_path(name_or_path: str) -> bool:
-    """Return whether this is a path rather than a name."""
+    """Return whether this is a path (ends in .yaml or .yml) rather than a name."""
     return Path(name_or_path).suffix in {".yaml", ".yml"}
 
 

@@ -1,7 +1,7 @@
-"""The recipe: every knob of the method, typed, with its unit and the paper's symbol.
+"""The recipe: every setting of the method, with its type, its unit and its symbol in the paper.
 
-A recipe says *what* is computed and never *where*: the number of workers, micro-batches and devices belong to
-`vwl.config.layout.Layout`, because the answer must not depend on them. `vwl/config/files.py` reads and writes recipes.
+A recipe says what is computed. Where it is computed (workers, micro-batches, devices) is said by `vwl.config.layout.Layout`, on which the
+result does not depend. `vwl.config.files` reads and writes recipes; the strings below the fields are shown by `vwl recipe keys`.
 """
 
 import hashlib
@@ -10,252 +10,214 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from vwl.config.strict import StrictModel
+from vwl.config.sections import (
+    Backbone,
+    Codebook,
+    CrfKernels,
+    Fraction,
+    Optimiser,
+    Positive,
+    PositiveFloat,
+    Scales,
+    Section,
+    Threshold,
+    Tile,
+    not_empty,
+    ordered,
+)
 
-
-def _ordered(ends: tuple[Any, Any]) -> tuple[Any, Any]:
-    if ends[0] > ends[1]:
-        raise ValueError("must have its smaller end first")
-    return ends
-
-
-def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not values:
-        raise ValueError("needs at least one value")
-    return values
-
-
-Positive = Annotated[int, Field(gt=0)]
-Tile = Annotated[int, Field(ge=128, multiple_of=32)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Threshold = Fraction | Literal["auto", "auto-by-class"]
-Scales = Annotated[tuple[PositiveFloat, ...], AfterValidator(_not_empty)]
-
-
-class Section(StrictModel):
-    """A group of settings of a recipe; each field is described by the string below it."""
-
-
-class Backbone(Section):
-    """The convolutional network below the heads (the paper's E)."""
-
-    name: str = "resnet101"
-    """`resnet18|34|50|101` (torchvision), `lite0` (EfficientNet-Lite0, weights embedded), or `timm:<model name>`."""
-    weights: str = "imagenet"
-    """`imagenet` (torchvision's IMAGENET1K_V1, or the embedded ones of lite0), `none`, or the path of a weights file."""
-
-
-class Optimiser(Section):
-    """SGD with polynomial decay per iteration: lr * (1 - step / max_step) ** power."""
-
-    learning_rate: float = Field(0.01, gt=0)
-    """Of the pre-trained parameters."""
-    head_lr_mult: float = Field(10.0, gt=0)
-    """Newly added parameters learn at this multiple of `learning_rate`."""
-    momentum: Fraction = 0.9
-    """0.9 in the paper; the published code's argument order makes it 1e-4 (recipe `reference`)."""
-    weight_decay: float = Field(1e-4, ge=0)
-    power: float = Field(0.9, ge=0)
-    """Exponent of the polynomial decay."""
-    clip_norm: PositiveFloat | None = None
-    """Largest gradient norm; none: no clipping."""
-
-
-class Codebook(Section):
-    """The visual words: how their codebook is learned, paper section 3.3."""
-
-    strategy: Literal["none", "learning", "memory"] = "learning"
-    """`learning` (VWL-L): the codewords are parameters; `memory` (VWL-M): they are a memory bank that follows the features; `none`: no
-    visual words."""
-    num_codewords: Positive = 256
-    """k, the number of visual words."""
-    temperature: float = Field(1.0, gt=0)
-    """tau of Eq. 3."""
-    momentum: Fraction = 1e-3
-    """rho of Eq. 7, the weight of the new codewords (`memory` only)."""
-    histogram: Literal["mean", "sum"] = "mean"
-    """Eq. 5 is a mean over pixels; the published code sums."""
-    decov: Literal["none", "squared", "unsquared"] = "squared"
-    """DeCov loss (`learning` only): Eq. 13 with squared norms; `unsquared` as in the published code; `none` is VWE of Table 4. The
-    covariance of the codewords is not divided by d - 1, which would make the loss 7 orders of magnitude smaller."""
-    unused_codewords: Literal["keep", "decay"] = "keep"
-    """A codeword that no pixel is assigned to (`memory` only): `keep` leaves it as it is, `decay` multiplies it by 1 - rho (published
-    code)."""
-    init: Literal["features", "gaussian"] = "features"
-    """First codewords (`memory` only): `features` of the first global batch, or (published code) `gaussian` for one step, then such
-    features."""
-    assign_padding: bool = False
-    """Whether pixels outside the image (where the crop is larger) are assigned to codewords and counted."""
+__all__ = [
+    "Backbone",
+    "Cam",
+    "Classifier",
+    "Codebook",
+    "Crf",
+    "CrfKernels",
+    "Evaluation",
+    "Irnet",
+    "IrnetLabels",
+    "Optimiser",
+    "Recipe",
+    "Section",
+    "Segment",
+    "Segmenter",
+    "Threshold",
+    "Walk",
+    "fingerprint",
+]
 
 
 class Classifier(Section):
-    """The classification network, paper sections 3.2-3.5 and Table 4."""
+    """The classification network and its training (paper, sections 3.2 to 3.5)."""
 
     backbone: Backbone = Backbone()
     start_from: str | None = None
-    """Weights file of such a whole network to start from instead (e.g. another run's weights.pt): path or URI; none: only the
-    backbone is pre-trained."""
+    """Path or URI of the weights of the whole network to start from, for example weights.pt of another run; null: only the backbone is
+    pre-trained."""
     frozen_stages: int = Field(1, ge=0, le=5)
-    """Leading stages without gradient: 1 = stem; 3 = stem, layer1, layer2."""
+    """Number of first stages of the backbone that are not trained: 1 is the stem; 3 is stem, layer1 and layer2 (published code)."""
     pooling: Literal["gap", "hybrid"] = "hybrid"
-    """`gap` is the baseline of Table 4; `hybrid` is Eq. 10."""
+    """How features are pooled: `gap`, global average pooling (baseline of Table 4), or `hybrid` pooling (Eq. 10)."""
     gap_weight: float = Field(2.0, ge=0)
-    """gamma of Eq. 10; 0 is hybrid pooling without GAP (Fig. 12)."""
+    """Weight of global average pooling in hybrid pooling, gamma of Eq. 10; 0 leaves it out (Fig. 12)."""
     image_bias: bool = False
-    """Whether the image-label head has a bias, which starts at the log odds of each class among the training photographs. The paper's
-    has none: the level of a class's map over the background then has to say how frequent the class is."""
+    """Whether the image-label head has a bias, initialised to the log odds of each class among the training images. The paper has none;
+    the maps of a frequent class are then brighter over the whole image, background included."""
     codebook: Codebook = Codebook()
     optimiser: Optimiser = Optimiser()
     epochs: Positive = 6
+    """Passes over the training images."""
     batch_size: Positive = 16
-    """Global batch: the sum over workers and accumulated micro-batches."""
+    """Images per step, over all workers and micro-batches."""
     crop: Positive = 512
-    """Side of the square crop, pixels."""
-    resize: Annotated[tuple[Positive, Positive], AfterValidator(_ordered)] = (320, 640)
-    """The long side is drawn uniformly from this closed range, pixels."""
+    """Side of the random square crop, pixels; smaller images are padded."""
+    resize: Annotated[tuple[Positive, Positive], AfterValidator(ordered)] = (320, 640)
+    """Images are resized, before the crop, to a long side drawn uniformly from this range (both ends included), pixels."""
 
 
 class Cam(Section):
-    """Class activation maps, Eq. 1."""
+    """Class activation maps (Eq. 1)."""
 
     scales: Scales = (1.0, 0.5, 1.5, 2.0)
+    """Scales of the image at which maps are computed; the maps of all scales are summed."""
     hflip: bool = True
+    """Whether each scale is also computed for the horizontally flipped image."""
     hflip_fusion: Literal["max", "sum"] = "max"
-    """`max` in the VWL code, `sum` in IRNet's."""
+    """How the maps of an image and its flip are fused: `max` (published VWL code) or `sum` (published IRNet code)."""
     long_side: Positive | None = None
-    """Side that scale 1.0 means, pixels; none: the photograph's own size."""
+    """Long side of the image at scale 1.0, pixels; null: its own size."""
     tile: Tile = 1536
-    """Side of the overlapping squares that photographs larger than it are cut into for the network, pixels; bounds its memory."""
+    """Larger images are cut into overlapping square tiles of this side for the network, pixels; bounds the memory."""
     background_threshold: Threshold = 0.13
-    """Score of the background when masks are made; `auto`: chosen without ground truth; `auto-by-class`: so for each class by itself
-    (a frequent class's maps are brighter than a rare one's)."""
-
-
-class CrfKernels(Section):
-    """Pairwise terms of the dense CRF."""
-
-    implementation: Literal["auto", "native", "torch", "pydensecrf"] = "auto"
-    """`native` (NumPy and numba, CPU), `torch` (GPU or CPU) or the package `pydensecrf`: the same energies, probabilities within 1e-3.
-    `auto` is `torch` where the process has a GPU, else `native`, whether or not pydensecrf is installed."""
-    max_pixels: Positive = 2_000_000
-    """Photographs of more pixels are refined at this many and the answer enlarged; kernel widths then count pixels of that size."""
-    iterations: Positive = 10
-    gaussian_sxy: PositiveFloat = 1.0
-    """Pixels."""
-    gaussian_compat: float = Field(3.0, ge=0)
-    bilateral_sxy: PositiveFloat = 64.0
-    """Pixels."""
-    bilateral_srgb: PositiveFloat = 3.0
-    """Grey levels of 255."""
-    bilateral_compat: float = Field(4.0, ge=0)
+    """Score of the background, 0 to 1: a pixel whose classes all score less is background. `auto`: one threshold for all classes, chosen
+    without ground truth; `auto-by-class`: one for each class, because maps of frequent classes are brighter."""
 
 
 class Crf(Section):
-    """Dense CRF on class activation maps (Table 1, column +CRF)."""
+    """Refinement of the class activation maps by a dense CRF (Table 1, column +CRF)."""
 
     background: Fraction | Literal["auto"] = 0.15
-    """Score of the background beside the maps before the softmax; `auto`: the one of the maps (`cam.background_threshold`)."""
+    """Score of the background, which enters the softmax together with those of the classes; `auto`: the threshold of the maps, see
+    `cam.background_threshold`."""
     sharpness: float = Field(1.0, gt=0)
-    """Scores are multiplied by this before the softmax; 1 in the published code."""
+    """Factor of all scores before the softmax that makes the unary term; 1 in the published code."""
     kernels: CrfKernels = CrfKernels()
 
 
 class IrnetLabels(Section):
-    """Confident labels for IRNet from two thresholds."""
+    """Labels for training IRNet: the maps are labelled with two background thresholds and each labelling is refined by a dense CRF."""
 
     foreground_threshold: Fraction = 0.30
+    """Background score of the first labelling: what it gives a class has that label in training. High, to be sure of objects."""
     background_threshold: Fraction = 0.05
+    """Background score of the second labelling: what it gives no class is background in training, and all other pixels are ignored. Low, to
+    be sure of the background."""
     confidence: float = Field(0.7, gt=0, lt=1)
-    """Probability given to a pixel's own label in the unary term."""
+    """Probability of a pixel's own label in the CRF's unary term."""
     kernels: CrfKernels = CrfKernels(gaussian_sxy=3, gaussian_compat=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_compat=10)
 
 
 class Irnet(Section):
-    """The boundary network (edge branch) and its affinity loss."""
+    """The boundary network (IRNet's edge branch) and its training by the affinity loss."""
 
     backbone: Backbone = Backbone(name="resnet50")
     start_from: str | None = None
-    """Weights file of such a whole network to start from instead (e.g. another run's weights.pt): path or URI; none: only the
-    backbone is pre-trained."""
+    """Path or URI of the weights of the whole network to start from, for example weights.pt of another run; null: only the backbone is
+    pre-trained."""
     optimiser: Optimiser = Optimiser(learning_rate=0.1, head_lr_mult=1.0)
+    """The backbone is not trained; the edge branch learns at learning_rate * head_lr_mult."""
     epochs: Positive = 3
+    """Passes over the training images."""
     batch_size: Positive = 32
+    """Images per step, over all workers and micro-batches."""
     crop: Positive = 512
+    """Side of the random square crop, pixels; smaller images are padded."""
     long_side: Positive | None = None
-    """Photographs are first resized to this long side; none: their own size."""
-    rescale: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)] = (0.5, 1.5)
+    """Images are first resized to this long side, pixels; null: their own size."""
+    rescale: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(ordered)] = (0.5, 1.5)
+    """Images are then resized by a factor drawn uniformly from this range."""
     radius: Positive = 10
-    """Pairs of pixels nearer than this many cells of the stride-4 grid."""
+    """The loss takes pairs of cells nearer to each other than this, in cells of the stride-4 grid."""
 
 
 class Walk(Section):
-    """Random walk on the affinities of the boundary map."""
+    """Random walk of the class activation maps by affinities from the boundary map (IRNet)."""
 
     radius: Positive = 5
+    """A step reaches cells nearer than this, in cells of the stride-4 grid."""
     exponent: float = Field(10.0, ge=0)
-    """beta: affinities are raised to it."""
+    """Power to which affinities are raised, beta of IRNet."""
     steps: Positive = 256
-    """Powers of the transition matrix; 2^8 in IRNet."""
+    """Steps of the walk; 2^8 in IRNet."""
     tolerance: float = Field(1e-5, gt=0)
-    """Bound of the Chebyshev expansion's error, relative to the map's maximum."""
+    """Largest error of the Chebyshev series that computes the walk, relative to the maximum of the map."""
     long_side: Positive | None = None
-    """Photographs are resized to this long side for the boundary network; none: their own size."""
+    """Images are resized to this long side for the boundary network, pixels; null: their own size."""
     tile: Tile = 1536
-    """Side of the overlapping squares that photographs larger than it are cut into for the network, pixels; bounds its memory."""
+    """Larger images are cut into overlapping square tiles of this side for the network, pixels; bounds the memory."""
     pad_to: Positive | None = None
     """Images are padded at the right and bottom to this side for the boundary network, pixels, with the mean colour, as published IRNet
-    does (512); larger images are not padded. None: no padding."""
+    does (512); larger images are not padded. Null: no padding."""
     normalise_at: Literal["stride4", "full_size"] = "stride4"
-    """Where the largest score that the walked maps are divided by is taken: at stride 4, or after enlargement to the image's size
-    (published IRNet)."""
+    """Maps are divided by their maximum after the walk: the maximum at stride 4, or at `full_size`, after enlargement to the size of the
+    image (published IRNet)."""
     background_threshold: Threshold = 0.25
-    """Score of the background when masks are made; `auto` and `auto-by-class` as in `cam`."""
+    """Score of the background in the masks, as `cam.background_threshold`."""
 
 
 class Segmenter(Section):
-    """DeepLabV2."""
+    """The segmentation network, DeepLabV2, and its training on the masks of the walk."""
 
     backbone: Backbone = Backbone()
     start_from: str | None = None
-    """Weights file of such a whole network to start from instead (e.g. another run's weights.pt): path or URI; none: only the
-    backbone is pre-trained."""
+    """Path or URI of the weights of the whole network to start from, for example weights.pt of another run; null: only the backbone is
+    pre-trained."""
     output_stride: Literal[8, 16] = 8
-    atrous_rates: Annotated[tuple[Positive, ...], AfterValidator(_not_empty)] = (6, 12, 18, 24)
-    """Dilations of the parallel 3x3 convolutions (ASPP)."""
+    """Stride of the features relative to the input, pixels."""
+    atrous_rates: Annotated[tuple[Positive, ...], AfterValidator(not_empty)] = (6, 12, 18, 24)
+    """Dilation rates of the parallel 3x3 convolutions (ASPP)."""
     input_scales: tuple[PositiveFloat, ...] = (0.5, 0.75)
-    """Further sizes of the input whose logits are fused by maximum, each with its own loss."""
+    """Further scales of the input, in training and prediction: the logits of all scales are fused by their maximum, and in training each
+    scale has its own loss in addition to that of the fused logits; []: none."""
     optimiser: Optimiser = Optimiser(learning_rate=0.001, weight_decay=5e-4)
-    """ASPP weights learn at `head_lr_mult`, its biases at twice that, without decay."""
+    """The weights of ASPP learn at learning_rate * head_lr_mult, its biases at twice that and without weight decay."""
     iterations: Positive = 20_000
+    """Training steps."""
     batch_size: Positive = 10
+    """Images per step, over all workers and micro-batches."""
     crop: Positive = 321
+    """Side of the random square crop, pixels; smaller images are padded."""
     long_side: Positive | None = None
-    """Photographs are first resized to this long side; none: their own size."""
+    """Images are first resized to this long side, pixels; null: their own size."""
     rescale: Scales = (0.5, 0.75, 1.0, 1.25, 1.5)
+    """Images are then resized by a factor drawn from this list."""
 
 
 class Segment(Section):
-    """Prediction by the segmentation model."""
+    """Prediction by the segmentation network."""
 
     scales: Scales = (1.0,)
+    """Scales of the image at which probabilities are computed; they are averaged."""
     hflip: bool = True
+    """Whether each scale is also computed for the horizontally flipped image (published code: no)."""
     long_side: Positive | None = None
+    """Long side of the image at scale 1.0, pixels; null: its own size."""
     tile: Tile = 1536
-    """Side of the overlapping squares that photographs larger than it are cut into for the network, pixels; bounds its memory."""
+    """Larger images are cut into overlapping square tiles of this side for the network, pixels; bounds the memory."""
     crf: bool = True
+    """Whether predictions are refined by a dense CRF, with `kernels`."""
     kernels: CrfKernels = CrfKernels(gaussian_sxy=1, gaussian_compat=3, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4)
 
 
 class Evaluation(Section):
-    """What is scored."""
+    """Which classes the mean IoU is over."""
 
     classes: tuple[str, ...] | None = None
-    """Object classes of the mean (background is always in); none: all classes present in the ground truth."""
+    """Object classes of the mean IoU, to which the background is added; null: all classes that occur in the ground truth."""
 
     @property
     def described(self) -> str:
-        """What the mean is over."""
+        """The classes of the mean, for people."""
         return "all classes in the ground truth" if self.classes is None else ", ".join(("background", *self.classes))
 
 
@@ -263,8 +225,9 @@ class Recipe(Section):
     """All settings of a run."""
 
     name: str = "paper-voc"
+    """Name of the recipe, for tables and reports."""
     seed: int = Field(0, ge=0)
-    """Every random choice is drawn from (seed, epoch, image id)."""
+    """Random numbers are drawn from (seed, epoch, image id), whichever worker draws them."""
     classifier: Classifier = Classifier()
     cam: Cam = Cam()
     crf: Crf = Crf()

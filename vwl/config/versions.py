@@ -12,22 +12,22 @@ PACKAGES = ("torch", "torchvision", "timm", "ray", "numpy", "pyarrow", "numba", 
 
 def versions() -> dict[str, str]:
     """Return the versions of the installed packages, of Python and of vwl, and the commit."""
-    found = {}
+    installed = {}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return {"vwl": metadata.version("vwl"), "commit": commit(), "python": platform.python_version(), **found}
+            installed[name] = metadata.version(name)
+    return {"vwl": metadata.version("vwl"), "commit": commit(), "python": platform.python_version(), **installed}
 
 
 def commit() -> str:
-    """Return the commit of this code: VWL_COMMIT, which submitted jobs set, or that of the checkout; empty if there is none."""
+    """Return the commit of this code: `VWL_COMMIT` (set in submitted jobs) or that of the git checkout; empty if there is neither."""
     if given := os.environ.get("VWL_COMMIT"):
         return given
     try:
         done = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
         )
-    except OSError:  # no git here
+    except OSError:  # git is not installed
         return ""
     return done.stdout.strip()
 

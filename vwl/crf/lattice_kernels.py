@@ -55,9 +55,9 @@ class _Rows:
 
     def corner(self, offsets: tuple[Any, Any], weights: tuple[Any, Any], first: Any, k: int) -> tuple[Any, Any]:
         """Vertex and weight in entry first + k of the flat arrays, each given with its kind."""
-        place = self.builder.add(first, ir.Constant(ir.IntType(64), k))
-        vertex = self.builder.load(self.pointer(*offsets, place))
-        return self.builder.sext(vertex, ir.IntType(64)), self.builder.load(self.pointer(*weights, place))
+        address = self.builder.add(first, ir.Constant(ir.IntType(64), k))
+        vertex = self.builder.load(self.pointer(*offsets, address))
+        return self.builder.sext(vertex, ir.IntType(64)), self.builder.load(self.pointer(*weights, address))
 
 
 @intrinsic
@@ -105,8 +105,8 @@ def _slice_row(
             # in the order in which pydensecrf rounds, for up to two labels and for more
             part = rows.times(args[7], rows.times(weight, row)) if len(lanes) <= 2 else rows.times(builder.fmul(weight, args[7]), row)
             total = builder.fadd(total, part)
-        place = rows.row(kinds[2], args[2], args[3])
-        rows.store(builder.fadd(rows.load(place), rows.times(args[9], rows.times(args[8], total))), place)
+        address = rows.row(kinds[2], args[2], args[3])
+        rows.store(builder.fadd(rows.load(address), rows.times(args[9], rows.times(args[8], total))), address)
         return context.get_dummy_value()
 
     number = types.float32

@@ -1,8 +1,8 @@
-"""The permutohedral lattice: Gaussian filtering of a photograph's pixels by place and colour in linear time (Adams et al. 2010).
+"""The permutohedral lattice: Gaussian filtering of an image's pixels by position and colour in linear time (Adams et al. 2010).
 
 Each pixel's features lie in a simplex of the lattice; its values are spread over the simplex's vertices (splat), the vertices are
 blurred along each axis, and the pixel takes up what its vertices hold then (slice). This is the costly part of the dense CRF; it
-depends on the photograph alone and is built once for all passes, labels and iterations.
+depends on the image alone and is built once for all filters, labels and iterations.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from vwl.errors import VwlError
 
 
 class Lattice:
-    """The filter of one photograph and one kernel.
+    """The filter of one image and one kernel.
 
     Attributes:
         num_vertices: M.
@@ -24,7 +24,7 @@ class Lattice:
         """Build the lattice.
 
         Args:
-            image: (H, W, 3) uint8 photograph; (H, W, 0): a filter of places only.
+            image: (H, W, 3) uint8 image; (H, W, 0): a filter of positions only.
             spatial: standard deviation in pixels.
             colour: standard deviation in grey levels.
 
@@ -46,7 +46,7 @@ class Lattice:
         keys = keys[order]
         for axis, found in enumerate(self.neighbours):
             lattice_kernels.neighbours(keys, order, strides.sum() - size * strides[axis], found)
-        del keys, order  # as long as the photograph
+        del keys, order  # as long as the image
         num = image.shape[0] * image.shape[1]
         self.norms, degrees = np.ones(num, np.float32), np.zeros(num, np.float32)
         self.add_filtered(self.norms, degrees, self.scratch(1), 1)
@@ -76,15 +76,15 @@ class Lattice:
 
 def feature_scales(num_features: int) -> np.ndarray:
     """Return the scale of each feature (d,) float32 at which the filter's standard deviation is 1."""
-    places = np.arange(1, num_features + 1)
-    return (1 / np.sqrt(places * (places + 1)) * np.float32(np.sqrt(2 / 3) * (num_features + 1)).astype(float)).astype(np.float32)
+    indices = np.arange(1, num_features + 1)
+    return (1 / np.sqrt(indices * (indices + 1)) * np.float32(np.sqrt(2 / 3) * (num_features + 1)).astype(float)).astype(np.float32)
 
 
 def vertex_numbers(shape: tuple[int, ...], spatial: float, colour: float) -> tuple[np.ndarray, np.ndarray, int]:
     """Return how vertices are numbered: the sum over the first d coordinates of (coordinate - least) * stride.
 
     Args:
-        shape: (H, W, d - 2) of the photograph.
+        shape: (H, W, d - 2) of the image.
         spatial: standard deviation in pixels.
         colour: standard deviation in grey levels.
 
@@ -106,7 +106,7 @@ def vertex_numbers(shape: tuple[int, ...], spatial: float, colour: float) -> tup
         strides.insert(0, strides[0] * count)
     if strides[0] >= 2**62:
         raise VwlError(
-            f"a dense CRF kernel of {spatial} pixels and {colour} grey levels is too narrow for a photograph of {shape[1]} x {shape[0]}: "
+            f"a dense CRF kernel of {spatial} pixels and {colour} grey levels is too narrow for an image of {shape[1]} x {shape[0]}: "
             "make its sxy or srgb larger, or take implementation: pydensecrf"
         )
     return lowest, np.array([*strides[1:], 0], np.int64), strides[0]

@@ -123,11 +123,11 @@ def _draw_animal(
 ) -> None:
     animal, (height, width) = ANIMALS[kind], mask.shape
     size = rng.uniform(0.2, 0.34) * min(height, width) * shrink * (1.0, 0.85, 0.75)[crowd - 1]
-    # Of a few places the one that hides least; what is still hidden is the occlusion.
+    # Of a few centres, the one that hides least; what is still hidden is the occlusion.
     reach = size
-    places = np.stack([rng.uniform(reach, height - reach, 4), rng.uniform(reach, width - reach, 4)], 1)
-    hidden = [(mask[_around(y, reach, height), _around(x, reach, width)] > 0).mean() for y, x in places]
-    y, x = places[int(np.argmin(hidden))]
+    centres = np.stack([rng.uniform(reach, height - reach, 4), rng.uniform(reach, width - reach, 4)], 1)
+    hidden = [(mask[_around(y, reach, height), _around(x, reach, width)] > 0).mean() for y, x in centres]
+    y, x = centres[int(np.argmin(hidden))]
     rows, columns = _around(y, 2.4 * size, height), _around(x, 2.4 * size, width)
     down, right = np.mgrid[rows, columns] + 0.5
     turn = rng.normal(0, 0.35)
@@ -155,9 +155,9 @@ def _shape(rng: np.random.Generator, animal: Animal, u: np.ndarray, v: np.ndarra
     body = _ellipse(u, v, 1.0, animal.body * rng.uniform(0.85, 1.15))
     head = np.hypot(u - _HEAD[0], v + _HEAD[1]) - animal.head * rng.uniform(0.9, 1.1)
     limbs = np.full_like(u, np.inf)
-    for place in np.linspace(-0.6, 0.6, animal.legs) if animal.legs > 1 else [0.0] * animal.legs:
-        foot = place + rng.normal(0, 0.15), animal.body + animal.leg * rng.uniform(0.8, 1.2)
-        limbs = np.minimum(limbs, _rod(u, v, (place, 0.0), foot, 0.11))
+    for offset in np.linspace(-0.6, 0.6, animal.legs) if animal.legs > 1 else [0.0] * animal.legs:
+        foot = offset + rng.normal(0, 0.15), animal.body + animal.leg * rng.uniform(0.8, 1.2)
+        limbs = np.minimum(limbs, _rod(u, v, (offset, 0.0), foot, 0.11))
     length, thickness = animal.tail
     if length:
         tip = -0.8 - length * rng.uniform(0.8, 1.1), rng.normal(-0.2, 0.3)
@@ -199,7 +199,7 @@ def _ground(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarr
 
 
 def _stone(rng: np.random.Generator, picture: np.ndarray, ground: np.ndarray) -> None:
-    """Draw a plain lump in place: it belongs to the background and is coloured as an animal could be."""
+    """Draw a plain blob in place: background in the colours of an animal."""
     height, width = picture.shape[:2]
     size = rng.uniform(0.06, 0.18) * min(height, width)
     y, x = rng.uniform(0, height), rng.uniform(0, width)
@@ -212,7 +212,7 @@ def _stone(rng: np.random.Generator, picture: np.ndarray, ground: np.ndarray) ->
 
 
 def _paint(picture: np.ndarray, seen: np.ndarray, depth: np.ndarray, colours: np.ndarray) -> None:
-    """Paint the seen pixels in place; those the outline runs through (`depth` within half a pixel) are mixed with what is below."""
+    """Paint the visible pixels in place; pixels on the outline (`depth` within half a pixel) are blended with the background."""
     cover = np.clip(0.5 - depth, 0, 1)[:, None]
     picture[seen] = picture[seen] * (1 - cover) + colours * cover
 

@@ -1,4 +1,4 @@
-"""Whether a data set is fit for use: every photograph and mask is opened once and held against its row.
+"""Checks a data set: opens every image and mask once and compares it with its row.
 
 Run after an index table was made and before a long training; `vwl data check` prints what is found here.
 """
@@ -17,15 +17,15 @@ from vwl.data.index import Index, Row, decode_image
 from vwl.errors import VwlError
 
 _OUTLINE = 4
-"""Ignored lines around objects (VOC) vanish when this many pixels are taken off each side; ignored areas (crowds) do not."""
+"""Eroding by this many pixels removes ignored outlines of objects (VOC), but not ignored areas (crowds)."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with one photograph.
+    """A problem of one image.
 
     Attributes:
-        image_id: the photograph.
+        image_id: the image.
         kind: `unreadable-image`, `unreadable-mask`, `size`, `mask-id`, `label-not-in-mask`, `class-not-in-labels`, `duplicate`
             or `no-label`.
         message: one line for the user.
@@ -37,15 +37,15 @@ class Problem:
 
 
 def check_index(index: Index, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
-    """Open every photograph and mask of an index.
+    """Open every image and mask of an index.
 
-    Found are files that cannot be decoded, masks of another size than their photograph or with ids outside 0..C and 255, labels
+    Found are files that cannot be decoded, masks of another size than their image or with ids outside 0..C and 255, labels
     that the mask does not show (unless an ignored area may hide them), classes of the mask that are not among the labels,
-    training images without label, and one photograph under two ids.
+    training images without label, and one image under two ids.
 
     Args:
         index: the data set.
-        progress: called with (done, total) after each photograph.
+        progress: called with (done, total) after each image.
 
     Returns:
         the problems in the order of the rows; empty if all is well.
@@ -59,7 +59,7 @@ def check_index(index: Index, progress: Callable[[int, int], None] | None = None
             if digest is not None:
                 if copies[digest]:
                     first = copies[digest][0]
-                    text = f"{row.image_id} ({row.split}) is the same photograph as {first.image_id} ({first.split})"
+                    text = f"{row.image_id} ({row.split}) is the same image as {first.image_id} ({first.split})"
                     problems.append(Problem(row.image_id, "duplicate", text))
                 copies[digest].append(row)
             if progress is not None:
@@ -68,7 +68,7 @@ def check_index(index: Index, progress: Callable[[int, int], None] | None = None
 
 
 def _check_row(index: Index, row: Row) -> tuple[str | None, list[Problem]]:
-    """Return the hash of the photograph's bytes (none if unreadable) and the problems of one row."""
+    """Return the hash of the image's bytes (none if unreadable) and the problems of one row."""
     found: list[Problem] = []
 
     def report(kind: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Any folder of photographs with a CSV of labels, as an index table.
+"""Any folder of images with a CSV of labels, as an index table.
 
 One way among four to make an index table, for data of one's own. Masks are optional: where they are, results can be scored.
 """
@@ -26,14 +26,14 @@ def prepare_folder(
     val_share: float = 0.0,
     classes: str | Path | None = None,
 ) -> tuple[Index, list[str]]:
-    """Index photographs by a CSV with the columns `image`, `labels` and, if wanted, `split`.
+    """Index images by a CSV with the columns `image`, `labels` and, if wanted, `split`.
 
     `image` is a file name below `images`, with or without its extension. `labels` are names separated by ``;`` or ``|``, or by
     spaces where neither occurs. `split` is train, aug, val or test; without it every image is in train, but for a share
     `val_share` that goes to val by the hash of its id, the same on every machine and whatever other images there are.
 
     Args:
-        images: folder of the photographs.
+        images: folder of the images.
         labels_csv: the table, UTF-8, with a header.
         masks: folder of indexed or grey PNG masks named like the images; images of split test need none.
         val_share: share of the images for val, 0 to below 1; only for a table without `split`.
@@ -45,17 +45,17 @@ def prepare_folder(
     Raises:
         VwlError: a missing column, image, label or mask, an image listed twice, an unknown split or class; the message names it.
     """
-    photographs = images if isinstance(images, Folder) else Folder(images)
+    image_folder = images if isinstance(images, Folder) else Folder(images)
     truth = None if masks is None else masks if isinstance(masks, Folder) else Folder(masks)
     if not 0 <= val_share < 1:
         raise VwlError(f"the share of images for val is {val_share}; it must be at least 0 and below 1")
     table, has_split = _table(labels_csv)
     if has_split and val_share:
         raise VwlError(f"{labels_csv} has a column 'split', so a share for val cannot be given too; remove one of them")
-    files = _files(photographs)
+    files = _files(image_folder)
     names, notes = _class_names(classes, (name for _, _, labels, _ in table for name in labels))
-    root = common_root(photographs, *([truth] if truth else []))
-    images_below, masks_below = below(root, photographs), below(root, truth) if truth else ""
+    root = common_root(image_folder, *([truth] if truth else []))
+    images_below, masks_below = below(root, image_folder), below(root, truth) if truth else ""
     mask_files = set(truth.names(".png")) if truth else set()
 
     rows = []
@@ -64,7 +64,7 @@ def prepare_folder(
         file = files.get(image)
         if file is None:
             near = did_you_mean(image, files)
-            raise VwlError(f"{where}: there is no image '{image}' in {photographs}{near}")
+            raise VwlError(f"{where}: there is no image '{image}' in {image_folder}{near}")
         image_id = _stem(file)
         split = split or ("val" if _share(image_id) < val_share else "train")
         if split not in _SPLITS:
@@ -82,8 +82,8 @@ def prepare_folder(
         rows.append(Row(image_id, f"{images_below}{file}", tuple(sorted(names.index(n) + 1 for n in set(labels))), mask, split))
     left = len(set(files.values())) - len({row.image for row in rows})
     if left:
-        notes.append(f"{left:,} images of {photographs} are not in {labels_csv} and are left out")
-    return make_index(rows, ["background", *names], root, f"folder {Path(photographs.path).name} with {Path(labels_csv).name}"), notes
+        notes.append(f"{left:,} images of {image_folder} are not in {labels_csv} and are left out")
+    return make_index(rows, ["background", *names], root, f"folder {Path(image_folder.path).name} with {Path(labels_csv).name}"), notes
 
 
 def common_root(*folders: Folder) -> Folder:
@@ -98,7 +98,7 @@ def common_root(*folders: Folder) -> Folder:
         if len(set(level)) > 1:
             break
         shared.append(level[0])
-    num_fixed = 3 if "://" in bases[0][0] else 1  # scheme and bucket are no folders
+    num_fixed = 3 if "://" in bases[0][0] else 1  # scheme and bucket are not folders
     if len(shared) < num_fixed or len({query for _, _, query in bases}) > 1:
         raise VwlError(f"{' and '.join(map(str, folders))} have no folder in common; put them on one file system")
     return Folder(("/".join(shared) or "/") + "".join(bases[0][1:]))
@@ -116,7 +116,7 @@ def _table(labels_csv: str | Path) -> tuple[list[tuple[int, str, list[str], str]
     try:
         text = Folder(path.parent).read(path.name).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise VwlError(f"{labels_csv} is no text file in UTF-8") from None
+        raise VwlError(f"{labels_csv} is not a UTF-8 text file") from None
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
     columns = [name.strip() for name in reader.fieldnames or ()]
     reader.fieldnames = columns

@@ -1,8 +1,10 @@
-"""The index table: what every data set is turned into (one Parquet file), and all that later stages know of it.
+"""The index table: one Parquet file with a row for each image of a data set.
 
-Columns: `image_id` string, `image` string, `labels` list<int32> (object ids 1..C, ascending), `mask` string or null, `split`
-string (`train`, `aug`, `val`, `test`). Schema metadata: class names (background first), palette, root folder, source. Paths are
-relative to the root and cannot leave it.
+`vwl data prepare` writes it; every later stage reads it and needs to know nothing else about the data set.
+
+Columns: `image_id` string, `image` string (path), `labels` list<int32> (class ids of the objects, 1..C, ascending), `mask` string
+(path) or null, `split` string (`train`, `aug`, `val`, `test`). The schema's metadata holds the class names (background first), the
+palette, the root folder and the source. Paths are relative to the root folder and cannot lead out of it.
 """
 
 import hashlib
@@ -36,7 +38,15 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Row:
-    """One photograph: id, path below the root, object ids, mask path or None, split."""
+    """One image of a data set.
+
+    Attributes:
+        image_id: unique name, without folder and extension.
+        image: path of the image file, relative to the root.
+        labels: class ids of the objects in it, 1..C, ascending.
+        mask: path of the ground-truth mask, relative to the root; None if there is none.
+        split: `train`, `aug`, `val` or `test`.
+    """
 
     image_id: str
     image: str
@@ -47,14 +57,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Index:
-    """A data set.
+    """A data set: its images, classes and folder.
 
     Attributes:
-        rows: the photographs, in a fixed order.
-        classes: names, `classes[0]` is the background.
-        root: folder below which images and masks lie.
-        palette: 768 colour values.
-        source: what it was made from, in words.
+        rows: the images, in a fixed order.
+        classes: class names by id; `classes[0]` is the background.
+        root: folder that the paths of the rows are relative to.
+        palette: 768 values, RGB of each of the 256 class ids.
+        source: description of the data set for users.
     """
 
     rows: tuple[Row, ...]
@@ -65,14 +75,14 @@ class Index:
 
     @property
     def num_objects(self) -> int:
-        """Number of object classes C (without background)."""
+        """Number of object classes C, without the background."""
         return len(self.classes) - 1
 
     def split(self, name: str) -> list[Row]:
-        """Return a split's rows; `train_aug` is `train` and `aug`, `all` is every row.
+        """Return the rows of a split, or of `train_aug` (`train` and `aug` together), or of `all`.
 
         Raises:
-            VwlError: no row is in it.
+            VwlError: the split has no images.
         """
         wanted = {"train_aug": {"train", "aug"}, "all": {row.split for row in self.rows}}.get(name, {name})
         rows = [row for row in self.rows if row.split in wanted]
@@ -81,10 +91,10 @@ class Index:
         return rows
 
     def class_ids(self, names: Sequence[str]) -> list[int]:
-        """Return the ids of class names.
+        """Return the class ids of names.
 
         Raises:
-            VwlError: an unknown name, with the nearest known one.
+            VwlError: a name is unknown; the message suggests the most similar one.
         """
         for name in names:
             if name not in self.classes:
@@ -92,23 +102,23 @@ class Index:
         return [self.classes.index(name) for name in names]
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits that identify rows and classes, wherever the photographs lie."""
+        """Return 16 hex digits of a hash of rows and classes; the root folder does not count."""
         parts = [self.classes, *((r.image_id, r.image, r.labels, r.mask, r.split) for r in self.rows)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def read_image(self, row: Row) -> Image.Image:
-        """Return a photograph as 8-bit RGB (grey, palette and 16-bit files are converted).
+        """Return the image of a row as 8-bit RGB, see `decode_image`.
 
         Raises:
-            VwlError: it is missing, truncated or no image.
+            VwlError: the file is missing, truncated or not an image.
         """
         return decode_image(read_cached(self.root, row.image), row.image)
 
     def read_mask(self, row: Row) -> np.ndarray:
-        """Return ground truth (H, W) uint8: class ids, 255 ignored.
+        """Return the ground-truth mask of a row, (H, W) uint8: class ids, 255 ignored.
 
         Raises:
-            VwlError: there is none, or it cannot be read.
+            VwlError: the row has no mask, or its file cannot be read.
         """
         if row.mask is None:
             raise VwlError(f"image {row.image_id} has no mask in the index")
@@ -116,19 +126,25 @@ class Index:
 
 
 def decode_image(data: bytes, source: str) -> Image.Image:
-    """Return an encoded photograph as 8-bit RGB; 16-bit grey is scaled to 8 bits, transparency is dropped.
+    """Decode an image file to 8-bit RGB.
+
+    Grey and palette images are converted, 16-bit grey is scaled to 8 bits, transparency is dropped.
+
+    Args:
+        data: content of the file.
+        source: name of the file for error messages.
 
     Raises:
-        VwlError: truncated, or no image.
+        VwlError: the file is truncated or not an image.
     """
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         image: Image.Image = Image.open(io.BytesIO(data))
         image.load()
     except UnidentifiedImageError:
-        raise VwlError(f"image {source} cannot be read: it is no image") from None
+        raise VwlError(f"image {source} cannot be read: it is not an image file") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise VwlError(f"image {source} cannot be read: {str(error) or 'truncated file'}") from None
+        raise VwlError(f"image {source} cannot be read: {str(error) or 'the file is truncated'}") from None
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, dtype=np.float32)
         top = 65535.0 if image.mode != "F" else max(float(values.max()), 1.0)
@@ -139,23 +155,32 @@ def decode_image(data: bytes, source: str) -> Image.Image:
 def make_index(
     rows: Iterable[Row], classes: Sequence[str], root: str | Path | Folder, source: str, palette: Sequence[int] | None = None
 ) -> Index:
-    """Check rows and build an index.
+    """Check rows and return their index.
+
+    Args:
+        rows: the images.
+        classes: class names by id, background first.
+        root: folder that the paths of the rows are relative to.
+        source: description of the data set for users; error messages start with it.
+        palette: 768 values; VOC's colours if not given.
 
     Raises:
-        VwlError: no rows, an id listed twice, a label outside 1..C, or a path that leaves the root; each message names the image.
+        VwlError: there are no rows, an id occurs twice or is not a plain file name, a label is outside 1..C, or a path leads out of
+            the root; the message names the image.
     """
     rows = tuple(rows)
     if not rows:
-        raise VwlError(f"{source}: there is no image at all")
-    twice = [image_id for image_id, count in Counter(row.image_id for row in rows).items() if count > 1]
-    if twice:
-        raise VwlError(f"{source}: image id '{twice[0]}' is listed twice" + (f" (and {len(twice) - 1} more)" if len(twice) > 1 else ""))
+        raise VwlError(f"{source}: the data set has no images")
+    duplicates = [image_id for image_id, count in Counter(row.image_id for row in rows).items() if count > 1]
+    if duplicates:
+        more = f" (and {len(duplicates) - 1} more)" if len(duplicates) > 1 else ""
+        raise VwlError(f"{source}: image id '{duplicates[0]}' occurs more than once{more}; every image needs an id of its own")
     for row in rows:
         if "/" in row.image_id or row.image_id.startswith("."):
-            raise VwlError(f"{source}: image id '{row.image_id}' is no plain name")
+            raise VwlError(f"{source}: image id '{row.image_id}' is not a file name; it must not hold '/' or start with '.'")
         for path in filter(None, (row.image, row.mask)):
             if Path(path).is_absolute() or ".." in Path(path).parts:
-                raise VwlError(f"{source}: the path '{path}' of image {row.image_id} leaves the root folder")
+                raise VwlError(f"{source}: the path '{path}' of image {row.image_id} leads out of the root folder; use a path below it")
         wrong = [label for label in row.labels if not 1 <= label < len(classes)]
         if wrong:
             raise VwlError(f"{source}: image {row.image_id} has label {wrong[0]}, but the classes are 1 to {len(classes) - 1}")
@@ -163,7 +188,7 @@ def make_index(
 
 
 def write_index(index: Index, path: str | Path) -> None:
-    """Write an index as one Parquet file, atomically."""
+    """Write an index as one Parquet file, atomically: readers see the whole file or none."""
     columns = list(zip(*((r.image_id, r.image, r.labels, r.mask, r.split) for r in index.rows), strict=True))
     arrays = [pa.array(list(column), field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
     about = {"classes": index.classes, "palette": index.palette, "root": index.root.uri, "source": index.source, "format": 1}
@@ -178,7 +203,7 @@ def read_index(path: str | Path) -> Index:
     """Read an index table.
 
     Raises:
-        VwlError: not there, or no index of this program.
+        VwlError: the file is missing, or is not an index table.
     """
     folder, name = split_path(path)
     if not folder.exists(name):

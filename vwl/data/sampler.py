@@ -1,4 +1,4 @@
-"""Which photographs make up a step: a function of (seed, step) only, so that it is the same at any worker count and after a resume."""
+"""The images of each step: a function of (seed, step) only, so that they are the same at any worker count and after resuming."""
 
 import hashlib
 
@@ -12,7 +12,7 @@ def generator(*key: int | str) -> np.random.Generator:
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:
-    """Return the full batches of an epoch (the rest is left out, another one each epoch); at least 1."""
+    """Return the full batches of an epoch (the remaining images, others in each epoch, are left out); at least 1."""
     return max(1, num_samples // batch_size)
 
 
@@ -22,10 +22,10 @@ def global_batch(seed: int, step: int, num_samples: int, batch_size: int) -> tup
     Each epoch is a permutation; where there are fewer samples than the batch holds, permutations follow each other.
     """
     per_epoch = steps_per_epoch(num_samples, batch_size)
-    epoch, place = divmod(step, per_epoch)
+    epoch, position = divmod(step, per_epoch)
     rounds = -(-batch_size // num_samples) if num_samples < batch_size else 1
     order = np.concatenate([generator(seed, "order", epoch, r).permutation(num_samples) for r in range(rounds)])
-    return epoch, order[place * batch_size : (place + 1) * batch_size]
+    return epoch, order[position * batch_size : (position + 1) * batch_size]
 
 
 def share(batch: np.ndarray, rank: int, world_size: int, micro_batch: int) -> list[np.ndarray]:

@@ -1,6 +1,6 @@
 """A data set that needs no download: generated scenes for the demo and the tests.
 
-One way among four to make an index table, and the only one that also makes the photographs. What is drawn, and why, stands in
+One way among four to make an index table, and the only one that also makes the images. What is drawn, and why, stands in
 `vwl.data.animals`. Every scene is drawn from (seed, split, number) alone, so that a larger set contains the smaller one
 and a set that was cut off goes on where it stopped.
 """
@@ -19,7 +19,7 @@ from vwl.storage.folder import Folder
 from vwl.storage.masks import decode_mask, encode_mask, voc_palette
 
 _SETTINGS = "scenes.json"
-_DRAWING = 1  # to be raised when the same settings give other pictures
+_DRAWING = 1  # increase when the same settings give other images
 
 
 def prepare_scenes(
@@ -31,7 +31,7 @@ def prepare_scenes(
     num_classes: int = 4,
     seed: int = 0,
 ) -> tuple[Index, list[str]]:
-    """Draw scenes into a folder (`images/*.jpg`, `masks/*.png`) and index them; what is there already is kept.
+    """Draw scenes into a folder (`images/*.jpg`, `masks/*.png`) and index them; existing scenes are kept.
 
     Args:
         out: folder of the data set.
@@ -64,8 +64,8 @@ def prepare_scenes(
     wanted = [("train", number) for number in range(num_train)] + [("val", number) for number in range(num_val)]
     there = {*(f"images/{name}" for name in (folder / "images").names()), *(f"masks/{name}" for name in (folder / "masks").names())}
 
-    def row(place: tuple[str, int]) -> tuple[Row, bool]:
-        split, number = place
+    def row(key: tuple[str, int]) -> tuple[Row, bool]:
+        split, number = key
         image_id = f"{split}_{number:05d}"
         image, mask = f"images/{image_id}.jpg", f"masks/{image_id}.png"
         if image in there and mask in there:

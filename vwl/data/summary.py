@@ -1,4 +1,4 @@
-"""What is in an index table, in numbers: for the tables that `vwl data` prints and for scripts (`--json`)."""
+"""Counts of an index table, for `vwl data show`."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ class SplitSummary:
 
     Attributes:
         split: its name.
-        images: number of photographs.
-        labels_per_image: mean number of labels of a photograph.
-        masks: number of photographs with a mask.
-        classes: number of photographs by class name, in class order, without background.
+        images: number of images.
+        labels_per_image: mean number of labels of an image.
+        masks: number of images with a mask.
+        classes: number of images by class name, in class order, without background.
     """
 
     split: str

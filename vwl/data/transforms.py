@@ -1,6 +1,6 @@
-"""Sizes, crops and mirrors of photographs and masks: pure functions of arrays and a random generator.
+"""Resizing, cropping and flipping of images and masks: pure functions of arrays and a random generator.
 
-Photographs are (H, W, 3) uint8, masks (H, W) uint8. Used by the three trainings and, for sizes, by inference.
+Images are (H, W, 3) uint8, masks (H, W) uint8. Used by the three trainings and, for sizes, by inference.
 """
 
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 
 
-def resize(photo: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return a photograph at another size (bicubic)."""
-    if photo.shape[:2] == (height, width):
-        return photo
-    return np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize an image (bicubic)."""
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return a mask at another size (nearest pixel)."""
+    """Resize a mask (nearest pixel)."""
     if mask.shape == (height, width):
         return mask
     return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
@@ -37,7 +37,7 @@ def long_side_scale(size: Sequence[int], long_side: int | None) -> float:
 def random_crop(
     arrays: Sequence[np.ndarray], fills: Sequence[int | Sequence[float]], crop: int, rng: np.random.Generator
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Cut the same random square from several arrays of one size, padding what is smaller at a random offset.
+    """Cut the same random square from several arrays of one size, padding smaller ones at a random offset.
 
     Args:
         arrays: each (H, W) or (H, W, 3).
@@ -70,16 +70,16 @@ def _overlap(size: int, crop: int, offset: int) -> tuple[slice, slice]:
 
 
 def random_hflip(arrays: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """Mirror all arrays left to right, or none, with probability one half."""
-    mirrored = bool(rng.integers(0, 2))
-    return [array[:, ::-1] if mirrored else array for array in arrays]
+    """Flip all arrays horizontally with probability 0.5."""
+    flipped = bool(rng.integers(0, 2))
+    return [array[:, ::-1] if flipped else array for array in arrays]
 
 
-def normalise(photo: np.ndarray, mean: Sequence[float], std: Sequence[float], valid: np.ndarray | None = None) -> torch.Tensor:
-    """Return a photograph as (3, H, W) float32, (value / 255 - mean) / std per channel, and 0 where not `valid` (H, W)."""
+def normalise(image: np.ndarray, mean: Sequence[float], std: Sequence[float], valid: np.ndarray | None = None) -> torch.Tensor:
+    """Return an image as (3, H, W) float32, (value / 255 - mean) / std per channel, and 0 where not `valid` (H, W)."""
     scale = 1 / (255 * np.asarray(std, np.float32))
     shift = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
-    values = photo.astype(np.float32) * scale - shift
+    values = image.astype(np.float32) * scale - shift
     if valid is not None:
         values *= valid[:, :, None]
     return torch.from_numpy(values).permute(2, 0, 1)

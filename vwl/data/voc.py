@@ -1,8 +1,8 @@
-"""PASCAL VOC 2012, with or without SBD's extra masks, as an index table (paper section 4.1).
+"""PASCAL VOC 2012, with or without the extra masks of SBD, as an index table (paper section 4.1).
 
-One way among four to make an index table. It reads a devkit folder (`VOCdevkit/VOC2012`) or a subset of one: photographs, lists,
-masks, and image labels from the annotations, a text file or the masks. The 10,582 training images of the literature are
-`train` (1,464, VOC) and `aug` (the rest, SBD) together.
+One of the importers behind `vwl data prepare`. It reads a devkit folder (`VOCdevkit/VOC2012`) or a subset of one: images, lists, masks, and
+image labels from the annotations, a text file or the masks. The 10,582 training images of the literature are the splits `train`
+(1,464 of VOC) and `aug` (the rest, from SBD) together.
 """
 
 import io
@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 from scipy.io import loadmat
 
+from vwl.constants import IGNORE
 from vwl.data.index import Index, Row, make_index
 from vwl.errors import VwlError, did_you_mean
 from vwl.storage.folder import Folder
@@ -25,132 +26,139 @@ VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
-"""Names in the order of the mask ids."""
+"""Class names in the order of the mask ids."""
 _SIZES = {"train": 1464, "val": 1449, "train_aug": 10582}
 _LISTS = "ImageSets/Segmentation"
+_TEXT_LABELS = "ImageSets/image_labels.txt"
 
 
 def prepare_voc(
     root: str | Path | Folder, sbd: str | Path | Folder | None = None, labels: str | Path | None = None
 ) -> tuple[Index, list[str]]:
-    """Index a VOC devkit folder.
+    """Return the index of a VOC devkit folder.
 
-    Splits are `train`, `aug` (`train_aug.txt` without train and val; without such a list SBD's images that are not in val),
-    `val`, and `test` (without labels and masks). Masks come from `SegmentationClassAug`, else `SegmentationClass`. Image labels
-    come from `labels` if given, else `Annotations/*.xml` (all objects, difficult ones too), else
-    `ImageSets/image_labels.txt`, else the masks.
+    Splits: `train`, `val`, `aug` (`train_aug.txt` without train and val; without that list the images of SBD that are not in train or
+    val) and `test` (without labels and masks). Masks: `SegmentationClassAug`, else `SegmentationClass`. Image labels: the file
+    `labels` if given, else `Annotations/*.xml` (all objects, difficult ones too), else `ImageSets/image_labels.txt`, else the masks.
 
     Args:
         root: `VOCdevkit/VOC2012` or a folder laid out like it.
-        sbd: SBD's folder (with `train.txt`, `val.txt`, `cls/*.mat`, or with `dataset` that holds these); its masks are written to
-            `SegmentationClassAug` below `root` for images without a mask.
+        sbd: folder of SBD: the one with `train.txt`, `val.txt` and `cls/*.mat`, or its parent. Its masks are written to
+            `SegmentationClassAug` in `root` for images that have no mask yet.
         labels: text file with lines ``id name name ...``.
 
     Returns:
-        the index, and notes for the user, one line each.
+        The index, and notes for the user, one line each.
 
     Raises:
-        VwlError: no list, an image listed twice or in train and val, a missing photograph, an image without label, an unknown
-            class, an unreadable file; the message names it.
+        VwlError: there is no list, an image is listed twice or is both in train and val, an image file is missing, a training image has
+            no label, a class is unknown, or a file cannot be read; the message names the file or image.
     """
     root = root if isinstance(root, Folder) else Folder(root)
-    photographs = _stems(root, "JPEGImages", ".jpg")
-    if not photographs:
-        raise VwlError(f"{root} holds no photographs in JPEGImages; give the folder VOCdevkit/VOC2012")
+    available = _stems(root, "JPEGImages", ".jpg")
+    if not available:
+        raise VwlError(f"{root} holds no images in JPEGImages; give the folder VOCdevkit/VOC2012")
     sbd = _sbd_folder(sbd) if sbd is not None else None
     splits, notes = _splits(root, sbd)
-    if "test" in splits and photographs.isdisjoint(splits["test"]):
-        notes.append(f"the split test is left out: none of its {len(splits.pop('test')):,} photographs is there")
-    wanted = [image_id for ids in splits.values() for image_id in ids]
-    gone = [image_id for image_id in wanted if image_id not in photographs]
-    if gone:
+    if "test" in splits and available.isdisjoint(splits["test"]):
+        notes.append(f"split test is left out: none of its {len(splits.pop('test')):,} images is in JPEGImages")
+    listed = [image_id for ids in splits.values() for image_id in ids]
+    missing = [image_id for image_id in listed if image_id not in available]
+    if missing:
         raise VwlError(
-            f"{root}/JPEGImages/{gone[0]}.jpg is listed but not there ({len(gone):,} of {len(wanted):,} photographs are missing)"
+            f"image {root}/JPEGImages/{missing[0]}.jpg is listed but missing ({len(missing):,} of {len(listed):,} images are missing); "
+            f"add the images or remove them from the lists in {_LISTS}"
         )
 
     masks = _masks(root)
     if sbd is not None:
         notes += _convert_sbd(root, sbd, [image_id for image_id in splits.get("aug", []) if image_id not in masks])
         masks = _masks(root)
-    label_ids, source = _labels(root, masks, labels, [image_id for image_id in wanted if image_id not in splits.get("test", ())])
+    label_ids, source = _labels(root, masks, labels, [image_id for image_id in listed if image_id not in splits.get("test", ())])
     notes.append(f"image labels from {source}")
 
     rows = []
     for split, ids in splits.items():
-        bare = 0
+        num_without_mask = 0
         for image_id in ids:
-            known = label_ids.get(image_id, ())
-            if not known and split in {"train", "aug"}:
-                raise VwlError(f"the training image {image_id} has no label in {source}; remove it from the lists or label it")
+            image_labels = label_ids.get(image_id, ())
+            if not image_labels and split in {"train", "aug"}:
+                raise VwlError(f"the training image {image_id} has no label in {source}; label it or remove it from the lists")
             mask = None if split == "test" else masks.get(image_id)
-            bare += mask is None
-            rows.append(Row(image_id, f"JPEGImages/{image_id}.jpg", known, mask, split))
-        if bare and split != "test":
-            notes.append(f"{bare:,} of {len(ids):,} images of split {split} have no mask")
-    for split, size in _SIZES.items():
-        found = len(splits.get("train", [])) + len(splits.get("aug", [])) if split == "train_aug" else len(splits.get(split, []))
-        if found != size:
-            notes.append(f"split {split} has {found:,} images; VOC 2012 has {size:,}")
+            num_without_mask += mask is None
+            rows.append(Row(image_id, f"JPEGImages/{image_id}.jpg", image_labels, mask, split))
+        if num_without_mask and split != "test":
+            notes.append(f"{num_without_mask:,} of {len(ids):,} images of split {split} have no mask")
+    sizes = {split: len(ids) for split, ids in splits.items()}
+    sizes["train_aug"] = sizes.get("train", 0) + sizes.get("aug", 0)
+    notes += [
+        f"split {split} has {sizes.get(split, 0):,} images; VOC 2012 has {size:,}"
+        for split, size in _SIZES.items()
+        if sizes.get(split, 0) != size
+    ]
     return make_index(rows, VOC_CLASSES, root, "PASCAL VOC 2012"), notes
 
 
 def _splits(root: Folder, sbd: Folder | None) -> tuple[dict[str, list[str]], list[str]]:
-    lists = {name: _list(root, f"{_LISTS}/{name}.txt") for name in ("train", "val", "trainval", "train_aug", "test")}
+    """Return the image ids of each split that has any, and notes for the user."""
+    lists = {name: _read_list(root, f"{_LISTS}/{name}.txt") for name in ("train", "val", "trainval", "train_aug", "test")}
     notes = []
     train, val = lists["train"], lists["val"]
     if train is None and lists["trainval"] is not None and val is not None:
         train = [image_id for image_id in lists["trainval"] if image_id not in set(val)]
-        notes.append("train.txt is not there: the split train is trainval.txt without val.txt")
+        notes.append("there is no train.txt: split train is trainval.txt without val.txt")
     both = sorted({*(train or ())} & {*(val or ())})
     if both:
-        raise VwlError(f"image {both[0]} is in {_LISTS}/train.txt and in val.txt ({len(both):,} such images); remove it from one")
+        raise VwlError(f"image {both[0]} is in {_LISTS}/train.txt and in val.txt ({len(both):,} such images); remove it from one of them")
     augmented = lists["train_aug"]
     if augmented is None and sbd is not None:
-        augmented = sorted({*(_list(sbd, "train.txt") or ()), *(_list(sbd, "val.txt") or ())})
+        augmented = sorted({*(_read_list(sbd, "train.txt") or ()), *(_read_list(sbd, "val.txt") or ())})
         if not augmented:
-            raise VwlError(f"{sbd} holds no lists train.txt and val.txt; give the folder 'dataset' of SBD")
-        notes.append("train_aug is made by rule: SBD's images that are not in VOC's val, and VOC's train")
+            raise VwlError(f"{sbd} holds no train.txt and no val.txt; give the folder 'dataset' of SBD")
+        notes.append("there is no train_aug.txt: split aug holds the images of SBD that are not in train or val")
     elif augmented is not None and {*augmented} & {*(val or ())}:
-        notes.append(f"{len({*augmented} & {*(val or ())}):,} images of train_aug.txt are in val.txt and stay there")
-    known = {*(train or ()), *(val or ())}
-    splits = {"train": train, "aug": [i for i in augmented or () if i not in known], "val": val, "test": lists["test"]}
-    found = {split: ids for split, ids in splits.items() if ids}
-    if not found:
-        raise VwlError(f"{root} holds no list of images in {_LISTS} (train.txt, val.txt, train_aug.txt, trainval.txt or test.txt)")
-    return found, notes
+        notes.append(f"{len({*augmented} & {*(val or ())}):,} images of train_aug.txt are also in val.txt; they are used for val only")
+    used = {*(train or ()), *(val or ())}
+    splits = {"train": train, "aug": [i for i in augmented or () if i not in used], "val": val, "test": lists["test"]}
+    non_empty = {split: ids for split, ids in splits.items() if ids}
+    if not non_empty:
+        raise VwlError(f"{root} holds no list of images; put train.txt, val.txt, train_aug.txt, trainval.txt or test.txt into {_LISTS}")
+    return non_empty, notes
 
 
-def _list(folder: Folder, name: str) -> list[str] | None:
+def _read_list(folder: Folder, name: str) -> list[str] | None:
+    """Return the ids of a list, the first field of each line; None if the file is missing."""
     if not folder.exists(name):
         return None
-    ids = [line.split()[0] for line in _text(folder, name).splitlines() if line.strip()]
-    twice = [image_id for image_id, count in Counter(ids).items() if count > 1]
-    if twice:
-        raise VwlError(f"{folder}/{name} lists image {twice[0]} twice" + (f" (and {len(twice) - 1} more)" if len(twice) > 1 else ""))
+    ids = [line.split()[0] for line in _read_text(folder, name).splitlines() if line.strip()]
+    duplicates = [image_id for image_id, count in Counter(ids).items() if count > 1]
+    if duplicates:
+        more = f" (and {len(duplicates) - 1} more)" if len(duplicates) > 1 else ""
+        raise VwlError(f"{folder}/{name} lists image {duplicates[0]} more than once{more}; remove the duplicates")
     return ids
 
 
 def _labels(root: Folder, masks: dict[str, str], file: str | Path | None, ids: list[str]) -> tuple[dict[str, tuple[int, ...]], str]:
-    """Return the labels of the images by id, and where they come from in words."""
+    """Return the labels of each image id, and a description of where they come from."""
     if file is not None:
         path = Path(file)
         return _labels_of_text(Folder(path.parent), path.name, ids), str(path)
     if root.exists("Annotations"):
-        return _each(lambda image_id: _labels_of_xml(root, image_id), ids), "the objects of Annotations/*.xml"
-    if root.exists("ImageSets/image_labels.txt"):
-        return _labels_of_text(root, "ImageSets/image_labels.txt", ids), "ImageSets/image_labels.txt (there are no Annotations)"
-    bare = [image_id for image_id in ids if image_id not in masks]
-    if bare:
+        return _read_labels(lambda image_id: _labels_of_xml(root, image_id), ids), "the objects of Annotations/*.xml"
+    if root.exists(_TEXT_LABELS):
+        return _labels_of_text(root, _TEXT_LABELS, ids), f"{_TEXT_LABELS} (there is no folder Annotations)"
+    without = [image_id for image_id in ids if image_id not in masks]
+    if without:
         raise VwlError(
-            f"image {bare[0]} has neither annotation nor mask to take its labels from ({len(bare):,} such images); "
-            "put Annotations there or give a text file with --labels"
+            f"image {without[0]} has neither annotation nor mask to take its labels from ({len(without):,} such images); "
+            "add the folder Annotations or give a text file with --labels"
         )
-    return _each(
-        lambda image_id: _labels_of_mask(root, masks[image_id]), ids
-    ), "the masks: they are ground truth (no Annotations, no text file)"
+    source = "the masks, which are ground truth (there is no folder Annotations and no text file)"
+    return _read_labels(lambda image_id: _labels_of_mask(root, masks[image_id]), ids), source
 
 
-def _each(labels_of: Callable[[str], tuple[int, ...]], ids: list[str]) -> dict[str, tuple[int, ...]]:
+def _read_labels(labels_of: Callable[[str], tuple[int, ...]], ids: list[str]) -> dict[str, tuple[int, ...]]:
+    """Return the labels of each image, read in threads."""
     with ThreadPoolExecutor() as pool:
         return dict(zip(ids, pool.map(labels_of, ids), strict=True))
 
@@ -158,7 +166,7 @@ def _each(labels_of: Callable[[str], tuple[int, ...]], ids: list[str]) -> dict[s
 def _labels_of_xml(root: Folder, image_id: str) -> tuple[int, ...]:
     name = f"Annotations/{image_id}.xml"
     if not root.exists(name):
-        raise VwlError(f"image {image_id} has no annotation {root}/{name}; give a text file of labels with --labels")
+        raise VwlError(f"image {image_id} has no annotation {root}/{name}; add it or give a text file of labels with --labels")
     try:
         tree = ElementTree.fromstring(root.read(name))
     except ElementTree.ParseError as error:
@@ -167,24 +175,26 @@ def _labels_of_xml(root: Folder, image_id: str) -> tuple[int, ...]:
 
 
 def _labels_of_text(folder: Folder, name: str, ids: list[str]) -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {}
-    for number, line in enumerate(_text(folder, name).splitlines(), 1):
+    labels: dict[str, tuple[int, ...]] = {}
+    for number, line in enumerate(_read_text(folder, name).splitlines(), 1):
         if not line.strip():
             continue
         image_id, *names = line.split()
-        if image_id in found:
-            raise VwlError(f"{folder}/{name} line {number} lists image {image_id} a second time")
-        found[image_id] = _class_ids(names, f"{folder}/{name} line {number}")
-    gone = [image_id for image_id in ids if image_id not in found]
-    if gone:
-        raise VwlError(f"image {gone[0]} has no line in {folder}/{name} ({len(gone):,} images are missing there)")
-    return found
+        if image_id in labels:
+            raise VwlError(f"{folder}/{name} line {number} lists image {image_id} a second time; remove one of the lines")
+        labels[image_id] = _class_ids(names, f"{folder}/{name} line {number}")
+    missing = [image_id for image_id in ids if image_id not in labels]
+    if missing:
+        raise VwlError(
+            f"image {missing[0]} has no line in {folder}/{name} ({len(missing):,} images have none); add a line 'id name name ...'"
+        )
+    return labels
 
 
 def _labels_of_mask(root: Folder, name: str) -> tuple[int, ...]:
-    labels = [int(label) for label in np.unique(decode_mask(root.read(name), name)) if 0 < label < 255]
+    labels = [int(label) for label in np.unique(decode_mask(root.read(name), name)) if label not in (0, IGNORE)]
     if labels and labels[-1] >= len(VOC_CLASSES):
-        raise VwlError(f"mask {root}/{name} holds the id {labels[-1]}; VOC's classes are 1 to {len(VOC_CLASSES) - 1}")
+        raise VwlError(f"mask {root}/{name} holds the class id {labels[-1]}; VOC's classes are 1 to {len(VOC_CLASSES) - 1}")
     return tuple(labels)
 
 
@@ -197,9 +207,9 @@ def _class_ids(names: Iterable[str], source: str) -> tuple[int, ...]:
 
 
 def _convert_sbd(root: Folder, sbd: Folder, ids: list[str]) -> list[str]:
-    """Write SBD's masks of these images as PNG; return a note."""
-    there = _stems(sbd, "cls", ".mat")
-    ids = [image_id for image_id in ids if image_id in there]
+    """Write SBD's masks of these images as PNG and return a note for the user."""
+    available = _stems(sbd, "cls", ".mat")
+    ids = [image_id for image_id in ids if image_id in available]
 
     def convert(image_id: str) -> None:
         root.write(f"SegmentationClassAug/{image_id}.png", encode_mask(_sbd_mask(sbd, f"cls/{image_id}.mat"), voc_palette()))
@@ -210,14 +220,16 @@ def _convert_sbd(root: Folder, sbd: Folder, ids: list[str]) -> list[str]:
 
 
 def _sbd_mask(sbd: Folder, name: str) -> np.ndarray:
+    """Return a mask of SBD, (H, W) uint8 class ids."""
     try:
         content = loadmat(io.BytesIO(sbd.read(name)), squeeze_me=True, struct_as_record=False)
         return np.ascontiguousarray(content["GTcls"].Segmentation, dtype=np.uint8)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError) as error:
-        raise VwlError(f"{sbd}/{name} is not a mask of SBD ({error})") from None
+        raise VwlError(f"{sbd}/{name} is not a mask of SBD ({error}); download it again") from None
 
 
 def _sbd_folder(sbd: str | Path | Folder) -> Folder:
+    """Return the folder that holds `cls`: the given one, or `dataset` in it."""
     folder = sbd if isinstance(sbd, Folder) else Folder(sbd)
     inner = folder / "dataset"
     folder = inner if inner.exists("cls") else folder
@@ -227,20 +239,21 @@ def _sbd_folder(sbd: str | Path | Folder) -> Folder:
 
 
 def _masks(root: Folder) -> dict[str, str]:
-    """Return the path of each image's mask by id."""
+    """Return the path of the mask of each image id that has one; augmented masks take precedence."""
     return {
-        image_id: f"{place}/{image_id}.png"
-        for place in ("SegmentationClass", "SegmentationClassAug")
-        for image_id in _stems(root, place, ".png")
+        image_id: f"{folder}/{image_id}.png"
+        for folder in ("SegmentationClass", "SegmentationClassAug")
+        for image_id in _stems(root, folder, ".png")
     }
 
 
-def _stems(root: Folder, place: str, suffix: str) -> set[str]:
-    return {name.removesuffix(suffix) for name in (root / place).names(suffix)}
+def _stems(root: Folder, folder: str, suffix: str) -> set[str]:
+    """Return the names of the files with a suffix in a folder below `root`, without the suffix."""
+    return {name.removesuffix(suffix) for name in (root / folder).names(suffix)}
 
 
-def _text(folder: Folder, name: str) -> str:
+def _read_text(folder: Folder, name: str) -> str:
     try:
         return folder.read(name).decode()
     except UnicodeDecodeError:
-        raise VwlError(f"{folder}/{name} is no text file in UTF-8") from None
+        raise VwlError(f"{folder}/{name} is not a text file in UTF-8") from None

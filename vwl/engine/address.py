@@ -1,7 +1,7 @@
-"""Where a Ray cluster answers, and in one line why it does not: dead address, token, version.
+"""Check the address of a Ray cluster before Ray connects to it, and say in one line what is wrong: dead address, token, version.
 
-Ray itself waits for minutes at a dead address and ends the process at some, so every address is tried here first. This is the one
-place that knows Ray's authentication: `RAY_AUTH_MODE`, and the token in `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` or `~/.ray/auth_token`.
+Ray itself waits for minutes at a dead address, and at some it ends the process. Ray's authentication is known to this module only:
+`RAY_AUTH_MODE`, and the token in `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` or `~/.ray/auth_token`.
 """
 
 import os
@@ -22,8 +22,8 @@ from vwl.errors import VwlError
 LOCAL_JOBS = "http://127.0.0.1:8265"
 """Where a cluster's head takes submissions, on the head itself."""
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-_PATIENCE = 5.0
-_HTTP_PATIENCE = 10.0
+_TIMEOUT = 5.0
+_HTTP_TIMEOUT = 10.0
 
 
 def check_driver_address(address: str) -> None:
@@ -33,19 +33,21 @@ def check_driver_address(address: str) -> None:
         VwlError: it is an address for submissions, nothing answers there, or the cluster refuses the token.
     """
     if address.startswith(("http://", "https://")):
-        raise VwlError(f"{address} takes submissions: vwl submit --address {address} -- COMMAND; to run the driver here, name HEAD:6379")
+        raise VwlError(
+            f"{address} takes submissions only: vwl submit --address {address} -- COMMAND; to run the driver here, name HEAD:6379"
+        )
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
-        return  # auto, local and what else Ray knows: it finds the place itself
+        return  # auto, local and the like, which Ray resolves itself
     _knock(host, int(port), address)
-    with _refusal(address):
+    with _connection_errors(address):
         ray._raylet.GcsClient(address=address)
 
 
 def jobs_url(address: str | None) -> str:
     """Return the URL that takes submissions for an address: a URL, host:port of dashboard or cluster, or `auto`.
 
-    Without an address RAY_API_SERVER_ADDRESS and RAY_ADDRESS are asked, then this machine.
+    Without an address it is taken from RAY_API_SERVER_ADDRESS or RAY_ADDRESS, else it is this machine's.
 
     Raises:
         VwlError: nothing answers there, or the cluster refuses the token.
@@ -63,7 +65,7 @@ def jobs_url(address: str | None) -> str:
         if _speaks_http(address):
             return f"http://{address}"
         check_driver_address(address)
-    with without_addresses(), _refusal(address):
+    with without_addresses(), _connection_errors(address):
         return str(get_address_for_submission_client(address))
 
 
@@ -71,7 +73,7 @@ def check_jobs_url(url: str) -> None:
     """Check that the cluster at `url` answers, takes our token and runs our minor version of Ray.
 
     Raises:
-        VwlError: naming which of these is not so, and the way out.
+        VwlError: one of these fails; the message says which, and what to do.
     """
     parts = urlsplit(url)
     try:
@@ -79,10 +81,10 @@ def check_jobs_url(url: str) -> None:
     except ValueError:
         raise VwlError(f"the address {url} has no valid port; name the cluster's dashboard: http://HEAD:8265") from None
     _knock(parts.hostname or "", port, url)
-    with _refusal(url):
+    with _connection_errors(url):
         headers = get_auth_headers_if_auth_enabled({})
     try:
-        answer = requests.get(f"{url}/api/version", headers=headers, timeout=_HTTP_PATIENCE)
+        answer = requests.get(f"{url}/api/version", headers=headers, timeout=_HTTP_TIMEOUT)
     except requests.exceptions.RequestException as error:
         raise VwlError(
             f"no Ray cluster answers at {url} ({type(error).__name__}); is it the dashboard's address, http://HEAD:8265?"
@@ -92,9 +94,7 @@ def check_jobs_url(url: str) -> None:
     try:
         theirs = str(answer.json()["ray_version"])
     except (ValueError, KeyError, TypeError):
-        raise VwlError(
-            f"what answers at {url} is no Ray dashboard (status {answer.status_code}); its address is http://HEAD:8265"
-        ) from None
+        raise VwlError(f"{url} is not a Ray dashboard (status {answer.status_code}); its address is http://HEAD:8265") from None
     if theirs.split(".")[:2] != ray.__version__.split(".")[:2]:
         raise VwlError(
             f"the cluster at {url} runs Ray {theirs} and vwl needs {ray.__version__}; install ray=={ray.__version__} on its nodes "
@@ -103,10 +103,12 @@ def check_jobs_url(url: str) -> None:
 
 
 def token_advice(address: str, missing: bool) -> str:
-    """Return one line on a token that a cluster misses or refuses."""
+    """Return the error message for a token that is missing or refused."""
     if missing:
-        return f"the cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to its own"
-    return f"the cluster at {address} refuses the token: set RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to its own"
+        return (
+            f"the cluster at {address} needs a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's"
+        )
+    return f"the cluster at {address} refuses the token: set RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's"
 
 
 @contextmanager
@@ -120,7 +122,7 @@ def without_addresses() -> Iterator[None]:
 
 
 @contextmanager
-def _refusal(address: str) -> Iterator[None]:
+def _connection_errors(address: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError:
@@ -133,7 +135,7 @@ def _refusal(address: str) -> Iterator[None]:
 
 def _knock(host: str, port: int, address: str) -> None:
     try:
-        socket.create_connection((host.strip("[]"), port), timeout=_PATIENCE).close()
+        socket.create_connection((host.strip("[]"), port), timeout=_TIMEOUT).close()
     except OSError as error:
         reason = error.strerror or str(error)
         raise VwlError(f"nothing answers at {address} ({reason.lower()}); is the cluster up, and the address right?") from None
@@ -141,7 +143,7 @@ def _knock(host: str, port: int, address: str) -> None:
 
 def _speaks_http(address: str) -> bool:
     try:
-        requests.get(f"http://{address}/api/version", timeout=_PATIENCE)
+        requests.get(f"http://{address}/api/version", timeout=_TIMEOUT)
     except requests.exceptions.RequestException:
         return False
     return True

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from vwl.config.layout import Layout
-from vwl.inference.build import MapSpec
+from vwl.inference.build import InferenceSpec
 from vwl.inference.runner import Shard
 from vwl.training.build import TrainSpec
 from vwl.training.loop import TrainResult
@@ -53,7 +53,7 @@ class ShardRunner(Protocol):
     """Runs the shards of an inference stage."""
 
     def run_shards(
-        self, spec: MapSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
+        self, spec: InferenceSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
     ) -> None:
         """Run shards in at most `max_processes` processes; `images_done` images count as done from the start.
 

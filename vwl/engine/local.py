@@ -14,7 +14,7 @@ import torch
 from vwl.config.layout import Layout
 from vwl.engine.base import OnProgress, Progress
 from vwl.errors import Interrupted, VwlError
-from vwl.inference.build import MapSpec, build_stage
+from vwl.inference.build import InferenceSpec, build_stage
 from vwl.inference.runner import Shard, process
 from vwl.inference.stage import Stage
 from vwl.training.build import TrainSpec, build_task
@@ -40,7 +40,9 @@ def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult
     return result
 
 
-def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None) -> None:
+def run_shards(
+    spec: InferenceSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
+) -> None:
     """Run shards through a stage in one process per CPU of this machine, at most `max_processes`; few shards in this process.
 
     Raises:
@@ -58,7 +60,7 @@ def split_processes() -> None:
     """Return none: on one machine, one stage after the other is as fast."""
 
 
-def _in_this_process(spec: MapSpec, shards: list[Shard]) -> Iterator[int]:
+def _in_this_process(spec: InferenceSpec, shards: list[Shard]) -> Iterator[int]:
     torch.set_num_threads(1)  # as in Ray's actors: results depend on the number of threads in the last bit
     stage = build_stage(spec)
     for shard in shards:
@@ -66,7 +68,7 @@ def _in_this_process(spec: MapSpec, shards: list[Shard]) -> Iterator[int]:
         yield len(shard.rows)
 
 
-def _in_processes(spec: MapSpec, shards: list[Shard], processes: int) -> Iterator[int]:
+def _in_processes(spec: InferenceSpec, shards: list[Shard], processes: int) -> Iterator[int]:
     """Yield the number of images of each finished shard; crashed processes are replaced and their shards run again."""
     remaining = {shard.number: shard for shard in shards}
     crashes = 0
@@ -90,10 +92,10 @@ def _in_processes(spec: MapSpec, shards: list[Shard], processes: int) -> Iterato
 
 
 _stage: Stage | VwlError
-_spec: MapSpec
+_spec: InferenceSpec
 
 
-def _start(spec: MapSpec) -> None:
+def _start(spec: InferenceSpec) -> None:
     """Build the stage of a process. Ctrl-C is handled by the parent process, which ends this one."""
     global _stage, _spec
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -13,7 +13,7 @@ from vwl.engine.base import OnProgress, Progress
 from vwl.engine.session import cluster_cpus, cluster_gpus
 from vwl.engine.shared_folder import check_shared
 from vwl.errors import VwlError
-from vwl.inference.build import NETWORK_STAGES, PROCESSES_A_GPU, MapSpec, build_stage
+from vwl.inference.build import NETWORK_STAGES, PROCESSES_PER_GPU, InferenceSpec, build_stage
 from vwl.inference.runner import Shard, process
 
 _NO_PROGRESS_TIMEOUT = 300
@@ -23,7 +23,9 @@ _MAX_RESTARTS = 20
 """Restarts of an actor."""
 
 
-def run_shards(spec: MapSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None) -> None:
+def run_shards(
+    spec: InferenceSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
+) -> None:
     """Run shards through a stage on the connected cluster; `images_done` images count as done from the start.
 
     Raises:
@@ -71,7 +73,7 @@ def actors(cpus: int, gpus: int) -> tuple[int, float]:
     """Return the number of actors of a stage on `cpus` and `gpus` (0: it uses none), and the share of a GPU that each one takes."""
     if not gpus:
         return cpus, 0.0
-    actors_per_gpu = max(1, min(PROCESSES_A_GPU, cpus // gpus))
+    actors_per_gpu = max(1, min(PROCESSES_PER_GPU, cpus // gpus))
     return min(gpus * actors_per_gpu, cpus), 1 / actors_per_gpu
 
 
@@ -94,7 +96,7 @@ def split_cpus(cpus: int, gpus: int) -> tuple[int, int] | None:
 class _Actor:
     """Builds the stage once and runs shards through it."""
 
-    def __init__(self, spec: MapSpec) -> None:
+    def __init__(self, spec: InferenceSpec) -> None:
         torch.set_num_threads(1)  # one actor a CPU; results depend on the number of threads in the last bit
         self._out, self._strict, self._error = spec.run / spec.stage, spec.strict, ""
         try:

@@ -1,4 +1,4 @@
-"""One Ray session for a command: a local Ray is started when no address is given, and stopped at the end."""
+"""Connect a command to Ray: to the cluster at an address, or to a local Ray that is started for the command and stopped after it."""
 
 import logging
 import os
@@ -25,8 +25,7 @@ _SETTINGS = {
     "RAY_worker_niceness": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-"""Quiet logs and progress (ours is shown; Ray Data warns of its own actors), quick polls, workers that stay in the driver's folder and
-have its priority."""
+"""Silence Ray's logs and progress (vwl shows its own), poll often, keep workers in the driver's folder and at its priority."""
 SAME_VERSIONS = "install the same Ray and Python on its nodes and here (deploy/ has an image)"
 _OBJECT_STORE = 512 * 2**20
 _API_SERVER = "RAY_API_SERVER_ADDRESS"
@@ -39,7 +38,7 @@ def session(address: str | None, cpus: int | None = None, dashboard: bool = Fals
     A local Ray has a `dashboard`, and with it Ray's State API, only when asked for: it takes some seconds and processes.
 
     Raises:
-        VwlError: there is no cluster at the address, or it is not for us (token, version).
+        VwlError: no cluster answers at the address, or it refuses the token, or runs another version of Ray.
     """
     for key, value in _SETTINGS.items():
         os.environ.setdefault(key, value)
@@ -71,7 +70,7 @@ def session(address: str | None, cpus: int | None = None, dashboard: bool = Fals
 
 @contextmanager
 def _dashboard_port(wanted: bool) -> Iterator[int | None]:
-    """Choose a port and tell Ray's processes of it: left to find it, they fail when a second Ray runs on the machine."""
+    """Choose a free port and pass it to Ray's processes, which fail to find it when a second Ray runs on the machine."""
     if not wanted:
         yield None
         return
@@ -107,7 +106,7 @@ def _connect(address: str | None, cpus: int | None, dashboard_port: int | None) 
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep what the command does on SIGTERM, for which Ray puts an exit that saves nothing."""
+    """Restore the command's SIGTERM handler, which Ray replaces by an exit that saves nothing."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

@@ -18,7 +18,7 @@ from vwl.engine.base import Engine, OnProgress
 from vwl.engine.search_types import EpochEnd, RunTask, StageProgress, TrialEnd, TrialEvent
 from vwl.engine.session import cluster_gpus, session
 from vwl.errors import Interrupted
-from vwl.inference.build import MapSpec
+from vwl.inference.build import InferenceSpec
 from vwl.inference.runner import Shard
 
 EVENT, ENDED = "event", "ended"
@@ -40,7 +40,7 @@ class MapActors:
         self._in_process = layout.workers == 1 and not cluster_gpus() and len(nodes) == 1
 
     def run_shards(
-        self, spec: MapSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
+        self, spec: InferenceSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
     ) -> None:
         """Run shards as `vwl.engine.base.ShardRunner`, with processes chosen by the layout instead of `max_processes`."""
         if self._in_process:

@@ -1,7 +1,7 @@
-"""Scores of a stage against ground truth: every one says its split, its threshold, and whether ground truth chose it.
+"""Scores of a stage against ground truth, and the choice of background thresholds without it.
 
-Soft maps are scored at every threshold in one pass; the threshold that is used without ground truth is a recipe's constant or Otsu's
-choice from the maps' own histogram; the best one, chosen with ground truth, stands beside it and is labelled so.
+Score maps are scored at all thresholds in one pass. The threshold in use is the recipe's constant or Otsu's choice from the histogram of
+the maps. The best one, chosen with ground truth, is reported beside it and labelled so.
 """
 
 import os
@@ -22,10 +22,10 @@ from vwl.storage.folder import Folder
 from vwl.storage.masks import decode_mask
 from vwl.storage.score_maps import MapReader
 
-FEW_PHOTOGRAPHS = 10
-"""A class of fewer photographs has no threshold of its own: they tell too little of its maps."""
-_LEAST = 0.01
-"""Thresholds by class are divided by."""
+MIN_IMAGES_PER_CLASS = 10
+"""A class with fewer images gets no threshold of its own."""
+_MIN_THRESHOLD = 0.01
+"""Smallest threshold of a class, since maps are divided by it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Score:
         scores: at the threshold used.
         confusion: (n, n) counts, rows truth, columns prediction.
         threshold: background score, none where masks were given.
-        chosen: how the threshold came about, in words.
+        chosen: how the threshold was chosen.
         best_miou, best_threshold: with the threshold chosen by ground truth; none for masks.
         curve: (T, 2) threshold and mIoU; none for masks.
     """
@@ -55,7 +55,7 @@ class Score:
     curve: np.ndarray | None = None
 
     def as_dict(self, classes: Sequence[str]) -> dict[str, Any]:
-        """Return everything as JSON-like values; mIoU and other shares in percent."""
+        """Return all fields as JSON values; mIoU and other fractions in percent."""
 
         def per_class(values: np.ndarray) -> dict[str, float]:
             return {name: percent(v) for name, v in zip(classes, values, strict=True) if not np.isnan(v)}
@@ -82,47 +82,47 @@ class Score:
         }
 
 
-def percent(share: float) -> float:
-    """Return a share of one in percent with two decimals."""
-    return round(100 * float(share), 2)
+def percent(fraction: float) -> float:
+    """Return a fraction in percent with two decimals."""
+    return round(100 * float(fraction), 2)
 
 
-def choose_threshold(wanted: Threshold, maps: MapReader, rows: Sequence[Row]) -> tuple[float, str]:
-    """Return the background threshold and how it was chosen: the recipe's constant, or Otsu's over the maps of `rows`."""
-    if not isinstance(wanted, str):
-        return float(wanted), "recipe"
+def choose_threshold(setting: Threshold, maps: MapReader, rows: Sequence[Row]) -> tuple[float, str]:
+    """Return the background threshold and how it was chosen: the recipe's constant, or Otsu's threshold of the maps of `rows`."""
+    if not isinstance(setting, str):
+        return float(setting), "recipe"
     otsu = Otsu()
     for row in rows:
-        found = maps.read(row.image_id)
-        _, value = best_class(found.values.astype(np.float32), found.classes)
+        score_map = maps.read(row.image_id)
+        _, value = best_class(score_map.values.astype(np.float32), score_map.classes)
         otsu.add(value)
-    return round(otsu.choose(), 4), f"{wanted} (Otsu, no ground truth)"
+    return round(otsu.choose(), 4), f"{setting} (Otsu, no ground truth)"
 
 
 def class_thresholds(maps: MapReader, rows: Sequence[Row]) -> dict[int, float]:
-    """Return each class's own background threshold: Otsu's over its maps of `rows`, where at least `FEW_PHOTOGRAPHS` show it.
+    """Return background thresholds by class id: Otsu's threshold of each class's maps, if at least `MIN_IMAGES_PER_CLASS` rows show it.
 
-    What one threshold for all cannot serve: the maps of a frequent class are bright all over, those of a rare one on its most
-    telling part only. On 437 VOC photographs it gave 1 mIoU more than one threshold before the walk, and 2 to 3 after it.
+    The maps of a frequent class are bright over large areas, those of a rare class only on its most discriminative part, so that one
+    threshold does not suit both. On 437 VOC images this gave 1 mIoU more than one threshold before the walk, and 2 to 3 after it.
     """
-    found: dict[int, Otsu] = {}
-    photographs: dict[int, int] = {}
+    histograms: dict[int, Otsu] = {}
+    num_images: dict[int, int] = {}
     for row in rows:
         score_map = maps.read(row.image_id)
         for class_id, values in zip(score_map.classes, score_map.values.astype(np.float32), strict=True):
-            found.setdefault(class_id, Otsu()).add(values)
-            photographs[class_id] = photographs.get(class_id, 0) + 1
-    enough = [class_id for class_id in sorted(found) if class_id and photographs[class_id] >= FEW_PHOTOGRAPHS]
-    return {class_id: max(round(found[class_id].choose(), 4), _LEAST) for class_id in enough}
+            histograms.setdefault(class_id, Otsu()).add(values)
+            num_images[class_id] = num_images.get(class_id, 0) + 1
+    enough = [class_id for class_id in sorted(histograms) if class_id and num_images[class_id] >= MIN_IMAGES_PER_CLASS]
+    return {class_id: max(round(histograms[class_id].choose(), 4), _MIN_THRESHOLD) for class_id in enough}
 
 
 def score_maps(
     index: Index, rows: Sequence[Row], maps: MapReader, stage: str, split: str, threshold: float, chosen: str, class_ids: list[int] | None
 ) -> Score:
-    """Score soft maps at every threshold in one pass over the photographs' pixels.
+    """Score the maps of `rows` at all thresholds in one pass over the pixels.
 
     Raises:
-        VwlError: a map or mask is missing, or a mask has another size than its photograph.
+        VwlError: a map or mask is missing, or a mask has another size than its image.
     """
     steps = np.unique(np.append(grid(), np.float32(threshold)))
 
@@ -164,7 +164,7 @@ def score_masks(
     threshold: float | None = None,
     chosen: str = "",
 ) -> Score:
-    """Score mask PNGs; `threshold`, the background score they were made with, and how it was `chosen` are only shown.
+    """Score the mask PNGs of `rows`; `threshold` and `chosen`, the background score they were made with, are only reported.
 
     Raises:
         VwlError: a mask is missing, or has another size than the ground truth.
@@ -182,7 +182,7 @@ def score_masks(
 
 
 def _parallel(part: Callable[[Sequence[Row]], Any], rows: Sequence[Row]) -> list[Any]:
-    """Apply `part` to slices of the rows in threads: decoding, resizing and counting run outside the interpreter's lock."""
+    """Apply `part` to slices of the rows in threads; decoding, resizing and counting release the GIL."""
     threads = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(part, [rows[i::threads] for i in range(min(threads, len(rows)))]))
@@ -190,6 +190,6 @@ def _parallel(part: Callable[[Sequence[Row]], Any], rows: Sequence[Row]) -> list
 
 def _same_size(truth: np.ndarray, prediction: np.ndarray, row: Row) -> np.ndarray:
     if truth.shape != prediction.shape:
-        sizes = f"{truth.shape[1]} x {truth.shape[0]}, its photograph {prediction.shape[1]} x {prediction.shape[0]}"
+        sizes = f"{truth.shape[1]} x {truth.shape[0]}, its image {prediction.shape[1]} x {prediction.shape[0]}"
         raise VwlError(f"the mask of image {row.image_id} ({row.mask}) is {sizes}; vwl data check lists all such images")
     return truth

@@ -1,4 +1,4 @@
-"""The segmentation model's masks as an evaluation server takes them: one zip, laid out like PASCAL VOC's results."""
+"""The masks of the segmentation model as a zip file for the PASCAL VOC evaluation server."""
 
 import io
 import zipfile
@@ -11,25 +11,27 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def write_submission(run: Run, split: str, folder: Folder, name: str, competition: str = "comp6") -> int:
-    """Write `results/VOC2012/Segmentation/<competition>_<split>_cls/<id>.png` for a split into a zip; return the number of masks.
+    """Pack the masks of a split as `results/VOC2012/Segmentation/<competition>_<split>_cls/<id>.png`; return their number.
 
     The same masks give the same bytes.
 
     Args:
-        run: with a finished segment stage.
+        run: a run with a finished segment stage.
         split: `test` (the server's), `val` or `train`.
-        folder, name: where the zip goes.
-        competition: the server's name of it: comp5 for training on VOC alone, comp6 for other data too.
+        folder, name: of the zip file.
+        competition: comp5 for training on VOC only, comp6 for training on other data too.
 
     Raises:
-        VwlError: the index has no photographs in the split, or masks of some are missing.
+        VwlError: the index has no images in the split, or masks are missing.
     """
     rows = run.index.split(split)
     masks = run.stage_folder("segment")
-    there = set(masks.names(".png"))
-    lacking = [row.image_id for row in rows if f"{row.image_id}.png" not in there]
-    if lacking:
-        raise VwlError(f"{masks} lacks {len(lacking)} of {len(rows)} masks of {split}, e.g. {lacking[0]}; run vwl infer segment first")
+    available = set(masks.names(".png"))
+    absent = [row.image_id for row in rows if f"{row.image_id}.png" not in available]
+    if absent:
+        raise VwlError(
+            f"{masks} lacks {len(absent)} of {len(rows)} masks of {split}, e.g. {absent[0]}; run: vwl infer segment --run {run.folder}"
+        )
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for row in rows:

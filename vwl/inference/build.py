@@ -1,4 +1,4 @@
-"""From a stage's name to its callable: networks are loaded from the run folder where the stage is built, on the worker."""
+"""Builds an inference stage from a picklable spec, on each worker; networks are loaded from the run folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,22 +25,22 @@ from vwl.training.checkpoint import Damaged, load
 from vwl.training.distributed import device
 
 NETWORK_STAGES = frozenset({"cam", "walk", "segment"})
-"""Stages that run a network and so want a GPU where there is one."""
-PROCESSES_A_GPU = 4
-"""Processes of a stage that share a GPU, if there are as many CPUs: while one decodes, walks or refines, the network of another runs."""
+"""Stages that run a network, on a GPU where there is one."""
+PROCESSES_PER_GPU = 4
+"""Processes that share a GPU if there are enough CPUs: while one decodes, walks or refines, the network of another runs."""
 
 
 @dataclass(frozen=True)
-class MapSpec:
-    """An inference stage, as it is sent to workers.
+class InferenceSpec:
+    """An inference stage as it is sent to workers.
 
     Attributes:
         stage: `cam`, `crf`, `irnet-labels`, `walk`, `masks` or `segment`.
         recipe: all settings.
-        index_path: the data set's index table; workers read it themselves.
-        run: the run folder, whose sub-folders hold what earlier stages made.
+        index_path: the data set's index table, which each worker reads.
+        run: the run folder, with the results of earlier stages.
         threshold: resolved background score (crf, masks).
-        factors: by class id, what a stage's maps are multiplied by before they are compared with the threshold (crf, masks).
+        class_scales: factors by class id that maps are multiplied by before they are compared with the threshold (crf, masks).
         strict: stop at the first image that fails, instead of listing it.
     """
 
@@ -50,10 +50,10 @@ class MapSpec:
     run: Folder
     threshold: float | None = None
     strict: bool = False
-    factors: Mapping[int, float] = field(default_factory=dict)
+    class_scales: Mapping[int, float] = field(default_factory=dict)
 
 
-def build_stage(spec: MapSpec) -> Stage:
+def build_stage(spec: InferenceSpec) -> Stage:
     """Build a stage with its trained network and inputs.
 
     Raises:
@@ -71,9 +71,9 @@ def build_stage(spec: MapSpec) -> Stage:
         return SegmentStage(recipe, index, load_segmenter(recipe, index, run))
     assert spec.threshold is not None
     if spec.stage == "crf":
-        return CrfStage(recipe, index, MapReader(run / "cam", spec.factors), spec.threshold)
+        return CrfStage(recipe, index, MapReader(run / "cam", spec.class_scales), spec.threshold)
     if spec.stage == "masks":
-        return MasksStage(MapReader(run / "walk", spec.factors), spec.threshold, index)
+        return MasksStage(MapReader(run / "walk", spec.class_scales), spec.threshold, index)
     raise ValueError(spec.stage)
 
 
@@ -81,25 +81,25 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 def load_classifier(recipe: Recipe, index: Index, run: Folder) -> Classifier:
-    """Return the run's trained classifier, ready for inference."""
-    return _filled(Classifier(recipe.classifier, index.num_objects), run / "classifier")
+    """Return a run's trained classifier, ready for inference."""
+    return _with_weights(Classifier(recipe.classifier, index.num_objects), run / "classifier")
 
 
 def load_boundary_net(recipe: Recipe, run: Folder) -> BoundaryNet:
-    """Return the run's trained boundary network, ready for inference."""
-    return _filled(BoundaryNet(recipe.irnet.backbone), run / "irnet")
+    """Return a run's trained boundary network, ready for inference."""
+    return _with_weights(BoundaryNet(recipe.irnet.backbone), run / "irnet")
 
 
 def load_segmenter(recipe: Recipe, index: Index, run: Folder) -> DeepLabV2:
-    """Return the run's trained segmentation model, ready for inference."""
-    return _filled(DeepLabV2(recipe.segmenter, len(index.classes)), run / "segmenter")
+    """Return a run's trained segmentation model, ready for inference."""
+    return _with_weights(DeepLabV2(recipe.segmenter, len(index.classes)), run / "segmenter")
 
 
-def _filled(network: Network, folder: Folder) -> Network:
+def _with_weights(network: Network, folder: Folder) -> Network:
     try:
         network.load_state_dict(load(folder, "weights.pt")["model"])
     except Damaged as error:
         raise VwlError(f"{error}; delete {folder} and train the stage again") from None
     except (RuntimeError, KeyError, TypeError):
-        raise VwlError(f"{folder}/weights.pt is of another network or version; delete {folder} and train the stage again") from None
+        raise VwlError(f"{folder}/weights.pt is of another network or version of vwl; delete {folder} and train the stage again") from None
     return network.to(device()).eval().requires_grad_(False)

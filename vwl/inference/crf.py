@@ -1,4 +1,4 @@
-"""The CRF stage: masks of the class activation maps refined by a dense CRF on the photograph (Table 1, column +CRF)."""
+"""The CRF stage: masks of the class activation maps refined by a dense CRF on the image (Table 1, column +CRF)."""
 
 import numpy as np
 
@@ -20,6 +20,6 @@ class CrfStage(Stage):
 
     def __call__(self, row: Row) -> np.ndarray:
         """Return the mask (H, W) uint8."""
-        photo, found = np.array(self.index.read_image(row)), self.maps.read(row.image_id)
+        image, found = np.array(self.index.read_image(row)), self.maps.read(row.image_id)
         maps = upsample(found.values, found.height, found.width, self.settings.kernels.max_pixels)
-        return cam_crf(photo, maps, found.classes, self.background, self.settings.sharpness, self.settings.kernels)
+        return cam_crf(image, maps, found.classes, self.background, self.settings.sharpness, self.settings.kernels)

@@ -1,4 +1,4 @@
-"""The stage that makes IRNet's training labels: confident objects, confident background, and 255 between them."""
+"""The irnet-labels stage: IRNet's training labels of confident objects and confident background, 255 elsewhere."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ class IrnetLabelsStage(Stage):
         check_implementation(self.settings.kernels)
 
     def __call__(self, row: Row) -> np.ndarray:
-        """Return the labels (H, W) uint8, 255 where neither is confident."""
-        photo, found = np.array(self.index.read_image(row)), self.maps.read(row.image_id)
+        """Return the labels (H, W) uint8, 255 where unsure."""
+        image, found = np.array(self.index.read_image(row)), self.maps.read(row.image_id)
         maps = upsample(found.values, found.height, found.width, self.settings.kernels.max_pixels)
-        return irnet_labels(photo, maps, found.classes, self.settings)
+        return irnet_labels(image, maps, found.classes, self.settings)

@@ -1,4 +1,4 @@
-"""The masks stage: the walk's maps cut at a background threshold, the pseudo masks that the segmentation model learns from."""
+"""The masks stage: pseudo masks for the segmentation model, from the walk's maps and the background threshold."""
 
 import numpy as np
 

@@ -1,9 +1,9 @@
-"""One shard of images through a stage, and what is left to do of a stage: all of inference but where it runs.
+"""Runs one shard of images through a stage, and finds the shards that are left: the part of inference that does not depend on the engine.
 
-A shard is a fixed slice of a stage's images, so its files have the same bytes whenever and wherever they are made. Its data is
-written first (`part-00012.parquet`, or one PNG an image), then `done/00012.json` with the images that failed and why; a shard
-without that file is done again. `begun/00012.json` is there meanwhile: a shard that was begun and not ended is done with a note of
-each image, so that one whose process dies over it again and again is found, listed and left out.
+A shard is a fixed slice of a stage's images, so that its files have the same bytes wherever and whenever they are made. Its data is
+written first (`part-00012.parquet`, or one PNG per image), then `done/00012.json` with the failed images and their reasons; a shard
+without that file runs again. `begun/00012.json` exists in between. A shard whose process died is run with a record of the current image
+in that file, so that an image which crashes its process repeatedly is found, listed and left out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,12 +20,12 @@ from vwl.storage.masks import encode_mask
 from vwl.storage.score_maps import ScoreMap, write_maps
 
 SHARD_SIZE = 16
-"""Images a shard: at least a second of work on one core in every stage."""
+"""Images per shard: at least a second of work on one core in every stage."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A slice of a stage's images and its number."""
+    """A numbered slice of a stage's images."""
 
     number: int
     rows: tuple[Row, ...]
@@ -43,23 +43,23 @@ def unfinished(all_shards: Sequence[Shard], out: Folder) -> list[Shard]:
 
 
 def process(stage: Stage, shard: Shard, out: Folder, strict: bool = False) -> dict[str, str]:
-    """Run a shard through a stage and write its results; return the reason for each image that failed.
+    """Run a shard through a stage and write its results; return the reason by id of each image that failed.
 
     Raises:
-        VwlError: the results cannot be written, storage does not answer, or, with `strict`, an image failed.
+        VwlError: the results cannot be written, storage cannot be reached, or, with `strict`, an image failed.
     """
     maps: list[ScoreMap] = []
-    watch = _Watch(out / "begun", f"{shard.number:05d}.json")
-    failed = watch.crashing_images()
+    crash_record = _CrashRecord(out / "begun", f"{shard.number:05d}.json")
+    failed = crash_record.crashing_images()
     if strict and failed:
         raise VwlError(_stopped(*next(iter(failed.items()))))
     for row in shard.rows:
         if row.image_id in failed:
             continue
         try:
-            with watch.over(row.image_id):
+            with crash_record.processing(row.image_id):
                 result = stage(row)
-        except Unreachable:  # not the image's fault; the others would fare no better
+        except Unreachable:  # other images would fail as well
             raise
         except VwlError as error:
             if strict:
@@ -73,42 +73,43 @@ def process(stage: Stage, shard: Shard, out: Folder, strict: bool = False) -> di
     if maps:
         write_maps(out, f"part-{shard.number:05d}.parquet", maps)
     (out / "done").write_json(f"{shard.number:05d}.json", {"images": len(shard.rows), "failed": failed})
-    watch.end()
+    crash_record.end()
     return failed
 
 
 def _stopped(image_id: str, reason: str) -> str:
-    return f"image {image_id}: {reason}; put that right, or leave --strict out to go on without it"
+    return f"image {image_id}: {reason}; fix it, or leave --strict out to continue without it"
 
 
-class _Watch:
-    """A shard's note: how often it was begun, over which image it is (from the second time on), and how often each was fatal."""
+class _CrashRecord:
+    """A shard's record: how often it was started, its current image (from the second start on), and crashes by image."""
 
     def __init__(self, folder: Folder, name: str) -> None:
-        """Begin: a note that is still there is of a process that did not end."""
+        """Start the shard; a record that still exists is of a process that died."""
         self._folder, self._name = folder, name
-        before = folder.read_json(name) if folder.exists(name) else {"begun": 0, "over": None, "deaths": {}}
-        if before["over"] is not None:
-            before["deaths"][before["over"]] = before["deaths"].get(before["over"], 0) + 1
-        self._note = {"begun": before["begun"] + 1, "over": None, "deaths": before["deaths"]}
-        folder.write_json(name, self._note)
+        before = folder.read_json(name) if folder.exists(name) else {"starts": 0, "image": None, "crashes": {}}
+        crashes = before["crashes"]
+        if before["image"] is not None:
+            crashes[before["image"]] = crashes.get(before["image"], 0) + 1
+        self._record = {"starts": before["starts"] + 1, "image": None, "crashes": crashes}
+        folder.write_json(name, self._record)
 
     def crashing_images(self) -> dict[str, str]:
-        """Return the images that are given up, with the reason."""
-        deaths = self._note["deaths"]
-        return {image_id: f"the process that worked on it died {times} times" for image_id, times in deaths.items() if times > 1}
+        """Return the images that crashed their process more than once, with the reason."""
+        crashes = self._record["crashes"]
+        return {image_id: f"its process crashed {times} times" for image_id, times in crashes.items() if times > 1}
 
     @contextmanager
-    def over(self, image_id: str) -> Iterator[None]:
-        """Note the image while it is worked on, if the shard was begun before."""
-        if self._note["begun"] == 1:
+    def processing(self, image_id: str) -> Iterator[None]:
+        """Record the image while it is processed, if the shard was started before."""
+        if self._record["starts"] == 1:
             yield
             return
-        self._folder.write_json(self._name, self._note | {"over": image_id})
+        self._folder.write_json(self._name, self._record | {"image": image_id})
         try:
             yield
-        except BaseException:  # raised is not died
-            self._folder.write_json(self._name, self._note)
+        except BaseException:  # an exception is not a crash
+            self._folder.write_json(self._name, self._record)
             raise
 
     def end(self) -> None:

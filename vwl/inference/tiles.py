@@ -1,8 +1,7 @@
-"""Photographs of any size through a network: those larger than a tile are cut into overlapping tiles whose maps are joined.
+"""Runs a network on images of any size: large images are cut into overlapping tiles whose maps are joined.
 
-What a network needs in memory grows with its input, so the tile bounds it whatever the photograph's size. Within a tile's side of the
-border between two tiles the maps differ a little from those of the whole photograph: a network sees that far and further. Photographs
-no larger than a tile are not cut, and their maps are those of the network alone.
+The tile bounds the network's memory. Near the seams between tiles the maps differ slightly from those of the whole image, because the
+network's receptive field reaches beyond a tile. Images no larger than a tile are not cut.
 """
 
 from collections.abc import Callable
@@ -12,12 +11,12 @@ import numpy as np
 import torch
 
 _GRID = 32
-"""Tiles start and join at multiples of this many pixels, which every network's stride divides."""
+"""Tiles start and join at multiples of this many pixels, which the stride of every network divides."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A tile along one side of a photograph: it covers pixels `start` to `stop`, and those from `first` to `last` are taken from it."""
+    """A tile along one side of an image: it covers pixels `start` to `stop`, of which `first` to `last` are used."""
 
     start: int
     stop: int
@@ -26,7 +25,7 @@ class Cut:
 
 
 def cuts(length: int, tile: int) -> list[Cut]:
-    """Cut a side of `length` pixels into evenly spread tiles that overlap by a quarter or more, and join in the middle of that."""
+    """Cut a side of `length` pixels into evenly spaced tiles that overlap by at least a quarter and join in the middle of the overlap."""
     if length <= tile:
         return [Cut(0, length, 0, length)]
     overlap = tile // 4
@@ -37,31 +36,31 @@ def cuts(length: int, tile: int) -> list[Cut]:
     return [Cut(*cut) for cut in zip(starts, stops, [0, *seams], [*seams, length], strict=True)]
 
 
-def tiled(network: Callable[[np.ndarray], torch.Tensor], photo: np.ndarray, tile: int) -> torch.Tensor:
-    """Return the maps of a photograph, tile by tile.
+def tiled(network: Callable[[np.ndarray], torch.Tensor], image: np.ndarray, tile: int) -> torch.Tensor:
+    """Return the maps of an image, tile by tile.
 
     Args:
         network: from pixels (h, w, 3) uint8 to maps (K, about h / stride, about w / stride), pointwise but for its receptive field.
-        photo: (H, W, 3) uint8.
+        image: (H, W, 3) uint8.
         tile: side of the tiles, pixels; a multiple of 32.
 
     Returns:
         (K, about H / stride, about W / stride).
     """
-    rows, columns = cuts(photo.shape[0], tile), cuts(photo.shape[1], tile)
+    rows, columns = cuts(image.shape[0], tile), cuts(image.shape[1], tile)
     if len(rows) == len(columns) == 1:
-        return network(photo)
+        return network(image)
     stride, bands = 0, []
     for row in rows:
         parts = []
         for column in columns:
-            maps = network(photo[row.start : row.stop, column.start : column.stop])
-            stride = stride or tile // maps.shape[1 if len(rows) > 1 else 2]  # of the first tile: whole where the side is cut
-            parts.append(maps[:, _cells(row, stride, photo.shape[0]), _cells(column, stride, photo.shape[1])])
+            maps = network(image[row.start : row.stop, column.start : column.stop])
+            stride = stride or tile // maps.shape[1 if len(rows) > 1 else 2]  # of the first tile, which is complete where the side is cut
+            parts.append(maps[:, _cells(row, stride, image.shape[0]), _cells(column, stride, image.shape[1])])
         bands.append(torch.cat(parts, dim=2))
     return torch.cat(bands, dim=1)
 
 
 def _cells(cut: Cut, stride: int, length: int) -> slice:
-    """The cells of a tile's maps that are taken; the last tile's to their end, however its network rounds."""
+    """Return the cells of a tile's maps that are used; of the last tile, all to the end, however the network rounds."""
     return slice((cut.first - cut.start) // stride, None if cut.last == length else (cut.last - cut.start) // stride)

@@ -1,7 +1,6 @@
-"""Class activation maps as arrays: how they are computed, brought to stride 4, normalised, and turned into masks.
+"""Class activation maps (paper section 3.2, Eq. 1) as arrays: computed, normalised, enlarged, and turned into masks.
 
-Stands between the classifier (or random walk, or segmenter) and everything that reads score maps; paper section 3.2, Eq. 1.
-Maps are (K, h, w), one per class id of an image; an image without labels has K = 0 and is all background.
+Maps are (K, h, w), one per class id of an image. An image without labels has K = 0 and is all background.
 """
 
 from collections.abc import Sequence
@@ -13,11 +12,11 @@ from torch.nn import functional
 from vwl.constants import MAP_STRIDE, map_size
 
 _STRIP = 64
-"""Rows of a large photograph that are enlarged at a time."""
+"""Rows of a large image that are enlarged at a time."""
 
 
 def class_activation(features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return the class activation maps (B, C, h, w) of Eq. 1: ReLU of the features weighted by each class's classifier row.
+    """Return the class activation maps (B, C, h, w) of Eq. 1: ReLU of the features weighted by each class's row of the classifier.
 
     Args:
         features: F, (B, d, h, w).
@@ -27,27 +26,22 @@ def class_activation(features: torch.Tensor, weight: torch.Tensor) -> torch.Tens
 
 
 def normalise(maps: np.ndarray) -> np.ndarray:
-    """Bring each class's map (K, h, w) to 0..1: negative scores become 0, then division by the map's maximum + 1e-5; float32."""
+    """Normalise each class's map (K, h, w) to 0..1, float32: negative scores become 0, then division by the maximum + 1e-5."""
     positive = np.maximum(maps, 0, dtype=np.float32)
     return positive / (positive.max(axis=(1, 2), keepdims=True, initial=0) + np.float32(1e-5))
 
 
-def to_stride4(maps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize maps (K, a, b) of any size bilinearly to the stride-4 grid of a photograph of `height` x `width` pixels; float32."""
-    return _resize(maps, map_size(height, width))
-
-
 def working_size(height: int, width: int, max_pixels: int) -> tuple[int, int]:
-    """Return the size at which a photograph of `height` x `width` pixels is refined: its own, or as many as `max_pixels`."""
+    """Return the size at which an image of `height` x `width` pixels is refined: its own, or one of about `max_pixels` pixels."""
     scale = min(1.0, (max_pixels / (height * width)) ** 0.5)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def upsample(values: np.ndarray, height: int, width: int, max_pixels: int | None = None) -> np.ndarray:
-    """Bring a score map's values (K, h, w) at stride 4 to the photograph's pixels (K, height, width), float32.
+    """Enlarge a score map's values (K, h, w) at stride 4 to the image's size (K, height, width), float32.
 
-    The map is enlarged by exactly 4 and then cropped, so that cells stay over the pixels they were made from. A photograph of more than
-    `max_pixels` gets a map of its `working_size`; then no more than one class is ever held at full size.
+    The map is enlarged by exactly 4 and then cropped, so that cells stay over their pixels. For an image of more than `max_pixels` the
+    result has its `working_size`, and only one class at a time is held at full size.
     """
     if values.shape[1:] != map_size(height, width):
         raise ValueError(f"a score map of {values.shape[1:]} cells does not belong to {height} x {width} pixels")
@@ -62,29 +56,29 @@ def upsample(values: np.ndarray, height: int, width: int, max_pixels: int | None
 
 
 def upsampled_argmax(probabilities: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return the position of each pixel's largest probability (height, width) uint8, the first among equals.
+    """Return the label position of each pixel's largest probability (height, width) uint8; the first of equal ones.
 
     Args:
-        probabilities: (L, h, w) of a photograph at any size; if that is not its own they are enlarged bilinearly, some rows at a time.
-        height, width: the photograph's size, pixels.
+        probabilities: (L, h, w) at any size; if it is not the image's, they are enlarged bilinearly, some rows at a time.
+        height, width: the image's size, pixels.
     """
     if probabilities.shape[1:] == (height, width):
         return probabilities.argmax(axis=0).astype(np.uint8)
     num_rows = probabilities.shape[1]
-    found = np.empty((height, width), np.uint8)
+    mask = np.empty((height, width), np.uint8)
     for top in range(0, height, _STRIP):
-        strip = found[top : top + _STRIP]
-        place = np.clip((np.arange(top, top + len(strip)) + 0.5) * num_rows / height - 0.5, 0, num_rows - 1).astype(np.float32)
-        above = place.astype(int)
-        share = (place - above)[:, None]
+        strip = mask[top : top + _STRIP]
+        position = np.clip((np.arange(top, top + len(strip)) + 0.5) * num_rows / height - 0.5, 0, num_rows - 1).astype(np.float32)
+        above = position.astype(int)
+        share = (position - above)[:, None]
         below = np.minimum(above + 1, num_rows - 1)
         rows = probabilities[:, above] * (1 - share) + probabilities[:, below] * share
         strip[...] = _resize(rows, (len(strip), width)).argmax(axis=0)
-    return found
+    return mask
 
 
 def best_class(maps: np.ndarray, class_ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return each pixel's strongest class (the first among equals) and its score: (H, W) uint8 class ids, (H, W) float32.
+    """Return each pixel's strongest class and its score: (H, W) uint8 class ids, the first of equal ones, and (H, W) float32.
 
     Without maps (K = 0) the class is 0 and the score 0.
     """
@@ -101,12 +95,12 @@ def best_class(maps: np.ndarray, class_ids: Sequence[int]) -> tuple[np.ndarray, 
 
 
 def argmax_with_background(maps: np.ndarray, class_ids: Sequence[int], threshold: float) -> np.ndarray:
-    """Return the mask (H, W) uint8 of the strongest among a constant background and the maps.
+    """Return the mask (H, W) uint8: the argmax over a constant background and the maps.
 
     Args:
         maps: (K, H, W) scores.
-        class_ids: the class of each map. If 0 is among them the maps have a background of their own: `threshold` is not used.
-        threshold: the background's score, compared in float32; a pixel that only equals it is background.
+        class_ids: the class of each map. If 0 is among them, the maps have their own background and `threshold` is not used.
+        threshold: score of the background, compared in float32; a pixel that equals it is background.
     """
     best, value = best_class(maps, class_ids)
     if 0 in class_ids:

@@ -15,7 +15,7 @@ from vwl.errors import VwlError
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of a confusion matrix, fractions of 1; a class's figure is nan where it is undefined.
+    """Scores of a confusion matrix, fractions of 1; a class's score is nan where it is undefined.
 
     Attributes:
         miou: mean of `iou` over the scored classes that occur in the ground truth; nan if there are none.
@@ -24,7 +24,6 @@ class Scores:
         recall: (n,) share of a class's true pixels that are found; nan for a class without ground truth.
         pixel_accuracy: share of all pixels that are right.
         mean_accuracy: mean of `recall` over the classes of `miou`.
-        frequency_weighted_iou: `iou` of all classes weighted by their true pixels.
     """
 
     miou: float
@@ -33,7 +32,6 @@ class Scores:
     recall: np.ndarray
     pixel_accuracy: float
     mean_accuracy: float
-    frequency_weighted_iou: float
 
     @property
     def over_activation(self) -> np.ndarray:
@@ -64,19 +62,19 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
     ids = np.arange(256)
     columns = np.where(ids < num_classes, ids, 0)
     counts = np.bincount(
-        truth_rows(num_classes)[truth.ravel()] * num_classes + columns[prediction.ravel()], minlength=(num_classes + 2) * num_classes
+        row_table(num_classes)[truth.ravel()] * num_classes + columns[prediction.ravel()], minlength=(num_classes + 2) * num_classes
     )
-    return kept_rows(counts.reshape(num_classes + 2, num_classes), truth, num_classes)
+    return without_ignored(counts.reshape(num_classes + 2, num_classes), truth, num_classes)
 
 
-def truth_rows(num_classes: int) -> np.ndarray:
-    """Return the table (256,) of the row in which a true id is counted: its own, n for ignored, n + 1 for ids that are no class."""
+def row_table(num_classes: int) -> np.ndarray:
+    """Return a table (256,) of the row in which a true id is counted: its own, n if ignored, n + 1 if it is not a class."""
     ids = np.arange(256)
     return np.where(ids < num_classes, ids, np.where(ids == IGNORE, num_classes, num_classes + 1))
 
 
-def kept_rows(counts: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """Drop the two last rows of `counts` (see `truth_rows`), the ignored pixels and those of no class.
+def without_ignored(counts: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return `counts` without its last two rows (see `row_table`): ignored pixels and ids that are not classes.
 
     Raises:
         VwlError: there are pixels of no class.
@@ -94,11 +92,11 @@ def same_size(truth: np.ndarray, prediction: np.ndarray) -> None:
         VwlError: they differ in size.
     """
     if truth.shape != prediction.shape:
-        raise VwlError(f"ground truth has {truth.shape} pixels, the prediction {prediction.shape}: were both made from one photograph?")
+        raise VwlError(f"ground truth has {truth.shape} pixels, the prediction {prediction.shape}: were both made from one image?")
 
 
 def scores(confusion: np.ndarray, class_ids: Iterable[int] | None = None) -> Scores:
-    """Turn a confusion matrix (n, n) into figures.
+    """Compute the scores of a confusion matrix (n, n).
 
     Args:
         confusion: rows are the truth, columns the prediction.
@@ -122,7 +120,6 @@ def scores(confusion: np.ndarray, class_ids: Iterable[int] | None = None) -> Sco
         recall=recall,
         pixel_accuracy=float(right.sum() / true.sum()) if present.any() else float("nan"),
         mean_accuracy=_mean(recall[wanted]),
-        frequency_weighted_iou=float((iou[present] * true[present]).sum() / true.sum()) if present.any() else float("nan"),
     )
 
 

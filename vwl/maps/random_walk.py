@@ -1,9 +1,9 @@
-"""Random walk: score maps spread over the photograph as far as the boundary map lets them (IRNet, paper section 4.2).
+"""Random walk: spreads score maps over the image up to the boundaries (IRNet; paper section 4.1).
 
 The transition matrix T is A^beta (affinities, diagonal 1, outside the image 0) divided by its column sums, and the result is
 maps * (1 - edge) * T^steps. T is never built: it is a stencil of the pairs' weights, and its power is a Chebyshev series. T is
 similar to the symmetric matrix S = D^-1/2 A^beta D^-1/2, whose eigenvalues lie in [-1, 1]; there x^n = sum_k c_k T_k(x) with
-c_k = 2^(1-n) binomial(n, (n-k)/2), and the c_k that are left out bound the error. 256 steps take 70 products instead of 256.
+c_k = 2^(1-n) binomial(n, (n-k)/2), and the omitted c_k bound the error. 256 steps take 70 products instead of 256.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from vwl.maps.affinity import affinities, pair_offsets
 from vwl.maps.compiled import compiled
 
 _BLOCK = 512
-"""Cells worked on at a time: the accumulator stays in the processor's innermost cache."""
+"""Cells processed at a time, so that the accumulator stays in the L1 cache."""
 _UNROLLED = 4
 """Offsets per pass over the accumulator."""
-_NOTHING = 1e-20
-"""Weights below this are taken as 0: near the end of float32's range arithmetic is several times slower."""
+_MIN_WEIGHT = 1e-20
+"""Smaller weights are set to 0: arithmetic on denormal float32 numbers is several times slower."""
 
 
 def walk(
@@ -59,11 +59,11 @@ def walk(
     layout = _Layout(height, width, radius - 1)
     shifts = np.array([layout.shift(dy, dx) for dy, dx in pair_offsets(radius)], np.int64)
     pairs = affinities(edge.astype(dtype), radius)
-    pairs[pairs < _NOTHING ** (1 / exponent)] = 0
+    pairs[pairs < _MIN_WEIGHT ** (1 / exponent)] = 0
     pairs **= dtype(exponent)
     weights = layout.flat(pairs, -len(pairs) % _UNROLLED)
-    del pairs  # as large as all the rest
-    # In float64 whatever `dtype` is: a rounding error of the degrees would enter each of the steps with the same sign.
+    del pairs  # as large as all other arrays
+    # In float64 for any `dtype`: a rounding error of the degrees would enter every step with the same sign.
     degrees = np.ones(layout.length)
     for weight, shift in zip(weights, shifts, strict=False):
         degrees += weight
@@ -71,8 +71,8 @@ def walk(
     inverse_root = 1 / np.sqrt(degrees)
     for weight, shift in zip(weights, shifts, strict=False):
         weight[:-shift] *= inverse_root[:-shift] * inverse_root[shift:]
-    # Far from the objects the maps would decay to the slow end of float32's range (see `_NOTHING`): they are lifted by a constant
-    # far below any tolerance, which the walk keeps, since the columns of T sum to 1.
+    # Far from objects the maps would decay to denormal numbers (see `_MIN_WEIGHT`). A constant far below any tolerance is added; the walk
+    # preserves it, since the columns of T sum to 1.
     start = maps * (1 - edge.astype(np.float64))
     start += 1e-10 * start.max(axis=(1, 2), keepdims=True, initial=0)
     state = layout.flat(start.astype(dtype)) / inverse_root.astype(dtype)
@@ -83,9 +83,9 @@ def walk(
 
 
 def chebyshev_coefficients(steps: int, tolerance: float) -> np.ndarray:
-    """Return c_0..c_d of x^steps in Chebyshev polynomials, float64, with the least d at which the rest sums to at most `tolerance`.
+    """Return c_0..c_d of x^steps in Chebyshev polynomials, float64; the omitted ones sum to at most `tolerance`.
 
-    Since every polynomial is at most 1 on [-1, 1], that rest bounds the series' error there. d is at most `steps`.
+    Since every polynomial is at most 1 on [-1, 1], this sum bounds the error of the series there. d is at most `steps`.
     """
     if steps < 1 or tolerance < 0:
         raise ValueError("steps must be 1 or more, and the tolerance not negative")
@@ -99,7 +99,7 @@ def chebyshev_coefficients(steps: int, tolerance: float) -> np.ndarray:
 
 
 class _Layout:
-    """Grids as flat arrays: rows one after the other with empty cells between them and at both ends, so that an offset is one shift."""
+    """Grids as flat arrays with empty cells between rows and at both ends, so that each offset is a shift."""
 
     def __init__(self, height: int, width: int, border: int) -> None:
         self.height, self.width, self.pitch = height, width, width + border
@@ -107,24 +107,24 @@ class _Layout:
         self.length = 2 * self.margin + -(-height * self.pitch // _BLOCK) * _BLOCK
 
     def shift(self, dy: int, dx: int) -> int:
-        """Distance in the flat array to the cell `dy` rows below and `dx` columns to the right."""
+        """Return the distance in the flat array to the cell `dy` rows below and `dx` columns to the right."""
         return dy * self.pitch + dx
 
     def flat(self, grids: np.ndarray, num_empty: int = 0) -> np.ndarray:
-        """(N, h, w) to (N + num_empty, length)."""
+        """Return (N, h, w) as (N + num_empty, length)."""
         filled = np.zeros((len(grids) + num_empty, self.length), grids.dtype)
         self.cells(filled)[: len(grids)] = grids
         return filled
 
     def cells(self, flat: np.ndarray) -> np.ndarray:
-        """View (N, h, w) of (N, length)."""
+        """Return a view (N, h, w) of (N, length)."""
         rows = flat[:, self.margin : self.margin + self.height * self.pitch]
         return rows.reshape(len(flat), self.height, self.pitch)[..., : self.width]
 
 
 @cache
 def _expansion() -> Callable[..., None]:
-    """The compiled `_expand`."""
+    """Return the compiled `_expand`."""
     return compiled(_expand, fastmath={"contract"})
 
 

@@ -1,8 +1,8 @@
 """A cache of remote images and masks on the node's disk, so that only the first epoch reads them over the network.
 
 All processes of a node share one folder below the system's temporary folder. `VWL_CACHE_GIB` limits its size (default 10; 0 disables the
-cache); the least recently used files are deleted first. A cached file's name contains size and modification time of its origin, so that
-a changed image is read again. Each process checks these once per file.
+cache); the least recently used files are deleted first. A cached file's name is a hash of the URI, size and modification
+time of its origin, so a changed image is read again. Each process looks these up once per file.
 """
 
 import hashlib
@@ -21,18 +21,18 @@ from vwl.storage.folder import Folder
 LIMIT = "VWL_CACHE_GIB"
 _DEFAULT_GIB = 10.0
 _FREE_SHARE = 0.1
-"""Share of the disk that is always left free."""
+"""Part of the disk that is always left free."""
 _LEFT_SHARE = 0.9
-"""Share of the limit that remains after files were deleted."""
+"""Deleting files brings the cache down to this part of the limit."""
 _COUNT_SHARE = 0.01
-"""Share of the limit that a process adds before it measures the folder again; other processes add files too."""
+"""A process measures the folder again after it has added this part of the limit, because other processes add files too."""
 
 
 class Cache:
-    """Files in a folder, at most `limit` bytes (and one per cent more for each process)."""
+    """A folder of cached files, of at most `limit` bytes (each process may exceed it by 1 %)."""
 
     def __init__(self, folder: Path, limit: int) -> None:
-        """Use `folder`, which is created with the first file."""
+        """Use `folder`, which is created when the first file is cached."""
         self.folder, self.limit = folder, limit
         self._names: dict[tuple[str, str], tuple[str, int]] = {}
         self._added: int | None = None
@@ -80,18 +80,18 @@ class Cache:
         self._added += len(data)
 
     def _is_ours(self) -> bool:
-        """Return whether no other user can write there: any user may create folders in the temporary folder."""
+        """Return whether the folder is this user's and nobody else can write to it: any user may create it in the temporary folder."""
         info = self.folder.lstat()
         return stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid() and not info.st_mode & 0o022
 
-    def _make_room(self, wanted: int) -> None:
-        """Delete the least recently used files if the cache would exceed its limit."""
+    def _make_room(self, num_bytes: int) -> None:
+        """Delete the least recently used files if `num_bytes` more would exceed the limit."""
         files = []
         for entry in os.scandir(self.folder):
             with suppress(FileNotFoundError):  # another process deletes files too
                 info = entry.stat()
                 files.append((info.st_mtime_ns, info.st_size, entry.path))
-        total = sum(size for _, size, _ in files) + wanted
+        total = sum(size for _, size, _ in files) + num_bytes
         if total <= self.limit:
             return
         for _, size, path in sorted(files):
@@ -118,5 +118,5 @@ def _of_this_node(limit: str, temporary: str) -> Cache:
     try:
         gib = float(limit) if limit else _DEFAULT_GIB
     except ValueError:
-        raise VwlError(f"{LIMIT}={limit} is not a number of GiB") from None
+        raise VwlError(f"{LIMIT}={limit} is not a number of GiB; set it to a number such as 10, or to 0 for no cache") from None
     return Cache(Path(temporary, f"vwl-cache-{os.getuid()}"), int(gib * 2**30))

@@ -1,7 +1,7 @@
-"""Folders on any pyarrow file system: all that vwl reads and writes goes through them.
+"""Folders on any pyarrow file system; vwl reads and writes all its files through them.
 
-Every write goes to a temporary name and is renamed, so a reader sees a whole file or none. Paths may be local or URIs
-(``s3://bucket/run``); names that come from data files cannot leave their folder.
+A file is written under a temporary name and then renamed, so a reader sees a whole file or none. Paths may be local or URIs
+(``s3://bucket/run``). Names, which may come from data files, cannot lead out of their folder.
 """
 
 import json
@@ -65,11 +65,11 @@ class Folder:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on a local or mounted disk."""
+        """Whether the folder is on a local or mounted disk."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def uri_of(self, name: str) -> str:
-        """Return the path or URI of a file in it."""
+        """Return the path or URI of a file in this folder."""
         base, question, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
         return f"{base}/{quote(_inside(name)) if '://' in self.uri else _inside(name)}{question}{query}"
 
@@ -93,7 +93,7 @@ class Folder:
 
     def _info(self, name: str) -> fs.FileInfo:
         path = self._full(name) if name else self.path
-        return self._call(f"look at {self.uri_of(name) if name else self.uri}", lambda: self.filesystem.get_file_info(path))
+        return self._call(f"find {self.uri_of(name) if name else self.uri}", lambda: self.filesystem.get_file_info(path))
 
     def names(self, suffix: str = "") -> list[str]:
         """Return the sorted names of the complete files directly in this folder that end in `suffix`; none if the folder does not exist.
@@ -132,7 +132,7 @@ class Folder:
         """Write a file atomically and create its folder.
 
         Raises:
-            VwlError: it cannot be written (no permission, disk full); the file is then as it was.
+            VwlError: it cannot be written (no permission, disk full); an earlier version of the file is kept.
         """
         target = self._full(name)
         self._call(f"write {self.uri_of(name)}", lambda: self._write(target, data), "; free space or choose another folder")
@@ -208,7 +208,7 @@ class Folder:
         self.write(name, (json.dumps(value, indent=2) + "\n").encode())
 
     def _call(self, what: str, call: Callable[[], Result], advice: str = "") -> Result:
-        """Call the file system with retries; an error becomes one line: cannot do `what`, the reason, and `advice`."""
+        """Call the file system with retries; an OSError becomes a `VwlError` "cannot <what>: <reason><advice>"."""
         try:
             return retry(call)
         except OSError as error:
@@ -225,21 +225,21 @@ def split_path(path: str | Path) -> tuple[Folder, str]:
 
 
 def storage_error(what: str, error: Exception, advice: str = "") -> VwlError:
-    """Return a file system's error as one line: what failed, the reason, and `advice`; `Unreachable` if it is transient."""
+    """Return a file system's error with a message of one line: what failed, the reason, and `advice`; `Unreachable` if it is transient."""
     if is_transient(error):
-        return Unreachable(f"{what}: {_reason(error)}; it stayed unreachable; check the storage, then run the same command again")
+        return Unreachable(f"{what}: {_reason(error)}; retries failed too; check the storage, then run the same command again")
     return VwlError(f"{what}: {_reason(error)}{advice}")
 
 
 def _inside(name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise VwlError(f"the name '{name}' would leave its folder")
+        raise VwlError(f"the file name '{name}' leads out of its folder; use a relative name without ..")
     return str(path)
 
 
 def _reason(error: Exception) -> str:
-    """Return the operating system's message, which pyarrow wraps in its own."""
+    """Return the operating system's message, which pyarrow wraps in its own message."""
     text = getattr(error, "strerror", None) or str(error)
     detail = re.search(r"\[errno \d+\] ([^.\n]+)", text)
     return detail.group(1) if detail else " ".join(text.split())

@@ -1,4 +1,4 @@
-"""Locks, so that one command at a time works on a stage or search. The kernel releases a lock when its process ends."""
+"""File locks: one command at a time works on a stage or search. The kernel releases a lock when its process ends, even if killed."""
 
 import errno
 from collections.abc import Iterator

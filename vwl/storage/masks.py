@@ -1,4 +1,4 @@
-"""Masks on disk: indexed PNG of class ids, and the palette they are shown in."""
+"""Masks as indexed PNG files of class ids, and the palette of their colours."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -30,9 +30,9 @@ def decode_mask(data: bytes, source: str) -> np.ndarray:
     try:
         image = Image.open(io.BytesIO(data))
         if image.format == "JPEG":
-            raise VwlError(f"mask {source} is a JPEG, which blurs class ids; masks are indexed or grey PNG")
+            raise VwlError(f"mask {source} is a JPEG, whose compression changes class ids; save masks as indexed or 8-bit grey PNG")
         if image.mode not in {"L", "P", "1"}:
-            raise VwlError(f"mask {source} has mode {image.mode}; masks hold one 8-bit class id per pixel (indexed or grey PNG)")
+            raise VwlError(f"mask {source} has mode {image.mode}; save masks as indexed or 8-bit grey PNG, one class id per pixel")
         return np.array(image, dtype=np.uint8)
     except UnidentifiedImageError:
         raise VwlError(f"mask {source} cannot be read: it is not an image") from None

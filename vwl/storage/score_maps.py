@@ -1,4 +1,4 @@
-"""Score maps on disk: Parquet shards with one row, and one row group, per image."""
+"""Score maps on disk: Parquet files (shards) with one row, in a row group of its own, per image."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -45,12 +45,17 @@ _MAP_SCHEMA = pa.schema(
 
 
 def write_maps(folder: Folder, name: str, maps: Sequence[ScoreMap]) -> None:
-    """Write a shard, atomically; the same maps give the same bytes."""
+    """Write a shard atomically; equal maps give equal bytes.
+
+    Raises:
+        VwlError: the file cannot be written.
+        ValueError: a map does not have the size that its image asks for.
+    """
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, _MAP_SCHEMA, compression="zstd") as writer:
         for m in maps:
             if m.values.shape != (len(m.classes), *map_size(m.height, m.width)):
-                raise ValueError(f"map of {m.image_id} has shape {m.values.shape} for {m.height} x {m.width} pixels")
+                raise ValueError(f"map of {m.image_id} has shape {m.values.shape} for an image of {m.height} x {m.width} pixels")
             columns = [[m.image_id], [m.classes], [m.height], [m.width]]
             arrays = [pa.array(c, f.type) for c, f in zip(columns, _MAP_SCHEMA, strict=False)]
             flat = pa.array(np.ascontiguousarray(m.values, np.float16).ravel())
@@ -62,11 +67,11 @@ def write_maps(folder: Folder, name: str, maps: Sequence[ScoreMap]) -> None:
 class MapReader:
     """Reads score maps by image id from the shards of a folder; picklable, opens files at first use.
 
-    Only footers and the rows asked for are read, so that shuffled access to a large data set is cheap.
+    Only the footers and the rows of the requested images are read, so that random access to a large data set is cheap.
     """
 
     def __init__(self, folder: Folder, class_scales: Mapping[int, float] | None = None) -> None:
-        """Open a folder of maps; with `class_scales`, the maps of these classes are multiplied by them when read (then float32)."""
+        """Open a folder of maps; maps of a class in `class_scales` are multiplied by its value when read, and are then float32."""
         self.folder = folder
         self.class_scales = dict(class_scales or {})
         self._locations: dict[str, tuple[str, int]] | None = None
@@ -78,7 +83,7 @@ class MapReader:
 
     @property
     def locations(self) -> dict[str, tuple[str, int]]:
-        """File name and row group of each image id."""
+        """File name and row group of each image, by image id."""
         if self._locations is None:
             locations = {}
             for name in self.folder.names(".parquet"):
@@ -97,7 +102,7 @@ class MapReader:
         """Return one image's maps.
 
         Raises:
-            VwlError: the image has none, or the file is damaged.
+            VwlError: the image has no maps, or the file is damaged.
         """
         if image_id not in self.locations:
             raise VwlError(f"{self.folder} has no score map of image {image_id}; run its stage first")

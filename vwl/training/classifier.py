@@ -117,7 +117,7 @@ class ClassifierTask(Task):
 
     @torch.no_grad()
     def init_codebook(self, batches: list[Sample]) -> None:
-        """Fill the memory bank with features of the first global batch, drawn with replacement and alike on all workers."""
+        """Fill the memory bank with features of the first global batch, drawn with replacement, the same on all workers."""
         codebook = self.model.codebook
         if codebook is None or self.settings.codebook.strategy != "memory":
             return

@@ -249,7 +249,7 @@ class _Trainer:
         return line
 
     def evaluate(self) -> None:
-        """Score the model on held-out photographs and log it."""
+        """Score the model on held-out images and log it."""
         scores = self.task.evaluate()
         if scores:
             self.scores = scores

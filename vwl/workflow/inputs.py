@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vwl.data.index import Row
-from vwl.inference.build import MapSpec
+from vwl.inference.build import InferenceSpec
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES
 
@@ -24,11 +24,11 @@ class Background:
     class_thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
-def inference_spec(run: Run, stage: str, strict: bool = False) -> MapSpec:
+def inference_spec(run: Run, stage: str, strict: bool = False) -> InferenceSpec:
     """Return what workers need for an inference stage; a stage whose threshold it uses must be done."""
     background = input_background(run, stage)
     threshold = None if background is None else background.threshold
-    return MapSpec(stage, run.recipe, run.index_path, run.folder, threshold, strict, class_scales(run, background))
+    return InferenceSpec(stage, run.recipe, run.index_path, run.folder, threshold, strict, class_scales(run, background))
 
 
 def stage_rows(run: Run, stage: str) -> list[Row]:

@@ -12,7 +12,7 @@ from itertools import takewhile
 from threading import Thread
 
 from vwl.engine.base import OnProgress, Progress, ShardRunner
-from vwl.inference.build import MapSpec
+from vwl.inference.build import InferenceSpec
 from vwl.inference.runner import SHARD_SIZE, Shard, shards, unfinished
 from vwl.workflow.inputs import inference_spec, stage_rows
 from vwl.workflow.run_folder import Run
@@ -38,7 +38,7 @@ class Streaming:
         return self._runner.split_processes()
 
     def run_shards(
-        self, spec: MapSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
+        self, spec: InferenceSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
     ) -> None:
         """Run shards as the wrapped runner does, and in the CAM stage the shards after them."""
         followers = [stage for stage in STREAMED[1:] if self._can_start(stage)] if spec.stage == STREAMED[0] else []

@@ -42,9 +42,9 @@ def kuberay(deployment: Deployment) -> dict[str, str]:
         },
     }
     return {
-        "shared-volume.yaml": to_yaml(volume, "The volume that all pods share: data, index and run folders."),
-        "raycluster.yaml": to_yaml(cluster, "A cluster that stays; commands are sent to it with vwl submit."),
-        "rayjob.yaml": to_yaml(job, "One command with a cluster of its own, which is taken down after it."),
+        "shared-volume.yaml": to_yaml(volume, "The volume that all pods share, for data, index and run folders."),
+        "raycluster.yaml": to_yaml(cluster, "A permanent cluster; send commands to it with vwl submit."),
+        "rayjob.yaml": to_yaml(job, "One command on its own cluster, which is deleted afterwards."),
     }
 
 

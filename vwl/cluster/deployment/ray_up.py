@@ -45,8 +45,8 @@ def ray_up(deployment: Deployment) -> dict[str, str]:
         "head_node_type": "head",
     }
     return {
-        "on-premise.yaml": to_yaml(local, "Hosts that there are. Each has Docker, the image and the shared folder; GPUs are found by Ray."),
-        "aws.yaml": to_yaml(aws, "EC2. Keep runs and data in s3://; the shared folder is each node's own."),
+        "on-premise.yaml": to_yaml(local, "Existing hosts. Each needs Docker, the image and the shared folder; Ray detects GPUs."),
+        "aws.yaml": to_yaml(aws, "EC2. Keep runs and data in s3://: the folder /shared is not shared between nodes."),
     }
 
 

@@ -1,6 +1,5 @@
-"""Renders the files of one kind of cluster. Those under deploy/ are rendered from deploy/cluster.yaml, so that they cannot differ.
-
-Ray's token authentication is on in all of them.
+"""Render the files of one kind of cluster: the entry of `vwl deploy render`. The files under deploy/ are rendered from
+deploy/cluster.yaml. All of them turn Ray's token authentication on.
 """
 
 from collections.abc import Callable
@@ -16,11 +15,11 @@ RENDERERS: dict[str, Callable[[Deployment], dict[str, str]]] = {"kuberay": kuber
 
 
 def render(kind: str, deployment: Deployment) -> dict[str, str]:
-    """Return the files of one kind, by name.
+    """Return the texts of the files for one kind of cluster, by file name.
 
     Raises:
-        VwlError: there is no such kind.
+        VwlError: no renderer has this name.
     """
     if kind not in RENDERERS:
-        raise VwlError(f"vwl renders {', '.join(RENDERERS)}, not '{kind}'{did_you_mean(kind, RENDERERS)}")
+        raise VwlError(f"unknown kind of cluster '{kind}', choose from {', '.join(RENDERERS)}{did_you_mean(kind, RENDERERS)}")
     return RENDERERS[kind](deployment)

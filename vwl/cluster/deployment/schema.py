@@ -25,7 +25,7 @@ class Nodes(StrictModel):
     count: int = Field(2, ge=0)
     """Number of nodes at the start."""
     most: int | None = Field(None, ge=0)
-    """Largest number of nodes when work is waiting (KubeRay and clouds); none: `count`."""
+    """Largest number of nodes when work is waiting (KubeRay and clouds); None: `count`."""
     cpus: int = Field(8, ge=1)
     """CPUs of each node."""
     memory_gib: int = Field(32, ge=2)
@@ -50,7 +50,7 @@ class Kubernetes(StrictModel):
     storage_class: str | None = None
     """None: the cluster's default."""
     retries: int = Field(2, ge=0)
-    """Times that the RayJob is tried again with a new cluster; the run resumes."""
+    """Number of retries of a RayJob, each on a new cluster; the run resumes."""
     keep_seconds: int = Field(600, ge=0)
     """Seconds that a RayJob's cluster is kept after its end, for its logs."""
 
