@@ -132,7 +132,7 @@ def test_a_finished_search_is_shown_and_resumed_after_its_data_set_has_moved(don
     shown = vwl("tune", "table", folder)
     assert shown.exit_code == 0, shown.output
     assert "INCOMPLETE" not in shown.stdout
-    assert "/gone/index.parquet does not exist; make an index table" in refused("--resume", folder)
+    assert "there is no index table at /gone/index.parquet" in refused("--resume", folder)
     result = vwl("tune", "--resume", folder, "--data", search.index_path)
     assert result.exit_code == 0, result.output
     assert "words: 4 trials, 4 of them finished\n" in result.stderr
