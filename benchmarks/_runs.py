@@ -12,6 +12,7 @@ from vwl.config.recipe import Recipe
 from vwl.data.index import Row, make_index, write_index
 from vwl.models.classifier import Classifier
 from vwl.training.checkpoint import save
+from vwl.training.pretrained import load_pretrained
 from vwl.workflow.run_folder import Run
 
 NUM_IMAGES, NUM_OBJECTS = 20, 20
@@ -31,6 +32,8 @@ def cam_run(folder: Path, recipe: Recipe, num_images: int) -> Run:
     run = Run.start(str(folder / "run"), recipe, str(folder / "index.parquet"))
     manifest = run.start_stage("classifier")
     torch.manual_seed(0)
-    save(run.folder / "classifier", "weights.pt", {"model": Classifier(recipe.classifier, NUM_OBJECTS).state_dict()})
+    network = Classifier(recipe.classifier, NUM_OBJECTS)
+    load_pretrained(network, recipe.classifier)
+    save(run.folder / "classifier", "weights.pt", {"model": network.state_dict()})
     run.write_manifest(replace(manifest, state="done"))
     return run

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _paired import Line, Paired, images, paired, show
+from _paired import Line, Paired, paired, real_images, show
 from PIL import Image
 
 from vwl.config.files import load_recipe
@@ -24,6 +24,7 @@ from vwl.data.transforms import long_side_scale, normalise, resize, scaled_size
 from vwl.inference.cam import CamStage
 from vwl.maps import cam
 from vwl.models.classifier import Classifier
+from vwl.training.pretrained import load_pretrained
 
 NUM_OBJECTS, CORES = 20, 2
 
@@ -65,13 +66,15 @@ def small() -> tuple[Recipe, Classifier]:
     """The recipe and a classifier with ImageNet's backbone; its head is drawn."""
     recipe = load_recipe("small")
     torch.manual_seed(0)
-    return recipe, Classifier(recipe.classifier, NUM_OBJECTS).eval()
+    network = Classifier(recipe.classifier, NUM_OBJECTS)
+    load_pretrained(network, recipe.classifier)
+    return recipe, network.eval()
 
 
 def saved(folder: Path, num: int) -> Index:
     """Save images as JPEG with one to three labels each."""
     rng, rows = np.random.default_rng(0), []
-    for number, rgb in enumerate(images(num)):
+    for number, rgb in enumerate(real_images(num)):
         Image.fromarray(rgb).save(folder / f"{number}.jpg", quality=92)
         labels = rng.choice(NUM_OBJECTS, 1 + number % 3, replace=False) + 1
         rows.append(Row(str(number), f"{number}.jpg", tuple(sorted(int(label) for label in labels)), None, "train"))

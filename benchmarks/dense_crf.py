@@ -13,7 +13,7 @@ from _paired import Line, Paired, paired, real_images, show
 
 from vwl.config.recipe import CrfKernels, IrnetLabels
 from vwl.crf.dense_crf import crf_probabilities, irnet_labels
-from vwl.crf.mean_field_numba import lattice_of_places
+from vwl.crf.mean_field_numba import spatial_lattice
 
 SETS = {"cam": CrfKernels(), "irnet_labels": IrnetLabels().kernels}
 
@@ -51,7 +51,7 @@ def timed(image: np.ndarray, num_labels: int, repeats: int) -> tuple[float, floa
         crf_probabilities(image, probabilities, of(SETS["cam"], "native"))
 
     def ours_from_nothing() -> None:
-        lattice_of_places.cache_clear()
+        spatial_lattice.cache_clear()
         ours()
 
     ours()  # compiled
@@ -64,7 +64,7 @@ def two_passes(image: np.ndarray, repeats: int) -> Paired:
     maps, settings = blocks(4, image)[1:], IrnetLabels()
 
     def form(name: str) -> None:
-        lattice_of_places.cache_clear()
+        spatial_lattice.cache_clear()
         irnet_labels(image, maps, [1, 2, 3], settings.model_copy(update={"kernels": of(settings.kernels, name)}))
 
     return paired(lambda: form("pydensecrf"), lambda: form("native"), repeats)

@@ -1,9 +1,9 @@
-"""Random walk: the stencil's Chebyshev series against the dense matrix that the public code squares eight times, one thread each.
+"""Random walk: the Chebyshev series of a stencil and the dense matrix that the published code squares eight times, one thread each.
 
 The dense form is timed at 32 x 32 and 64 x 64 cells; at 94 x 125 (a VOC image at stride 4) its time is extrapolated from
 64 x 64 by its exact number of operations, 8 squarings of 2 n^3 and the maps' product of 2 n^2 each, and its memory by n^2.
-Parity in the same run: within 1e-6 of the dense form in float64, within 1e-4 of the maps' maximum in float32; else it leaves
-with an error.
+Parity in the same run: within 1e-6 of the dense form in float64, within 1e-4 of the maps' maximum in float32; otherwise
+the benchmark exits with an error.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def both(
 
 
 def dense(maps: np.ndarray, edge: np.ndarray, squarings: int = SQUARINGS) -> np.ndarray:
-    """Walk 2^squarings steps as the public code does: affinities of all pairs, their power, its columns normalised, and squares."""
+    """Walk 2^squarings steps as the published code does: affinities of all pairs, their power, columns normalised, squared."""
     num = edge.size
     pairs, position = affinities(edge, RADIUS), np.arange(num).reshape(edge.shape)
     matrix = np.eye(num, dtype=edge.dtype)
@@ -76,7 +76,7 @@ def operations(shape: tuple[int, int]) -> int:
 
 
 def parity() -> tuple[str, bool]:
-    """Compare the walk with the dense form in float64, and say how far they are apart, relative to the maps' maximum."""
+    """Return the differences between the walk and the dense form in float64, relative to the maps' maximum, and whether they are small."""
     said, right = [], True
     for shape, dtype, bound in ((SMALL, np.float64, 1e-6), ((23, 30), np.float32, 1e-4), ((1, 1), np.float32, 1e-4)):
         maps, edge = drawn(shape, np.float64)
@@ -101,7 +101,7 @@ def walk_seconds(shape: tuple[int, int], repeats: int) -> float:
 
 
 def peak(work: Callable[[], object]) -> float:
-    """Return the most MiB of NumPy arrays that a function holds at once."""
+    """Return the peak memory of a function's NumPy arrays, MiB."""
     tracemalloc.start()
     work()
     found = tracemalloc.get_traced_memory()[1]
@@ -110,7 +110,7 @@ def peak(work: Callable[[], object]) -> float:
 
 
 def walk_peak(shape: tuple[int, int]) -> float:
-    """Return the same of the walk; two copies of the maps that numba makes are not seen and added."""
+    """Return the walk's peak memory, MiB, with the two copies of the maps that numba makes, which tracemalloc does not count."""
     maps, edge = drawn(shape, np.float32)
     return peak(lambda: walk(maps, edge)) + 2 * maps.nbytes / 2**20
 

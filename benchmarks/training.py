@@ -1,8 +1,8 @@
-"""Training: Ray Train against the plain loop, two workers against two threads, and what the visual words cost in a step.
+"""Training: Ray Train and the plain loop, two workers and two threads, and the share of the visual words in a step.
 
-Alternating repetitions of the same short training (EfficientNet-Lite0, memory bank, generated scenes) in four layouts; images a
-second are those that the loop itself logs, without the first lines (start, first batches). Parity: in float64, in which training does
-not amplify the last bit to something one sees, all layouts have the same losses at every step.
+The same short training (EfficientNet-Lite0, memory bank, generated scenes) runs alternately in four layouts. Images per second are
+those that the loop logs, without the first lines (start, first batches). Parity: in float64, where training does not amplify rounding
+errors visibly, all layouts have the same losses at every step.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def line(what: str, first: list[float], second: list[float], wanted: str, parity: str) -> Line:
-    """Images a second of two layouts, and the median of the ratios of neighbouring repetitions."""
+    """Return a line with the images per second of two layouts and the median ratio of paired repetitions."""
     ratio = statistics.median(b / a for a, b in zip(first, second, strict=True))
     return Line(what, *(f"{statistics.median(speeds):.2f} images/s" for speeds in (first, second)), ratio, wanted, parity)
 
@@ -79,10 +79,10 @@ def trained(engine, layout: Layout, folder: Path, name: str) -> list[dict[str, f
 
 
 def float64_losses(engine, layout: Layout, folder: Path, name: str) -> list[float]:
-    """Losses of every step of a short training in float64."""
+    """Return the losses of every step of a short training in float64."""
     spec = TrainSpec("classifier", recipe(), str(folder / "few.parquet"), Folder(folder / "float64" / name), None, name)
     lines: list[float] = []
-    engine.fit(spec, replace(layout, precision="float64"), lambda stage, step, total, figures: lines.append(figures["loss"]))
+    engine.fit(spec, replace(layout, precision="float64"), lambda progress: lines.append(progress.metrics["loss"]))
     assert lines
     return lines
 
@@ -92,7 +92,7 @@ def recipe():
 
 
 def word_shares(folder: Path) -> dict[str, float]:
-    """Seconds in the visual words' own code and in their all-reduce, as shares of the steps' time, on two Ray Train workers."""
+    """Return the shares of a step's time in the code of the visual words and in their all-reduce, on two Ray Train workers."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -139,12 +139,12 @@ def timed_worker(config: dict[str, str]) -> dict[str, float]:
     times: list[float] = []
     before: list[dict[str, float]] = []
 
-    def progress(step: int, total: int, figures: dict[str, float]) -> None:
+    def on_step(step: int, num_steps: int, metrics: dict[str, float]) -> None:
         times.append(time.perf_counter())
         before.append(dict(spent))
 
-    loop.train(task, Layout(workers=2, micro_batch=4, checkpoint_steps=10**6), spec.folder, "shares", loop.Control(progress=progress))
-    if not times:  # progress is message on worker 0 only
+    loop.train(task, Layout(workers=2, micro_batch=4, checkpoint_steps=10**6), spec.folder, "shares", loop.Callbacks(on_step))
+    if not times:  # only worker 0 calls on_step
         return {}
     whole = times[-1] - times[LOG_EVERY]
     return {kind: (before[-1][kind] - before[LOG_EVERY][kind]) / whole for kind in spent}
@@ -162,7 +162,7 @@ def print_details(speeds: dict[str, list[float]], shares: dict[str, float]) -> N
 
 
 def on_paper() -> None:
-    """The ring all-reduce of (k, d + 1) float32: 2 (n - 1) / n of its bytes over each link, and 2 (n - 1) latencies."""
+    """Print the time of a ring all-reduce of (k, d + 1) float32: 2 (n - 1) / n of its bytes over each link, and 2 (n - 1) latencies."""
     table = Table(title="the bank's all-reduce on paper, milliseconds (ring; link speed and latency as named)", box=None)
     clusters = {"8 GPUs, 1 node (200 GB/s, 5 us)": (8, 200e9, 5e-6), "64 GPUs, 8 nodes (20 GB/s, 10 us)": (64, 20e9, 10e-6)}
     for column in ("k", "d", "MB", *clusters):

@@ -1,6 +1,5 @@
-"""`vwl data`: make index tables of data sets, look at them and check them."""
+"""`vwl data`: makes, shows and checks index tables of data sets."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from vwl.data.index import Index
 
-app = typer.Typer(no_args_is_help=True, help="Make index tables of data sets, look at them and check them.")
+app = typer.Typer(no_args_is_help=True, help="Make, show and check index tables of data sets.")
 prepare = typer.Typer(no_args_is_help=True, help="Turn a data set into one index table (Parquet).")
 app.add_typer(prepare, name="prepare")
 
@@ -24,8 +23,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def voc(
     root: Annotated[str, typer.Option(help="The folder VOCdevkit/VOC2012, or one laid out like it.")],
     out: Out = "index.parquet",
-    sbd: Annotated[str | None, typer.Option(help="SBD's folder: its masks are converted, train_aug is made by rule.")] = None,
-    labels: Annotated[str | None, typer.Option(help="Text file of image labels, lines 'id name name ...'.")] = None,
+    sbd: Annotated[str | None, typer.Option(help="Folder of SBD. Its masks are converted, its images extend the training set.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Text file of image labels with lines 'id name name ...'.")] = None,
 ) -> None:
     """Index PASCAL VOC 2012, with or without SBD.
 
@@ -43,7 +42,7 @@ def voc(
 def coco(
     root: Annotated[str, typer.Option(help="Folder with annotations/, train2014/ and val2014/ (or 2017).")],
     out: Out = "index.parquet",
-    masks: Annotated[str | None, typer.Option(help="Folder for the masks (default: SegmentationClass in ROOT).")] = None,
+    masks: Annotated[str | None, typer.Option(help="Folder for the masks. Default: SegmentationClass in ROOT.")] = None,
 ) -> None:
     """Paint the masks of MS COCO and index it.
 
@@ -62,13 +61,13 @@ def coco(
 @prepare.command()
 def folder(
     images: Annotated[str, typer.Option(help="Folder of the images.")],
-    labels: Annotated[str, typer.Option(help="CSV with columns image,labels and, if wanted, split.")],
+    labels: Annotated[str, typer.Option(help="CSV file with the columns image,labels and optionally split.")],
     out: Out = "index.parquet",
     masks: Annotated[str | None, typer.Option(help="Folder of PNG masks named like the images.")] = None,
-    val_share: Annotated[float, typer.Option(help="Share of the images for split val, chosen by hash.")] = 0.0,
-    classes: Annotated[str | None, typer.Option(help="Text file of class names in the order of the mask ids.")] = None,
+    val_share: Annotated[float, typer.Option(help="Share of the images for split val, 0 to below 1.")] = 0.0,
+    classes: Annotated[str | None, typer.Option(help="Text file with one class name per line, in the order of the mask ids.")] = None,
 ) -> None:
-    """Index a folder of images with a CSV of labels.
+    """Index a folder of images with a CSV file of labels.
 
     \b
     Examples:
@@ -84,14 +83,14 @@ def folder(
 def scenes(
     folder: Annotated[str, typer.Option(help="Folder for the generated scenes.")] = "scenes",
     out: Out = "index.parquet",
-    num_train: Annotated[int, typer.Option(help="Scenes of split train.")] = 240,
-    num_val: Annotated[int, typer.Option(help="Scenes of split val.")] = 80,
-    num_classes: Annotated[int, typer.Option(help="Object classes, 1 to 6.")] = 4,
-    heights: Annotated[tuple[int, int], typer.Option(help="Smallest and largest height, pixels.")] = (180, 220),
-    widths: Annotated[tuple[int, int], typer.Option(help="Smallest and largest width, pixels.")] = (240, 280),
-    seed: Annotated[int, typer.Option(help="Another seed, other scenes.")] = 0,
+    num_train: Annotated[int, typer.Option(help="Number of scenes in split train.")] = 240,
+    num_val: Annotated[int, typer.Option(help="Number of scenes in split val.")] = 80,
+    num_classes: Annotated[int, typer.Option(help="Number of object classes, 1 to 6.")] = 4,
+    heights: Annotated[tuple[int, int], typer.Option(help="Smallest and largest height in pixels.")] = (180, 220),
+    widths: Annotated[tuple[int, int], typer.Option(help="Smallest and largest width in pixels.")] = (240, 280),
+    seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
 ) -> None:
-    """Draw scenes with exact masks and index them: a data set without download.
+    """Draw scenes with exact masks and index them; needs no download.
 
     \b
     Examples:
@@ -105,16 +104,14 @@ def scenes(
 
 @app.command()
 def show(index: IndexFile, as_json: Json = False) -> None:
-    """Show an index table: splits, classes and how often each occurs.
+    """Show the splits and classes of an index table, with the number of images of each.
 
     \b
     Examples:
       vwl data show voc.parquet
       vwl data show voc.parquet --json
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    from vwl.cli.console import Value, print_json, print_table
     from vwl.data.index import read_index
     from vwl.data.summary import summarise
 
@@ -122,24 +119,23 @@ def show(index: IndexFile, as_json: Json = False) -> None:
     splits = summarise(table)
     if as_json:
         about = {"source": table.source, "root": table.root.uri, "classes": table.classes, "fingerprint": table.fingerprint()}
-        typer.echo(json.dumps({**about, "splits": [asdict(split) for split in splits]}, indent=2))
+        print_json({**about, "splits": [asdict(split) for split in splits]})
         return
     _print_splits(table)
-    grid = Table("id", "class", *(f"{split.split} images" for split in splits), title="images that hold a class")
-    for label, name in enumerate(table.classes[1:], 1):
-        grid.add_row(str(label), name, *(f"{split.classes[name]:,}" for split in splits))
-    Console().print(grid)
+    rows: list[list[Value]] = [[label, name, *(split.classes[name] for split in splits)] for label, name in enumerate(table.classes[1:], 1)]
+    print_table("images with each class", ("id", "class", *(split.split for split in splits)), rows)
 
 
 @app.command()
 def check(index: IndexFile, as_json: Json = False) -> None:
-    """Open every image and mask of an index table; exit with 1 where something is wrong.
+    """Open every image and mask of an index table and print the problems; exit with 1 if there are any.
 
     \b
     Examples:
       vwl data check voc.parquet
       vwl data check voc.parquet --json
     """
+    from vwl.cli.console import print_json
     from vwl.data.check import check_index
     from vwl.data.index import read_index
 
@@ -147,7 +143,7 @@ def check(index: IndexFile, as_json: Json = False) -> None:
     with _bar("checking") as progress:
         problems = check_index(table, progress)
     if as_json:
-        typer.echo(json.dumps([asdict(problem) for problem in problems], indent=2))
+        print_json([asdict(problem) for problem in problems])
     else:
         for problem in problems:
             typer.echo(f"{problem.kind}: {problem.message}")
@@ -157,6 +153,7 @@ def check(index: IndexFile, as_json: Json = False) -> None:
 
 
 def _finish(index: "Index", notes: list[str], out: str) -> None:
+    """Write an index and print its splits and the notes."""
     from vwl.data.index import write_index
 
     write_index(index, out)
@@ -167,24 +164,20 @@ def _finish(index: "Index", notes: list[str], out: str) -> None:
 
 
 def _print_splits(index: "Index") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+    from vwl.cli.console import print_table
     from vwl.data.summary import summarise
 
-    table = Table("split", "images", "labels per image", "masks", title=f"{index.source}: {index.num_objects} classes")
-    for split in summarise(index):
-        table.add_row(split.split, f"{split.images:,}", f"{split.labels_per_image:.2f}", f"{split.masks:,}")
-    Console().print(table)
+    rows = [(split.split, split.images, split.labels_per_image, split.masks) for split in summarise(index)]
+    print_table(f"{index.source}: {index.num_objects} classes", ("split", "images", "labels per image", "masks"), rows)
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on standard error, so that standard output stays clean for scripts."""
+def _bar(task_name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on stderr and yield the function that updates it with (done, total)."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(task_name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -55,7 +55,7 @@ def command(index: Path, run: Path, backend: str) -> list[str]:
     return [*head, "--backend", backend, "--checkpoint-steps", "2", *overrides]
 
 
-def run_with_signals(index: Path, run: Path, backend: str, signals: dict[str, signal.Signals], patience: float = 240) -> Drill:
+def run_with_signals(index: Path, run: Path, backend: str, signals: dict[str, signal.Signals], timeout: float = 240) -> Drill:
     """Run to the end; the first time that each stage of `signals` is in the middle, send its signal."""
     drill, left = Drill(0, [], []), dict(signals)
     while True:
@@ -65,14 +65,14 @@ def run_with_signals(index: Path, run: Path, backend: str, signals: dict[str, si
                 command(index, run, backend), stdout=subprocess.DEVNULL, stderr=log, start_new_session=True, cwd=Path(__file__).parents[1]
             )
             drill.starts += 1
-            deadline = time.monotonic() + patience
+            deadline = time.monotonic() + timeout
             while process.poll() is None and time.monotonic() < deadline:
                 stage = next((name for name in left if in_the_middle(run, name)), None)
                 if stage is not None:
                     sent = left.pop(stage)
                     # a terminal's Ctrl-C reaches the whole group; whoever terminates means the command, not the Ray that it has started
                     (os.kill if sent == signal.SIGTERM else os.killpg)(process.pid, sent)
-                    process.wait(timeout=patience)
+                    process.wait(timeout=timeout)
                 time.sleep(0.01)
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

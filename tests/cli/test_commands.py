@@ -1,4 +1,4 @@
-"""The commands of a run: their examples run, their JSON parses, and their exit codes tell of images that failed."""
+"""The commands of a run: their examples run, their JSON parses, and their exit codes say whether images failed."""
 
 import glob
 import json
@@ -21,12 +21,12 @@ from vwl.workflow.stages import SCORED, STAGES
 INFERENCE = [name for name, spec in STAGES.items() if spec.kind != "train"]
 
 
-def vwl(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
+def vwl(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def vwl_json(*words: object) -> object:
-    result = vwl(*words, "--json")
+def vwl_json(*arguments: object) -> object:
+    result = vwl(*arguments, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -111,7 +111,7 @@ def test_the_confusion_matrix_counts_every_pixel_with_ground_truth(tiny_run):
     assert counted == sum((mask != 255).sum() for mask in masks)
 
 
-def test_a_stage_that_was_not_scored_is_answered_with_those_that_were(tiny_run):
+def test_the_error_for_a_stage_without_score_names_those_with_one(tiny_run):
     result = vwl("evaluate", "--run", tiny_run.folder, "--stage", "masks")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
@@ -135,6 +135,22 @@ def test_a_run_that_is_done_prints_its_table_as_json_and_makes_its_pictures(copi
         f"pictures: {copied.folder}/pictures",
     ]
     assert (copied.folder / "pictures").exists("all.png")
+
+
+def test_a_manifest_that_is_damaged_or_of_another_version_is_one_line_of_status_and_run(copied):
+    path = Path(copied.folder.path, "cam", "manifest.json")
+    other_version = json.dumps({**json.loads(path.read_text()), "decisions": {}}).encode()
+    for content in (b'{"stage": ', other_version):
+        path.write_bytes(content)
+        for command in (["status", copied.folder], ["run", "--run", copied.folder, "--backend", "local"]):
+            result = vwl(*command)
+            assert result.exit_code == 1
+            (line,) = [line for line in result.stderr.splitlines() if "done before, skipped" not in line]
+            assert line == (
+                f"error: {path} is damaged or of another version of vwl; "
+                f"delete {path.parent} to run the stage again, or use another --run folder"
+            )
+        assert path.read_bytes() == content
 
 
 def test_a_run_without_scores_prints_an_empty_list(copied):
@@ -193,9 +209,9 @@ def test_a_whole_run_takes_the_implementation_for_all_its_stages(copied):
     assert {section.kernels.implementation for section in (recipe.crf, recipe.irnet_labels, recipe.segment)} == {"native"}
 
 
-@pytest.mark.parametrize("words", [["run"], ["infer", "crf"]])
-def test_an_unknown_implementation_is_refused_in_one_line(copied, words):
-    result = vwl(*words, "--run", copied.folder, "--backend", "local", "--crf", "simplecrf")
+@pytest.mark.parametrize("command", [["run"], ["infer", "crf"]])
+def test_an_unknown_implementation_is_refused_in_one_line(copied, command):
+    result = vwl(*command, "--run", copied.folder, "--backend", "local", "--crf", "simplecrf")
     assert (result.exit_code, result.stderr) == (1, "error: --crf simplecrf is not one of auto, native, torch, pydensecrf\n")
 
 

@@ -104,7 +104,7 @@ def test_a_function_is_a_command(run):
     assert run("greet", "you").stdout == "hello you\n"
 
 
-def test_an_unknown_command_is_answered_with_the_nearest(run):
+def test_the_error_for_an_unknown_command_names_the_nearest(run):
     result = run("rcipe")
     assert result.exit_code == 2
     assert "'recipe'" in result.stderr

@@ -42,7 +42,7 @@ def test_show_against_prints_the_differences_by_itself():
     assert json.loads(run("recipe show paper-voc --against paper-voc --json")) == []
 
 
-def test_show_tells_what_is_wrong_in_one_line():
+def test_show_prints_what_is_wrong_in_one_line():
     assert (
         run("recipe show paper-voc -o cam.scale=1", code=1) == "error: recipe paper-voc: unknown key 'cam.scale'; did you mean 'scales'?\n"
     )
@@ -76,7 +76,7 @@ def test_keys_are_those_of_the_recipe_with_its_defaults():
         ("irnet_labels.confidence", "number > 0 < 1"),
     ],
 )
-def test_a_key_tells_what_it_takes(key, kind):
+def test_a_key_shows_which_values_it_takes(key, kind):
     assert {row["key"]: row["type"] for row in json.loads(run("recipe keys --json"))}[key] == kind
 
 

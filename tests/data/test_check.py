@@ -14,7 +14,7 @@ CLASSES = ("background", "cat", "dog")
 
 @pytest.fixture
 def data(tmp_path):
-    """A maker of indexes of 12 x 20 images: data(name=(labels, mask or None, split))."""
+    """Return a function that makes an index of 20 x 12 images: data(name=(labels, mask or None, split))."""
 
     def make(**images):
         rows = []
@@ -39,28 +39,28 @@ def kinds(index):
     return [(problem.image_id, problem.kind) for problem in check_index(index)]
 
 
-def test_a_sound_data_set_has_no_problem(data):
+def test_a_correct_data_set_has_no_problems(data):
     assert kinds(data(a=((1,), mask_of(1), "train"), b=((1, 2), mask_of(1, 2, 255), "val"), c=((), None, "test"))) == []
 
 
 @pytest.mark.parametrize(
     ("labels", "mask", "split", "kind", "message"),
     [
-        ((), None, "train", "no-label", "the training image a has no label"),
-        ((), None, "aug", "no-label", "the training image a has no label"),
-        ((1, 2), mask_of(1), "val", "label-not-in-mask", "is labelled dog, which its mask a_mask.png does not show"),
-        ((1,), mask_of(1, 2), "val", "class-not-in-labels", "shows dog, which is not among the labels of a"),
-        ((1,), mask_of(1, 3), "val", "mask-id", "holds the id 3; the ids are 0 to 2 and 255"),
-        ((1,), mask_of(1)[:, :18], "val", "size", "has 18 x 12 pixels, its image 20 x 12"),
+        ((), None, "train", "no-label", "training image a has no label"),
+        ((), None, "aug", "no-label", "training image a has no label"),
+        ((1, 2), mask_of(1), "val", "label-not-in-mask", "is labelled dog, but its mask a_mask.png has no such pixels"),
+        ((1,), mask_of(1, 2), "val", "class-not-in-labels", "has pixels of dog, but image a is not labelled so"),
+        ((1,), mask_of(1, 3), "val", "mask-id", "holds the class id 3; valid ids are 0 to 2, and 255 for ignored pixels"),
+        ((1,), mask_of(1)[:, :18], "val", "size", "is 18 x 12 pixels, its image a.png 20 x 12"),
     ],
 )
-def test_each_mistake_is_found_alone_and_named(data, labels, mask, split, kind, message):
+def test_each_mistake_is_one_problem(data, labels, mask, split, kind, message):
     (problem,) = check_index(data(a=(labels, mask, split)))
     assert (problem.image_id, problem.kind) == ("a", kind)
     assert message in problem.message
 
 
-def test_a_label_may_hide_in_an_ignored_area_but_not_in_an_ignored_outline(data):
+def test_an_ignored_area_may_hide_a_label_but_an_ignored_outline_may_not(data):
     area, outline = mask_of(1), mask_of(1)
     area[:, 8:] = 255
     outline[:, 8:14] = 255
@@ -68,14 +68,14 @@ def test_a_label_may_hide_in_an_ignored_area_but_not_in_an_ignored_outline(data)
     assert kinds(index) == [("outline", "label-not-in-mask")]
 
 
-def test_one_image_under_two_ids_is_found_with_both_splits(data, tmp_path):
+def test_the_same_file_under_two_ids_is_a_problem_that_names_both_splits(data, tmp_path):
     index = data(a=((1,), None, "train"), b=((1,), None, "val"), c=((1,), None, "val"))
     (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes())
     (problem,) = check_index(index)
-    assert (problem.kind, problem.message) == ("duplicate", "c (val) is the same image as a (train)")
+    assert (problem.kind, problem.message) == ("duplicate", "image c (val) is the same file as image a (train)")
 
 
-def test_files_that_cannot_be_read_are_problems_and_the_rest_is_checked(data, tmp_path):
+def test_unreadable_files_are_problems_and_the_others_are_still_checked(data, tmp_path):
     index = data(a=((1,), mask_of(1), "train"), b=((1,), mask_of(1), "train"), c=((2,), mask_of(1), "train"), d=((1,), mask_of(1), "train"))
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
     Image.new("RGB", (20, 12)).save(tmp_path / "b_mask.png")
@@ -95,7 +95,7 @@ def test_progress_counts_every_image(data):
     assert seen == [(1, 2), (2, 2)]
 
 
-def test_the_real_subset_is_sound_but_for_objects_that_only_its_labels_know():
+def test_the_only_problems_of_the_real_subset_are_labels_without_pixels():
     problems = check_index(prepare_voc(real_data("voc12mini"))[0])
     assert {problem.kind for problem in problems} <= {"label-not-in-mask"}
     assert len(problems) < 30

@@ -10,7 +10,7 @@ from vwl.storage.masks import encode_mask, voc_palette
 
 @pytest.fixture
 def images(tmp_path):
-    """Images a.jpg, b.png and c.JPG, masks beside them."""
+    """Images a.jpg, b.png and c.JPG, and their masks in the folder `truth` next to theirs."""
     folder = tmp_path / "images"
     folder.mkdir()
     (tmp_path / "truth").mkdir()
@@ -26,7 +26,7 @@ def table(images, text):
     return path
 
 
-def test_names_with_and_without_extension_are_found_and_classes_are_sorted(images):
+def test_files_are_named_with_or_without_extension_and_classes_are_sorted(images):
     index, notes = prepare_folder(images, table(images, "image,labels\na,zebra ant\nb.png,ant\nc,zebra\n"))
     assert index.classes == ("background", "ant", "zebra")
     assert [(r.image_id, r.image, r.labels, r.split) for r in index.rows] == [
@@ -34,23 +34,23 @@ def test_names_with_and_without_extension_are_found_and_classes_are_sorted(image
         ("b", "b.png", (1,), "train"),
         ("c", "c.JPG", (2,), "train"),
     ]
-    assert notes == ["classes 1 to 2 are the sorted names of the table: ant, zebra"]
+    assert notes == ["classes 1 to 2 are the label names in alphabetical order: ant, zebra"]
 
 
 @pytest.mark.parametrize("labels", ["big cat;dog", "big cat | dog", '"big cat;dog"', "'big cat'; 'dog';", "dog;big cat;dog"])
-def test_names_with_spaces_are_parted_by_semicolons_or_bars(images, labels):
+def test_names_with_spaces_are_separated_by_semicolons_or_bars(images, labels):
     index, _ = prepare_folder(images, table(images, f"image,labels\na,{labels}\n"))
     assert index.classes == ("background", "big cat", "dog")
     assert index.rows[0].labels == (1, 2)
 
 
-def test_columns_stand_in_any_order_and_splits_are_taken_from_theirs(images):
+def test_columns_are_in_any_order_and_the_column_split_is_used(images):
     text = "\ufeffsplit, labels, note, image\ntrain, x, hello, a\nval, y, , b\ntest, , , c\n"
     index, _ = prepare_folder(images, table(images, text))
     assert [(row.split, row.labels) for row in index.rows] == [("train", (1,)), ("val", (2,)), ("test", ())]
 
 
-def test_masks_beside_the_images_move_the_root_up(images):
+def test_with_masks_in_another_folder_the_root_is_above_both(images):
     index, _ = prepare_folder(images, table(images, "image,labels\na,x\n"), masks=images.parent / "truth")
     assert index.root.uri == str(images.parent)
     assert (index.rows[0].image, index.rows[0].mask) == ("images/a.jpg", "truth/a.png")
@@ -58,14 +58,14 @@ def test_masks_beside_the_images_move_the_root_up(images):
     assert index.read_mask(index.rows[0]).shape == (6, 8)
 
 
-def test_masks_in_the_folder_of_the_images_or_below_it_are_found(images):
+def test_masks_below_the_folder_of_the_images_are_found(images):
     (images.parent / "truth").rename(images / "truth")
     index, _ = prepare_folder(images, table(images, "image,labels\na,x\n"), masks=images / "truth")
     assert index.root.uri == str(images)
     assert (index.rows[0].image, index.rows[0].mask) == ("a.jpg", "truth/a.png")
 
 
-def test_a_file_of_classes_fixes_their_order_and_unused_ones_are_noted(images):
+def test_a_file_of_classes_sets_their_order_and_unused_classes_are_noted(images):
     (images.parent / "classes.txt").write_text("background\nzebra\nbig cat\nant\n")
     index, notes = prepare_folder(images, table(images, "image,labels\na,ant;zebra\n"), classes=images.parent / "classes.txt")
     assert index.classes == ("background", "zebra", "big cat", "ant")
@@ -74,7 +74,7 @@ def test_a_file_of_classes_fixes_their_order_and_unused_ones_are_noted(images):
     assert any(note.startswith("2 images of") and note.endswith("are left out") for note in notes)
 
 
-def many(tmp_path, names):
+def splits_of(tmp_path, names):
     for name in names:
         (tmp_path / f"{name}.jpg").touch()
     text = "image,labels\n" + "".join(f"{name},x\n" for name in names)
@@ -83,11 +83,11 @@ def many(tmp_path, names):
     return {row.image_id: row.split for row in index.rows}
 
 
-def test_the_share_for_val_is_about_met_and_does_not_depend_on_the_other_images(tmp_path):
-    names = [f"img{n}" for n in range(400)]
-    splits = many(tmp_path, names)
-    assert 0.25 < list(splits.values()).count("val") / 400 < 0.35
-    assert many(tmp_path, names[100:150][::-1]) == {name: splits[name] for name in names[100:150]}
+def test_the_share_of_val_is_approximate_and_an_image_keeps_its_split(tmp_path):
+    names = [f"image{n}" for n in range(1000)]
+    splits = splits_of(tmp_path, names)
+    assert 0.25 < list(splits.values()).count("val") / 1000 < 0.35
+    assert splits_of(tmp_path, names[100:150][::-1]) == {name: splits[name] for name in names[100:150]}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_the_share_for_val_is_about_met_and_does_not_depend_on_the_other_images(
         ("image,labels\na.jpeg,x\n", "no image 'a.jpeg' in .*; did you mean 'a.jpg'"),
         ("image,labels\na,\n", "line 2: the training image 'a' has no label"),
         ("image,labels\na, ; \n", "line 2: the training image 'a' has no label"),
-        ("image,labels\n", "lists no image at all"),
+        ("image,labels\n", "lists no images"),
         ("", r"has no column 'image' \(it has: nothing\)"),
         ("image,label\na,x\n", r"has no column 'labels' \(it has: image, label\)"),
         ("image,labels\na,x\na.jpg,y\n", "image id 'a' occurs more than once"),
@@ -105,13 +105,13 @@ def test_the_share_for_val_is_about_met_and_does_not_depend_on_the_other_images(
         ("image,labels,split\na,x,vall\n", "line 2: unknown split 'vall'; did you mean 'val'"),
     ],
 )
-def test_a_bad_table_is_named_with_its_line(images, text, message):
+def test_a_bad_csv_file_is_named_with_its_line(images, text, message):
     with pytest.raises(VwlError, match=message) as caught:
         prepare_folder(images, table(images, text))
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_mask_is_named_but_test_images_need_none(images):
+def test_a_missing_mask_is_named_and_test_images_need_none(images):
     (images.parent / "truth/b.png").unlink()
     with pytest.raises(VwlError, match=r"line 3: the mask .*truth/b\.png of image 'b' is missing"):
         prepare_folder(images, table(images, "image,labels\na,x\nb,x\n"), masks=images.parent / "truth")
@@ -129,19 +129,23 @@ def test_two_files_that_differ_in_extension_need_it_in_the_table(images):
 def test_a_folder_without_images_a_wrong_share_and_wrong_classes_are_refused(images):
     text = table(images, "image,labels\na,x\n")
     (images.parent / "empty").mkdir()
-    with pytest.raises(VwlError, match="holds no image at all"):
+    with pytest.raises(VwlError, match="holds no images"):
         prepare_folder(images.parent / "empty", text)
     with pytest.raises(VwlError, match=r"share of images for val is 1\.5"):
         prepare_folder(images, text, val_share=1.5)
     with pytest.raises(VwlError, match=r"absent\.csv"):
         prepare_folder(images, images / "absent.csv")
     classes = images.parent / "classes.txt"
-    for content, message in (("y\n", "class 'x' is not in"), ("x\nx\n", "names class 'x' twice"), ("\n", "names no class")):
+    for content, message in (
+        ("y\n", "class 'x' is not in"),
+        ("x\nx\n", "holds the class name 'x' more than once"),
+        ("\n", "holds no class names"),
+    ):
         classes.write_text(content)
         with pytest.raises(VwlError, match=message):
             prepare_folder(images, text, classes=classes)
     text = table(images, "image,labels,split\na,x,val\n")
-    with pytest.raises(VwlError, match="share for val cannot be given too"):
+    with pytest.raises(VwlError, match="share for val cannot be given as well"):
         prepare_folder(images, text, val_share=0.1)
 
 

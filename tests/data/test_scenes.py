@@ -14,13 +14,13 @@ def drawn(number, num_classes=4):
     return draw_scene(np.random.default_rng((0, number)), 96, 120, num_classes)
 
 
-def test_scenes_pass_their_own_check(tmp_path):
+def test_check_finds_no_problem_in_scenes(tmp_path):
     index = tiny_scenes(tmp_path)
     assert [row.split for row in index.rows] == ["train"] * 6 + ["val"] * 3
     assert check_index(index) == []
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
+def test_the_seed_determines_every_byte(tmp_path):
     def files(name, seed):
         index, _ = prepare_scenes(tmp_path / name, 3, 1, seed=seed, **TINY)
         return [index.root.read(path) for row in index.rows for path in (row.image, row.mask)]
@@ -29,14 +29,14 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
     assert not set(files("a", 0)) & set(files("c", 1))
 
 
-def test_a_larger_set_contains_the_smaller_one(tmp_path):
+def test_a_larger_data_set_contains_the_smaller_one(tmp_path):
     small, _ = prepare_scenes(tmp_path, 2, 1, **TINY)
     large, notes = prepare_scenes(tmp_path, 4, 1, **TINY)
     assert set(small.rows) < set(large.rows)
-    assert notes == ["drew 2 scenes, kept 3 that were there"]
+    assert notes == ["drew 2 scenes, kept 3 existing ones"]
 
 
-def test_a_set_that_was_cut_off_is_completed_and_what_was_there_is_not_touched(tmp_path):
+def test_an_interrupted_data_set_is_completed_and_existing_scenes_are_not_touched(tmp_path):
     index, _ = prepare_scenes(tmp_path, 3, 0, **TINY)
     before = index.root.read(index.rows[1].mask)
     index.root.delete(index.rows[1].mask)
@@ -45,19 +45,19 @@ def test_a_set_that_was_cut_off_is_completed_and_what_was_there_is_not_touched(t
     assert (again.rows, again.classes) == (index.rows, index.classes)
     assert again.root.read(index.rows[1].mask) == before
     assert (tmp_path / index.rows[0].image).stat().st_mtime_ns == kept
-    assert notes == ["drew 1 scenes, kept 2 that were there"]
+    assert notes == ["drew 1 scenes, kept 2 existing ones"]
 
 
-def test_every_picture_holds_one_to_three_classes_and_some_hold_more_than_one():
+def test_every_image_shows_one_to_three_classes():
     counts = [len(set(np.unique(drawn(number)[1])) - {0}) for number in range(40)]
     assert set(counts) == {1, 2, 3}
 
 
-def test_an_animal_stands_out_from_the_ground_along_its_outline():
+def test_animals_contrast_with_the_ground_along_their_outlines():
     inside, outside = [], []
     for number in range(20):
-        picture, mask = drawn(number)
-        grey = picture.astype(float).mean(2)
+        image, mask = drawn(number)
+        grey = image.astype(float).mean(2)
         step = np.abs(np.diff(grey, axis=1))
         edge = (mask[:, 1:] > 0) != (mask[:, :-1] > 0)
         inside.append(step[edge].mean())
@@ -65,21 +65,21 @@ def test_an_animal_stands_out_from_the_ground_along_its_outline():
     assert np.mean(inside) > 4 * np.mean(outside)
 
 
-def test_a_class_has_its_own_face_colours_and_shares_its_skin_with_one_other():
+def test_face_colours_are_unique_and_two_classes_share_a_skin():
     faces = [colour for animal in ANIMALS for colour in animal.face_colours]
     assert len(set(faces)) == len(faces)
     skins = [animal.skin for animal in ANIMALS]
     assert skins[0::2] == skins[1::2]
     assert len(set(skins)) == len(ANIMALS) / 2
     for animal in ANIMALS:
-        assert animal.head**2 < 0.5 * animal.body  # areas, the body's half length being 1
+        assert animal.head**2 < 0.5 * animal.body  # areas divided by pi; the body's half length is 1
 
 
 def test_most_pixels_of_an_animal_are_not_its_head():
     shares = []
     for number in range(30):
-        picture, mask = drawn(number, num_classes=1)  # beetles: red and white rings on the head
-        pixels = picture[mask == 1].astype(int)
+        image, mask = drawn(number, num_classes=1)  # beetles: red and white rings on the head
+        pixels = image[mask == 1].astype(int)
         red, green, blue = pixels.T
         head = (red > 150) & ((np.abs(green - blue) < 60) & ((green < 90) | (green > 170)))
         shares.append(head.mean())
@@ -89,9 +89,9 @@ def test_most_pixels_of_an_animal_are_not_its_head():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_classes": 7}, "1 to 6 classes, not 7"),
+        ({"num_classes": 7}, "must be 1 to 6, not 7"),
         ({"num_train": -1}, "cannot be negative"),
-        ({"heights": (90, 80)}, "heights of scenes are a range"),
+        ({"heights": (90, 80)}, "heights of scenes must be a range"),
         ({"widths": (8, 80)}, "from at least 32 pixels"),
     ],
 )
@@ -106,6 +106,6 @@ def test_a_folder_with_scenes_of_other_settings_is_refused(tmp_path):
         prepare_scenes(tmp_path, 1, 0, seed=5, **TINY)
 
 
-def test_no_scene_at_all_is_refused(tmp_path):
+def test_a_data_set_without_scenes_is_refused(tmp_path):
     with pytest.raises(VwlError, match="the data set has no images"):
         prepare_scenes(tmp_path, 0, 0, **TINY)

@@ -45,9 +45,9 @@ def losses(side: str, folder: Path, steps: int, stack: ExitStack) -> dict[str, l
     tree = ROOT if commit == "." else checkout(commit, folder / "tree", stack)
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, str(Path(__file__).absolute()), "--steps", str(steps), "--work", str(folder), str(workers), str(micro)]
+    command = [sys.executable, str(Path(__file__).absolute()), "--steps", str(steps), "--work", str(folder), str(workers), str(micro)]
     subprocess.run([sys.executable, "-c", DATA, str(folder)], check=True, cwd=tree, env=environment)
-    processes = [subprocess.Popen([*words, str(rank)], cwd=tree, env=environment) for rank in range(workers)]
+    processes = [subprocess.Popen([*command, str(rank)], cwd=tree, env=environment) for rank in range(workers)]
     codes = [process.wait() for process in processes]  # all are waited for
     if any(codes):
         raise SystemExit(f"{side} failed")

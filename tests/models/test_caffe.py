@@ -5,10 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vwl.config.recipe import Backbone
+from vwl.config.recipe import Backbone, Segmenter
+from vwl.errors import VwlError
 from vwl.models.backbones import BackboneNet, build_backbone
-from vwl.models.caffe import CAFFE_MEAN, caffe_to_torchvision, is_caffe_layout
-from vwl.training.pretrained import load_backbone
+from vwl.models.caffe import CAFFE_MEAN, CAFFE_STD, caffe_to_torchvision, is_caffe_layout
+from vwl.models.deeplab import DeepLabV2
+from vwl.models.folding import for_inference
+from vwl.training.pretrained import load_backbone, load_pretrained
 
 LAYERS = {2: (3, 64, 1, 1), 3: (4, 128, 2, 1), 4: (6, 256, 1, 2), 5: (3, 512, 1, 4)}
 """Of ResNet-50 at output stride 8: bottlenecks, width, stride, dilation."""
@@ -97,8 +100,21 @@ def test_the_first_convolution_has_the_gradient_of_caffes_units(caffe_state: dic
     torch.testing.assert_close(backbone.net.conv1.weight.grad, kernel.grad.flip(1), rtol=1e-8, atol=1e-8)
 
 
+def test_a_training_step_moves_the_first_convolution_as_in_caffes_units(caffe_state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(caffe_state, tmp_path / "init.pth")
+    backbone, rgb = resnet50(str(tmp_path / "init.pth"), output_stride=8).double(), torch.rand(1, 3, 60, 45, dtype=torch.float64)
+    before = caffe_state["scale.layer1.conv1.conv.weight"].double()
+    kernel = before.clone().requires_grad_()
+    caffe_forward({**caffe_state, "scale.layer1.conv1.conv.weight": kernel}, rgb)[-1].square().mean().backward()
+    backbone(normalised(rgb, backbone))[-1].square().mean().backward()
+    torch.optim.SGD([kernel, backbone.net.conv1.weight], lr=1e-6, weight_decay=5e-4).step()
+    moved = kernel.detach() - before
+    assert moved.abs().max() > 0
+    torch.testing.assert_close(backbone.net.conv1.weight.detach().flip(1) - before, moved, rtol=1e-6, atol=1e-15)
+
+
 @pytest.mark.parametrize("wrap", ["", "scale.", "base.", "module.scale."])
-def test_the_layout_is_known_under_any_prefix(caffe_state: dict[str, Tensor], wrap: str) -> None:
+def test_the_layout_is_recognised_under_any_prefix(caffe_state: dict[str, Tensor], wrap: str) -> None:
     state = {wrap + key.removeprefix("scale."): value for key, value in caffe_state.items()}
     assert is_caffe_layout(state)
     assert "layer4.2.bn3.running_var" in caffe_to_torchvision(state)
@@ -121,5 +137,45 @@ def test_structure_and_input_units_are_saved_with_the_weights(caffe_state: dict[
         expected = first(images)
         for other in (second, third):
             assert all(torch.equal(a, b) for a, b in zip(expected, other(images), strict=True))
-            assert (other.mean, other.std) == (first.mean, first.std) == (CAFFE_MEAN, (1 / 255,) * 3)
+            assert (other.mean, other.std) == (first.mean, first.std) == (CAFFE_MEAN, CAFFE_STD)
     assert first.mean != plain
+
+
+def test_a_trained_segmenter_keeps_caffes_inputs_when_it_is_loaded_folded_or_started_from(
+    caffe_state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save(caffe_state, tmp_path / "init.pth")
+    settings = Segmenter(backbone=Backbone(name="resnet50", weights=str(tmp_path / "init.pth")), atrous_rates=(6,), input_scales=())
+    trained, loaded, started = (DeepLabV2(settings, 3) for _ in range(3))
+    load_pretrained(trained, settings)
+    torch.save({"model": trained.state_dict()}, tmp_path / "weights.pt")
+    loaded.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True)["model"])
+    plain = {"backbone": Backbone(name="resnet50", weights="none"), "start_from": str(tmp_path / "weights.pt")}
+    load_pretrained(started, settings.model_copy(update=plain))
+    images = torch.rand(1, 3, 33, 33)
+    with torch.no_grad():
+        expected = trained.fused(normalised(images, trained.backbone))
+        for network in (loaded, started, for_inference(loaded)):
+            assert (network.backbone.mean, network.backbone.std) == (CAFFE_MEAN, CAFFE_STD)
+            torch.testing.assert_close(network.fused(normalised(images, network.backbone)), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_caffe_file_for_a_network_of_another_kind_is_refused_in_one_line(caffe_state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(caffe_state, tmp_path / "init.pth")
+    for name in ("lite0", "resnet18"):
+        settings = Backbone(name=name, weights=str(tmp_path / "init.pth"))
+        with pytest.raises(VwlError, match="another network") as caught:
+            load_backbone(build_backbone(settings), settings)
+        assert "\n" not in str(caught.value)
+
+
+def test_caffe_weights_of_an_earlier_version_whose_inputs_had_other_units_are_refused(tmp_path: Path) -> None:
+    backbone = build_backbone(Backbone(name="resnet50", weights="none"))
+    earlier = {**backbone.state_dict(), "_extra_state": torch.tensor(True)}
+    with pytest.raises(VwlError, match="earlier version"):
+        backbone.load_state_dict(earlier)
+    torch.save(earlier, tmp_path / "weights.pt")
+    with pytest.raises(VwlError, match="earlier version"):
+        resnet50(str(tmp_path / "weights.pt"))
+    backbone.load_state_dict({**earlier, "_extra_state": torch.tensor(False)})
+    assert not backbone.caffe

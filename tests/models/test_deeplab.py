@@ -20,10 +20,20 @@ def test_on_resnet101_it_has_the_parameters_of_the_published_network_and_groups_
 
 
 @pytest.mark.parametrize(
-    ("output_stride", "side", "sizes"), [(8, 321, [41, 20, 30, 41]), (16, 321, [21, 10, 15, 21]), (8, 65, [9, 4, 6, 9])]
+    ("name", "caffe", "output_stride", "side", "sizes"),
+    [
+        ("resnet50", True, 8, 321, [41, 21, 31, 41]),  # as published: Caffe's max-pool rounds up
+        ("resnet50", False, 8, 321, [41, 20, 30, 41]),
+        ("resnet18", False, 16, 321, [21, 10, 15, 21]),
+        ("resnet18", False, 8, 65, [9, 4, 6, 9]),
+    ],
 )
-def test_a_crop_gives_logits_of_the_published_sizes(output_stride: int, side: int, sizes: list[int]) -> None:
-    net = deeplab(output_stride=output_stride)
+def test_logits_have_the_published_sizes_with_caffes_structure(
+    name: str, caffe: bool, output_stride: int, side: int, sizes: list[int]
+) -> None:
+    net = deeplab(name, output_stride=output_stride)
+    if caffe:
+        net.backbone.use_caffe()
     with torch.no_grad():
         assert [tuple(x.shape) for x in net(torch.randn(1, 3, side, side))] == [(1, 5, s, s) for s in sizes]
 

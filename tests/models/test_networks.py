@@ -70,9 +70,9 @@ class TestEveryNetwork:
         before = {name: value.clone() for name, value in network.state_dict().items()}
         network.train()
         with torch.no_grad():
-            together = outputs(network, images)
-            alone = outputs(network, images[:1])
-            for some, one in zip(together, alone, strict=True):
+            batch = outputs(network, images)
+            first = outputs(network, images[:1])
+            for some, one in zip(batch, first, strict=True):
                 torch.testing.assert_close(some[:1], one, rtol=1e-3, atol=1e-4)
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.trainings import make_data, metrics, tiny_spec, train_to_end, weights
+from vwl.config.recipe import Backbone
 from vwl.constants import IGNORE
 from vwl.data.index import read_index
 from vwl.storage.folder import Folder
@@ -133,7 +134,7 @@ def test_a_batch_without_any_label_has_no_loss(task):
     assert all(p.grad is None or torch.all(p.grad == 0) for p in task.model.parameters())
 
 
-def test_rates_are_one_ten_and_twentyfold_and_biases_do_not_decay(task):
+def test_learning_rates_are_one_ten_and_twentyfold_and_biases_do_not_decay(task):
     backbone, aspp_weights, aspp_biases = task.parameter_groups()
     assert [group["lr"] for group in (backbone, aspp_weights, aspp_biases)] == pytest.approx([0.01, 0.1, 0.2])
     assert [group["weight_decay"] for group in (backbone, aspp_weights, aspp_biases)] == [5e-4, 5e-4, 0]
@@ -158,3 +159,15 @@ def test_masks_are_learned(index_path, tmp_path):
     train_to_end(tiny_spec("segmenter", index_path, tmp_path, num_steps=24))
     losses = [line["loss"] for line in metrics(tmp_path)]
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:2])
+
+
+def test_a_training_that_starts_from_a_caffe_network_has_targets_of_its_sizes(index_path, tmp_path):
+    backbone = Backbone(name="resnet50", weights="none")
+    first = task_of(index_path, backbone=backbone, crop=321)
+    first.model.backbone.use_caffe()
+    torch.save({"model": first.model.state_dict()}, tmp_path / "weights.pt")
+    task = task_of(index_path, backbone=backbone, crop=321, start_from=str(tmp_path / "weights.pt"))
+    task.model.float()
+    batch = {"images": torch.zeros(1, 3, 321, 321), "labels": torch.zeros(1, 321, 321, dtype=torch.uint8)}
+    with torch.no_grad():
+        assert total(task, batch, task.counts(batch)).isfinite()

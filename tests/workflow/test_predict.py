@@ -80,7 +80,7 @@ def test_a_run_without_a_segmentation_model_names_the_command_that_makes_it(tiny
         predict_files(begun, [image], tmp_path / "out", crf=True)
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "cannot read"), (b"no picture", "it is no image")])
+@pytest.mark.parametrize(("content", "message"), [(None, "cannot read"), (b"no picture", "it is not an image")])
 def test_a_image_that_cannot_be_read_is_named(tiny_run, tmp_path, content, message):
     path = tmp_path / "image.jpg"
     if content is not None:

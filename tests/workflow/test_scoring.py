@@ -99,6 +99,6 @@ def test_the_table_has_a_line_for_each_scored_stage_and_split(tiny_run):
         assert (line.best_miou_with_ground_truth is None) == (line.stage in {"crf", "segment"})
 
 
-def test_a_missing_score_is_answered_with_the_available_ones(tiny_run):
+def test_the_error_for_a_missing_score_names_the_available_ones(tiny_run):
     with pytest.raises(VwlError, match=r"has no score of masks on val; it has cam on train, cam on val, crf on train"):
         stored_score(tiny_run, "masks", "val")

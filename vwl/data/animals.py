@@ -1,9 +1,9 @@
-"""Cartoon animals on textured grounds: how `vwl.data.scenes` draws one picture and its exact mask.
+"""Cartoon animals on textured grounds: draws one image of `vwl.data.scenes` and its exact mask.
 
-The animals are made for the question of the paper's Fig. 1, why class activation maps miss most of an object: each class has a small
-head whose pattern no other class has, and a large body whose pattern it shares with one other class and whose hue is
-free. A classifier can tell the class from the head alone, so only a method that looks further finds the body. Shapes
-are signed distances in pixels (negative inside), which gives smooth edges and exact masks at once.
+The animals reproduce the problem of the paper's Fig. 1, that class activation maps cover only a part of an object. Each class has a
+small head whose pattern is unique, and a large body whose pattern it shares with one other class and whose hue is random. The head alone
+identifies the class, so that a plain classifier activates there and misses the body. Shapes are signed distances in pixels (negative
+inside), which give smooth edges and exact masks.
 """
 
 import colorsys
@@ -14,24 +14,22 @@ import numpy as np
 from PIL import Image
 
 Pattern = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Coordinates in units of the part's size, (h, w) each, to a blend weight 0..1 of two colours."""
+"""Function of the coordinates u and v, in units of the body part's size, to the blend weight 0..1 of two colours."""
 
 
 @dataclass(frozen=True)
 class Animal:
-    """A class: what all its animals have in common.
-
-    Lengths are in units of half the body length.
+    """A class of animals. Lengths are in units of half the body length.
 
     Attributes:
-        name: of the class.
-        body: half-axis of the body across its length.
-        legs: number of legs on the side that is seen.
+        name: name of the class.
+        body: half the height of the body.
+        legs: number of visible legs.
         leg: length of a leg below the body.
         tail: length and thickness of the tail.
         head: radius of the head.
         skin: pattern of body, legs and tail, shared by two classes.
-        face: pattern of the head, this class's own.
+        face: pattern of the head, unique to the class.
         face_colours: the two colours of the head, RGB 0..1.
     """
 
@@ -90,74 +88,85 @@ ANIMALS = (
     Animal("bird", 0.5, 1, 0.6, (0.6, 0.2), 0.3, _scales, _bars, ((0.2, 0.2, 0.9), (1.0, 0.75, 0.2))),
     Animal("snail", 0.6, 0, 0.0, (0.9, 0.25), 0.3, _scales, _waves, ((0.55, 0.2, 0.75), (0.8, 1.0, 0.4))),
 )
-"""The classes in order; neighbours in pairs share their skin."""
+"""The classes 1..6 in order; 1 and 2, 3 and 4, 5 and 6 share their skin."""
 
 
 def draw_scene(rng: np.random.Generator, height: int, width: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a picture of one to three classes.
+    """Draw an image with animals of one to three classes, and its mask.
 
     Args:
-        rng: the only source of chance.
-        height, width: in pixels.
-        num_classes: how many of `ANIMALS` there are.
+        rng: source of all random numbers.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        num_classes: the first `num_classes` of `ANIMALS` are drawn.
 
     Returns:
-        picture (height, width, 3) uint8 RGB and mask (height, width) uint8, classes 1..num_classes.
+        The image (height, width, 3) uint8 RGB, and the mask (height, width) uint8 with class ids 0..num_classes.
     """
-    picture, ground = _ground(rng, height, width)
+    image, ground_colours = _ground(rng, height, width)
     mask = np.zeros((height, width), np.uint8)
     for _ in range(rng.integers(0, 4)):
-        _stone(rng, picture, ground)
+        _stone(rng, image, ground_colours)
     kinds = rng.choice(num_classes, size=min(num_classes, rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15])), replace=False)
-    again = kinds[rng.random(len(kinds)) < 0.25]
-    # Far animals are smaller and are drawn first.
-    for number, kind in enumerate(np.concatenate([again, kinds])):
-        _draw_animal(rng, picture, mask, ground, int(kind), shrink=0.7 if number < len(again) else 1.0, crowd=len(kinds))
+    second = kinds[rng.random(len(kinds)) < 0.25]
+    # Second animals of a class are drawn smaller and first, as if farther away.
+    for number, kind in enumerate(np.concatenate([second, kinds])):
+        _draw_animal(rng, image, mask, ground_colours, int(kind), shrink=0.7 if number < len(second) else 1.0, num_kinds=len(kinds))
     light = 1 + rng.uniform(-0.15, 0.15) * np.linspace(-1, 1, width) + rng.uniform(-0.15, 0.15) * np.linspace(-1, 1, height)[:, None]
-    picture = picture * light[..., None] + rng.normal(0, rng.uniform(0.01, 0.03), picture.shape)
-    return (picture.clip(0, 1) * 255).round().astype(np.uint8), mask
+    image = image * light[..., None] + rng.normal(0, rng.uniform(0.01, 0.03), image.shape)
+    return (image.clip(0, 1) * 255).round().astype(np.uint8), mask
 
 
 def _draw_animal(
-    rng: np.random.Generator, picture: np.ndarray, mask: np.ndarray, ground: np.ndarray, kind: int, shrink: float, crowd: int
+    rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, ground_colours: np.ndarray, kind: int, shrink: float, num_kinds: int
 ) -> None:
+    """Draw an animal of class `kind` + 1 into image and mask, in place.
+
+    Args:
+        rng: source of all random numbers.
+        image: (H, W, 3) float RGB 0..1.
+        mask: (H, W) uint8 class ids.
+        ground_colours: (2, 3) RGB 0..1, the colours of the ground.
+        kind: index in `ANIMALS`.
+        shrink: factor of the animal's size.
+        num_kinds: number of classes in the image, 1 to 3; the more, the smaller each animal.
+    """
     animal, (height, width) = ANIMALS[kind], mask.shape
-    size = rng.uniform(0.2, 0.34) * min(height, width) * shrink * (1.0, 0.85, 0.75)[crowd - 1]
-    # Of a few centres, the one that hides least; what is still hidden is the occlusion.
-    reach = size
-    centres = np.stack([rng.uniform(reach, height - reach, 4), rng.uniform(reach, width - reach, 4)], 1)
-    hidden = [(mask[_around(y, reach, height), _around(x, reach, width)] > 0).mean() for y, x in centres]
-    y, x = centres[int(np.argmin(hidden))]
+    size = rng.uniform(0.2, 0.34) * min(height, width) * shrink * (1.0, 0.85, 0.75)[num_kinds - 1]
+    # Of four random positions the one that covers least of the earlier animals; the remaining overlap is occlusion.
+    positions = np.stack([rng.uniform(size, height - size, 4), rng.uniform(size, width - size, 4)], 1)
+    covered = [(mask[_around(y, size, height), _around(x, size, width)] > 0).mean() for y, x in positions]
+    y, x = positions[int(np.argmin(covered))]
     rows, columns = _around(y, 2.4 * size, height), _around(x, 2.4 * size, width)
     down, right = np.mgrid[rows, columns] + 0.5
     turn = rng.normal(0, 0.35)
     u = ((right - x) * np.cos(turn) + (down - y) * np.sin(turn)) * rng.choice([-1, 1]) / size
     v = ((down - y) * np.cos(turn) - (right - x) * np.sin(turn)) / size
 
-    coat, phase, tint = _coat(rng, ground), rng.uniform(0, 6, 2), rng.uniform(0.9, 1.1)
+    coat, phase, tint = _coat(rng, ground_colours), rng.uniform(0, 6, 2), rng.uniform(0.9, 1.1)
     limbs, body, head = _shape(rng, animal, u, v)
     outline = np.minimum(np.minimum(limbs, body), head) * size
-    seen = outline < 0.5  # from here on vectors of the pixels that the animal touches
-    u, v, body, head, depth = u[seen], v[seen], body[seen], head[seen], outline[seen]
+    touched = outline < 0.5  # from here on u, v and the distances are vectors of the pixels that the animal touches
+    u, v, body, head, depth = u[touched], v[touched], body[touched], head[touched], outline[touched]
     skin = _mix(animal.skin(u + phase[0], v + phase[1]), *coat) * np.where(body < 0, 1.0, 0.82)[:, None]
     face = tint * _mix(animal.face((u - _HEAD[0]) / animal.head, (v + _HEAD[1]) / animal.head), *map(np.array, animal.face_colours))
     colours = np.where((head < 0)[:, None], face, skin) * np.where(depth > -max(1.0, size / 30), 0.55, 1.0)[:, None]
-    _paint(picture[rows, columns], seen, depth, colours)
+    _paint(image[rows, columns], touched, depth, colours)
     mask[rows, columns][outline < 0] = kind + 1
 
 
 _HEAD = (1.05, 0.25)
-"""Centre of the head: ahead of the body's centre and above it, in half body lengths."""
+"""Distance of the head's centre from the body's centre, forwards and upwards, in half body lengths."""
 
 
 def _shape(rng: np.random.Generator, animal: Animal, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return signed distances of limbs (legs and tail), body and head, (h, w) each, in half body lengths."""
+    """Return the signed distances (h, w) to limbs (legs and tail), body and head, in half body lengths."""
     body = _ellipse(u, v, 1.0, animal.body * rng.uniform(0.85, 1.15))
     head = np.hypot(u - _HEAD[0], v + _HEAD[1]) - animal.head * rng.uniform(0.9, 1.1)
     limbs = np.full_like(u, np.inf)
-    for offset in np.linspace(-0.6, 0.6, animal.legs) if animal.legs > 1 else [0.0] * animal.legs:
-        foot = offset + rng.normal(0, 0.15), animal.body + animal.leg * rng.uniform(0.8, 1.2)
-        limbs = np.minimum(limbs, _rod(u, v, (offset, 0.0), foot, 0.11))
+    for hip in np.linspace(-0.6, 0.6, animal.legs) if animal.legs > 1 else [0.0] * animal.legs:
+        foot = hip + rng.normal(0, 0.15), animal.body + animal.leg * rng.uniform(0.8, 1.2)
+        limbs = np.minimum(limbs, _rod(u, v, (hip, 0.0), foot, 0.11))
     length, thickness = animal.tail
     if length:
         tip = -0.8 - length * rng.uniform(0.8, 1.1), rng.normal(-0.2, 0.3)
@@ -165,19 +174,19 @@ def _shape(rng: np.random.Generator, animal: Animal, u: np.ndarray, v: np.ndarra
     return limbs, body, head
 
 
-def _coat(rng: np.random.Generator, ground: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return two colours of one free hue; nearly always unlike the ground, so that outlines are seen."""
+def _coat(rng: np.random.Generator, ground_colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a dark and a bright colour of one random hue, in most cases different from the ground so that outlines are visible."""
     for _ in range(6):
         hue, value = rng.random(), rng.uniform(0.35, 0.95)
         bright = np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0.25, 0.9), value))
         dark = bright * rng.uniform(0.45, 0.65)
-        if np.linalg.norm((bright + dark) / 2 - ground.mean(0)) > 0.3:
+        if np.linalg.norm((bright + dark) / 2 - ground_colours.mean(0)) > 0.3:
             break
     return dark, bright
 
 
 def _ground(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a textured ground (height, width, 3) and its two colours (2, 3)."""
+    """Return a textured ground (height, width, 3) and its two colours (2, 3), RGB 0..1."""
     hue, dull = rng.random(), rng.uniform(0.1, 0.6)
     colours = np.array([colorsys.hsv_to_rgb((hue + rng.normal(0, 0.06)) % 1, dull, rng.uniform(low, low + 0.3)) for low in (0.25, 0.5)])
     down, right = np.mgrid[0:height, 0:width] / min(height, width)
@@ -198,45 +207,56 @@ def _ground(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarr
     return _mix(weight.clip(0, 1), *colours), colours
 
 
-def _stone(rng: np.random.Generator, picture: np.ndarray, ground: np.ndarray) -> None:
-    """Draw a plain blob in place: background in the colours of an animal."""
-    height, width = picture.shape[:2]
+def _stone(rng: np.random.Generator, image: np.ndarray, ground_colours: np.ndarray) -> None:
+    """Draw a stone into the image, in place: background in the colours that animals have."""
+    height, width = image.shape[:2]
     size = rng.uniform(0.06, 0.18) * min(height, width)
     y, x = rng.uniform(0, height), rng.uniform(0, width)
     rows, columns = _around(y, 2 * size, height), _around(x, 2 * size, width)
     down, right = np.mgrid[rows, columns] + 0.5
     outline = _ellipse((right - x) / size, (down - y) / size, rng.uniform(0.7, 1.4), rng.uniform(0.5, 1.0)) * size
-    seen = outline < 0.5
-    weight = _noise(rng, outline.shape[0], outline.shape[1], 4, 4)[seen]
-    _paint(picture[rows, columns], seen, outline[seen], _mix(weight, *_coat(rng, ground)))
+    touched = outline < 0.5
+    weight = _noise(rng, outline.shape[0], outline.shape[1], 4, 4)[touched]
+    _paint(image[rows, columns], touched, outline[touched], _mix(weight, *_coat(rng, ground_colours)))
 
 
-def _paint(picture: np.ndarray, seen: np.ndarray, depth: np.ndarray, colours: np.ndarray) -> None:
-    """Paint the visible pixels in place; pixels on the outline (`depth` within half a pixel) are blended with the background."""
-    cover = np.clip(0.5 - depth, 0, 1)[:, None]
-    picture[seen] = picture[seen] * (1 - cover) + colours * cover
+def _paint(image: np.ndarray, touched: np.ndarray, distance: np.ndarray, colours: np.ndarray) -> None:
+    """Paint pixels in place, blended with the old colours where the outline runs through a pixel.
+
+    Args:
+        image: (h, w, 3) float RGB 0..1.
+        touched: (h, w) bool, the n pixels to paint.
+        distance: (n,) signed distance to the outline, in pixels.
+        colours: (n, 3) RGB 0..1.
+    """
+    cover = np.clip(0.5 - distance, 0, 1)[:, None]
+    image[touched] = image[touched] * (1 - cover) + colours * cover
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, rows: int, columns: int) -> np.ndarray:
-    """Return smooth noise (height, width) in about 0..1 with `rows` x `columns` bumps."""
+    """Return smooth noise (height, width) in about 0..1, interpolated from `rows` x `columns` random values."""
     grid = Image.fromarray(rng.random((rows, columns), dtype=np.float32))
     return np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC)).astype(np.float64)
 
 
 def _mix(weight: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the blend (..., 3) of two colours; weight 0 (...) gives the first."""
     return first + weight[..., None] * (second - first)
 
 
 def _ellipse(u: np.ndarray, v: np.ndarray, a: float, b: float) -> np.ndarray:
+    """Return the approximate signed distance to an ellipse with half-axes a and b around the origin."""
     near, slope = np.hypot(u / a, v / b), np.hypot(u / a**2, v / b**2)
     return near * (near - 1) / np.maximum(slope, 1e-6)
 
 
 def _rod(u: np.ndarray, v: np.ndarray, start: tuple[float, float], end: tuple[float, float], radius: float) -> np.ndarray:
+    """Return the signed distance to a rod with round ends."""
     du, dv = end[0] - start[0], end[1] - start[1]
     along = (((u - start[0]) * du + (v - start[1]) * dv) / (du**2 + dv**2)).clip(0, 1)
     return np.hypot(u - start[0] - along * du, v - start[1] - along * dv) - radius
 
 
 def _around(centre: float, reach: float, end: int) -> slice:
+    """Return the pixels from `centre` - `reach` to `centre` + `reach` that lie in 0..`end`."""
     return slice(max(0, int(centre - reach)), min(end, int(centre + reach) + 1))

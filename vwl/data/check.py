@@ -1,10 +1,9 @@
-"""Checks a data set: opens every image and mask once and compares it with its row.
+"""Checks of a data set: opens every image and mask once and compares them with the rows of the index.
 
-Run after an index table was made and before a long training; `vwl data check` prints what is found here.
+Meant to run after an index table was made and before a long training; `vwl data check` prints the problems.
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,18 +16,18 @@ from vwl.data.index import Index, Row, decode_image
 from vwl.errors import VwlError
 
 _OUTLINE = 4
-"""Eroding by this many pixels removes ignored outlines of objects (VOC), but not ignored areas (crowds)."""
+"""Pixels by which ignored areas are eroded: the ignored outlines of VOC's objects vanish, crowds and other areas remain."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem of one image.
+    """A problem with one image of a data set.
 
     Attributes:
-        image_id: the image.
+        image_id: id of the image.
         kind: `unreadable-image`, `unreadable-mask`, `size`, `mask-id`, `label-not-in-mask`, `class-not-in-labels`, `duplicate`
             or `no-label`.
-        message: one line for the user.
+        message: one line for the user that names the file.
     """
 
     image_id: str
@@ -37,45 +36,43 @@ class Problem:
 
 
 def check_index(index: Index, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
-    """Open every image and mask of an index.
+    """Open every image and mask of an index and return the problems.
 
-    Found are files that cannot be decoded, masks of another size than their image or with ids outside 0..C and 255, labels
-    that the mask does not show (unless an ignored area may hide them), classes of the mask that are not among the labels,
-    training images without label, and one image under two ids.
+    Problems are: files that cannot be decoded, masks of another size than their image, mask ids outside 0..C and 255, labels that do
+    not occur in the mask (unless the mask has an ignored area that may hide them), classes in the mask that are not among the
+    labels, training images without label, and identical image files under two ids.
 
     Args:
         index: the data set.
         progress: called with (done, total) after each image.
 
     Returns:
-        the problems in the order of the rows; empty if all is well.
+        The problems in the order of the rows, empty if there are none.
     """
     problems: list[Problem] = []
-    copies: dict[str, list[Row]] = defaultdict(list)
+    first_rows: dict[str, Row] = {}
     with ThreadPoolExecutor() as pool:
         results = pool.map(lambda row: _check_row(index, row), index.rows)
-        for done, (row, (digest, found)) in enumerate(zip(index.rows, results, strict=True), 1):
-            problems += found
-            if digest is not None:
-                if copies[digest]:
-                    first = copies[digest][0]
-                    text = f"{row.image_id} ({row.split}) is the same image as {first.image_id} ({first.split})"
-                    problems.append(Problem(row.image_id, "duplicate", text))
-                copies[digest].append(row)
+        for done, (row, (digest, row_problems)) in enumerate(zip(index.rows, results, strict=True), 1):
+            problems += row_problems
+            first = row if digest is None else first_rows.setdefault(digest, row)
+            if first is not row:
+                text = f"image {row.image_id} ({row.split}) is the same file as image {first.image_id} ({first.split})"
+                problems.append(Problem(row.image_id, "duplicate", text))
             if progress is not None:
                 progress(done, len(index.rows))
     return problems
 
 
 def _check_row(index: Index, row: Row) -> tuple[str | None, list[Problem]]:
-    """Return the hash of the image's bytes (none if unreadable) and the problems of one row."""
-    found: list[Problem] = []
+    """Return the hash of the image file (None if it cannot be read) and the problems of one row."""
+    problems: list[Problem] = []
 
     def report(kind: str, message: str) -> None:
-        found.append(Problem(row.image_id, kind, message))
+        problems.append(Problem(row.image_id, kind, message))
 
     if not row.labels and row.split in {"train", "aug"}:
-        report("no-label", f"the training image {row.image_id} has no label")
+        report("no-label", f"training image {row.image_id} has no label")
     digest = size = None
     try:
         data = index.root.read(row.image)
@@ -84,24 +81,27 @@ def _check_row(index: Index, row: Row) -> tuple[str | None, list[Problem]]:
     except VwlError as error:
         report("unreadable-image", str(error))
     if row.mask is None:
-        return digest, found
+        return digest, problems
     try:
         mask = index.read_mask(row)
     except VwlError as error:
         report("unreadable-mask", str(error))
-        return digest, found
+        return digest, problems
     if size is not None and mask.shape != size[::-1]:
-        report("size", f"mask {row.mask} has {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[0]} x {size[1]}")
+        report("size", f"mask {row.mask} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {row.image} {size[0]} x {size[1]}")
     classes = set(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()) - {0, IGNORE}
-    strange = sorted(label for label in classes if label > index.num_objects)
-    if strange:
-        report("mask-id", f"mask {row.mask} holds the id {strange[0]}; the ids are 0 to {index.num_objects} and {IGNORE}")
+    unknown = sorted(label for label in classes if label > index.num_objects)
+    if unknown:
+        report(
+            "mask-id",
+            f"mask {row.mask} holds the class id {unknown[0]}; valid ids are 0 to {index.num_objects}, and {IGNORE} for ignored pixels",
+        )
     hidden = sorted({*row.labels} - classes)
     if hidden and not binary_erosion(mask == IGNORE, iterations=_OUTLINE).any():
         names = ", ".join(index.classes[label] for label in hidden)
-        report("label-not-in-mask", f"image {row.image_id} is labelled {names}, which its mask {row.mask} does not show")
-    unnamed = sorted(classes - {*row.labels, *strange})
+        report("label-not-in-mask", f"image {row.image_id} is labelled {names}, but its mask {row.mask} has no such pixels")
+    unnamed = sorted(classes - {*row.labels, *unknown})
     if unnamed and row.split != "test":
         names = ", ".join(index.classes[label] for label in unnamed)
-        report("class-not-in-labels", f"mask {row.mask} shows {names}, which is not among the labels of {row.image_id}")
-    return digest, found
+        report("class-not-in-labels", f"mask {row.mask} has pixels of {names}, but image {row.image_id} is not labelled so")
+    return digest, problems

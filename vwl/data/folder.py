@@ -1,6 +1,6 @@
-"""Any folder of images with a CSV of labels, as an index table.
+"""A folder of images with a CSV file of labels, as an index table.
 
-One way among four to make an index table, for data of one's own. Masks are optional: where they are, results can be scored.
+One of the importers behind `vwl data prepare`, for data sets of one's own. Masks are optional; only images that have one can be scored.
 """
 
 import csv
@@ -26,71 +26,70 @@ def prepare_folder(
     val_share: float = 0.0,
     classes: str | Path | None = None,
 ) -> tuple[Index, list[str]]:
-    """Index images by a CSV with the columns `image`, `labels` and, if wanted, `split`.
+    """Return the index of a folder of images with a CSV file that has the columns `image`, `labels` and optionally `split`.
 
-    `image` is a file name below `images`, with or without its extension. `labels` are names separated by ``;`` or ``|``, or by
-    spaces where neither occurs. `split` is train, aug, val or test; without it every image is in train, but for a share
-    `val_share` that goes to val by the hash of its id, the same on every machine and whatever other images there are.
+    `image` is the name of a file in `images`, with or without extension. `labels` are class names separated by ``;`` or ``|``, or by
+    spaces if neither occurs. `split` is train, aug, val or test. Without that column a share `val_share` of the images is in val and
+    the others are in train. The hash of an image's id decides, so that an image keeps its split on every machine and when others are added.
 
     Args:
         images: folder of the images.
-        labels_csv: the table, UTF-8, with a header.
+        labels_csv: the CSV file, in UTF-8, with a header.
         masks: folder of indexed or grey PNG masks named like the images; images of split test need none.
-        val_share: share of the images for val, 0 to below 1; only for a table without `split`.
-        classes: text file with one class name a line, in the order of the mask ids 1..C; without it the names are sorted.
+        val_share: share of the images for val, at least 0 and below 1; only for a file without the column `split`.
+        classes: text file with one class name per line, in the order of the mask ids 1..C; without it the names are sorted.
 
     Returns:
-        the index, its root being the deepest folder above images and masks, and notes for the user.
+        The index, whose root is the deepest folder that holds images and masks, and notes for the user, one line each.
 
     Raises:
-        VwlError: a missing column, image, label or mask, an image listed twice, an unknown split or class; the message names it.
+        VwlError: a column, image, label or mask is missing, an image is listed twice, or a split or class is unknown; the message names it.
     """
-    image_folder = images if isinstance(images, Folder) else Folder(images)
-    truth = None if masks is None else masks if isinstance(masks, Folder) else Folder(masks)
+    images = images if isinstance(images, Folder) else Folder(images)
+    masks = masks if masks is None or isinstance(masks, Folder) else Folder(masks)
     if not 0 <= val_share < 1:
         raise VwlError(f"the share of images for val is {val_share}; it must be at least 0 and below 1")
     table, has_split = _table(labels_csv)
     if has_split and val_share:
-        raise VwlError(f"{labels_csv} has a column 'split', so a share for val cannot be given too; remove one of them")
-    files = _files(image_folder)
+        raise VwlError(f"{labels_csv} has a column 'split', so a share for val cannot be given as well; drop one of them")
+    files = _files(images)
     names, notes = _class_names(classes, (name for _, _, labels, _ in table for name in labels))
-    root = common_root(image_folder, *([truth] if truth else []))
-    images_below, masks_below = below(root, image_folder), below(root, truth) if truth else ""
-    mask_files = set(truth.names(".png")) if truth else set()
+    root = common_root(images, *([masks] if masks else []))
+    images_below, masks_below = below(root, images), below(root, masks) if masks else ""
+    mask_files = set(masks.names(".png")) if masks else set()
 
     rows = []
     for line, image, labels, split in table:
         where = f"{labels_csv} line {line}"
         file = files.get(image)
         if file is None:
-            near = did_you_mean(image, files)
-            raise VwlError(f"{where}: there is no image '{image}' in {image_folder}{near}")
+            raise VwlError(f"{where}: there is no image '{image}' in {images}{did_you_mean(image, files)}")
         image_id = _stem(file)
-        split = split or ("val" if _share(image_id) < val_share else "train")
+        split = split or ("val" if _unit_hash(image_id) < val_share else "train")
         if split not in _SPLITS:
-            raise VwlError(f"{where}: unknown split '{split}'{did_you_mean(split, _SPLITS)} (train, aug, val, test)")
+            raise VwlError(f"{where}: unknown split '{split}'{did_you_mean(split, _SPLITS)} (splits are train, aug, val and test)")
         if not labels and split in {"train", "aug"}:
-            raise VwlError(f"{where}: the training image '{image}' has no label; give it one or remove the line")
+            raise VwlError(f"{where}: the training image '{image}' has no label; add one or remove the line")
         unknown = [name for name in labels if name not in names]
         if unknown:
             raise VwlError(f"{where}: class '{unknown[0]}' is not in {classes}{did_you_mean(unknown[0], names)}")
         mask = None
-        if truth is not None and f"{image_id}.png" in mask_files:
+        if f"{image_id}.png" in mask_files:
             mask = f"{masks_below}{image_id}.png"
-        elif truth is not None and split != "test":
-            raise VwlError(f"{where}: the mask {truth}/{image_id}.png of image '{image}' is missing")
+        elif masks is not None and split != "test":
+            raise VwlError(f"{where}: the mask {masks}/{image_id}.png of image '{image}' is missing; only images of split test need none")
         rows.append(Row(image_id, f"{images_below}{file}", tuple(sorted(names.index(n) + 1 for n in set(labels))), mask, split))
-    left = len(set(files.values())) - len({row.image for row in rows})
-    if left:
-        notes.append(f"{left:,} images of {image_folder} are not in {labels_csv} and are left out")
-    return make_index(rows, ["background", *names], root, f"folder {Path(image_folder.path).name} with {Path(labels_csv).name}"), notes
+    num_unlisted = len(set(files.values())) - len({row.image for row in rows})
+    if num_unlisted:
+        notes.append(f"{num_unlisted:,} images of {images} are not in {labels_csv} and are left out")
+    return make_index(rows, ["background", *names], root, f"folder {Path(images.path).name} with {Path(labels_csv).name}"), notes
 
 
 def common_root(*folders: Folder) -> Folder:
-    """Return the deepest folder that holds all of these (which must be on one file system).
+    """Return the deepest folder that holds all of the given folders.
 
     Raises:
-        VwlError: there is none.
+        VwlError: they are on different file systems or in different buckets.
     """
     bases = [folder.uri.partition("?") for folder in folders]
     shared = []
@@ -98,7 +97,7 @@ def common_root(*folders: Folder) -> Folder:
         if len(set(level)) > 1:
             break
         shared.append(level[0])
-    num_fixed = 3 if "://" in bases[0][0] else 1  # scheme and bucket are not folders
+    num_fixed = 3 if "://" in bases[0][0] else 1  # "s3:", "" and the bucket are not folders
     if len(shared) < num_fixed or len({query for _, _, query in bases}) > 1:
         raise VwlError(f"{' and '.join(map(str, folders))} have no folder in common; put them on one file system")
     return Folder(("/".join(shared) or "/") + "".join(bases[0][1:]))
@@ -111,19 +110,20 @@ def below(root: Folder, folder: Folder) -> str:
 
 
 def _table(labels_csv: str | Path) -> tuple[list[tuple[int, str, list[str], str]], bool]:
-    """Return (line number, image, label names, split or "") of each row, and whether there is a column of splits."""
+    """Return (line number, image, label names, split or "") of each row, and whether there is a column `split`."""
     path = Path(labels_csv)
     try:
         text = Folder(path.parent).read(path.name).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise VwlError(f"{labels_csv} is not a UTF-8 text file") from None
+        raise VwlError(f"{labels_csv} is not a text file in UTF-8") from None
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
     columns = [name.strip() for name in reader.fieldnames or ()]
     reader.fieldnames = columns
     for needed in ("image", "labels"):
         if needed not in columns:
             raise VwlError(
-                f"{labels_csv} has no column '{needed}' (it has: {', '.join(columns) or 'nothing'}); its header must be image,labels"
+                f"{labels_csv} has no column '{needed}' (it has: {', '.join(columns) or 'nothing'}); "
+                "its header must be image,labels or image,labels,split"
             )
     table = []
     for record in reader:
@@ -133,36 +133,38 @@ def _table(labels_csv: str | Path) -> tuple[list[tuple[int, str, list[str], str]
         names = [name.strip().strip("\"'") for name in (re.split(r"[;|]", labels) if re.search(r"[;|]", labels) else labels.split())]
         table.append((reader.line_num, image, [name for name in names if name], split))
     if not table:
-        raise VwlError(f"{labels_csv} lists no image at all")
+        raise VwlError(f"{labels_csv} lists no images")
     return table, "split" in columns
 
 
 def _files(folder: Folder) -> dict[str, str]:
-    """Return file names by themselves and, where that is unique, by their stem."""
+    """Return the name of each image file, by that name and, where only one file has it, by the name without extension."""
     names = [name for name in folder.names() if Path(name).suffix.lower() in _SUFFIXES]
     if not names:
-        raise VwlError(f"{folder} holds no image at all ({', '.join(_SUFFIXES)})")
+        raise VwlError(f"{folder} holds no images ({', '.join(_SUFFIXES)})")
     counts = Counter(_stem(name) for name in names)
     return {**{_stem(name): name for name in names if counts[_stem(name)] == 1}, **{name: name for name in names}}
 
 
 def _class_names(file: str | Path | None, used: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the names of the classes 1..C, from the file or else the sorted names in use, and notes for the user."""
     if file is None:
         names = sorted(set(used))
-        return names, [f"classes 1 to {len(names)} are the sorted names of the table: {', '.join(names)}"]
+        return names, [f"classes 1 to {len(names)} are the label names in alphabetical order: {', '.join(names)}"]
     path = Path(file)
     names = [line.strip() for line in Folder(path.parent).read(path.name).decode(errors="replace").splitlines() if line.strip()]
     names = names[1:] if names[:1] == ["background"] else names
     if not names:
-        raise VwlError(f"{file} names no class")
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise VwlError(f"{file} names class '{twice[0]}' twice")
+        raise VwlError(f"{file} holds no class names; write one per line")
+    duplicates = [name for name in names if names.count(name) > 1]
+    if duplicates:
+        raise VwlError(f"{file} holds the class name '{duplicates[0]}' more than once")
     unused = sorted({*names} - {*used})
     return names, [f"no image is labelled {', '.join(unused)}"] if unused else []
 
 
-def _share(image_id: str) -> float:
+def _unit_hash(image_id: str) -> float:
+    """Return a hash of the id as a number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big") / 2**64
 
 

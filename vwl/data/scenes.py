@@ -1,8 +1,8 @@
-"""A data set that needs no download: generated scenes for the demo and the tests.
+"""A data set without download: generated scenes for the demo and the tests.
 
-One way among four to make an index table, and the only one that also makes the images. What is drawn, and why, stands in
-`vwl.data.animals`. Every scene is drawn from (seed, split, number) alone, so that a larger set contains the smaller one
-and a set that was cut off goes on where it stopped.
+One of the importers behind `vwl data prepare`, and the only one that makes the images itself; `vwl.data.animals` draws them. A scene
+depends on (seed, split, number) only. So a larger data set contains the smaller one, and an interrupted command can be repeated
+to draw the scenes that are missing.
 """
 
 import io
@@ -19,7 +19,7 @@ from vwl.storage.folder import Folder
 from vwl.storage.masks import decode_mask, encode_mask, voc_palette
 
 _SETTINGS = "scenes.json"
-_DRAWING = 1  # increase when the same settings give other images
+_DRAWING = 1  # version of the drawing code: increase it when the same settings give other images
 
 
 def prepare_scenes(
@@ -31,61 +31,64 @@ def prepare_scenes(
     num_classes: int = 4,
     seed: int = 0,
 ) -> tuple[Index, list[str]]:
-    """Draw scenes into a folder (`images/*.jpg`, `masks/*.png`) and index them; existing scenes are kept.
+    """Draw scenes into a folder (`images/*.jpg`, `masks/*.png`) and return their index; existing scenes are kept.
 
     Args:
         out: folder of the data set.
-        num_train, num_val: number of scenes of each split.
-        heights, widths: closed ranges of the sizes, pixels.
-        num_classes: object classes, 1 to 6.
-        seed: another seed, other scenes.
+        num_train: number of scenes in split train.
+        num_val: number of scenes in split val.
+        heights: smallest and largest height, in pixels.
+        widths: smallest and largest width, in pixels.
+        num_classes: number of object classes, 1 to 6.
+        seed: seed of the scenes.
 
     Returns:
-        the index, with splits `train` and `val`, and notes for the user.
+        The index, with splits `train` and `val`, and notes for the user, one line each.
 
     Raises:
-        VwlError: a value out of range, or the folder holds scenes of other settings.
+        VwlError: a value is out of range, or the folder holds scenes of other settings.
     """
     folder = out if isinstance(out, Folder) else Folder(out)
     if not 1 <= num_classes <= len(ANIMALS):
-        raise VwlError(f"scenes have 1 to {len(ANIMALS)} classes, not {num_classes}")
+        raise VwlError(f"the number of classes of scenes must be 1 to {len(ANIMALS)}, not {num_classes}")
     if num_train < 0 or num_val < 0:
         raise VwlError(f"the number of scenes cannot be negative ({num_train} train, {num_val} val)")
     for name, (low, high) in (("heights", heights), ("widths", widths)):
         if not 32 <= low <= high:
-            raise VwlError(f"the {name} of scenes are a range from at least 32 pixels, not {low} to {high}")
+            raise VwlError(f"the {name} of scenes must be a range from at least 32 pixels, not {low} to {high}")
     settings = {"drawing": _DRAWING, "heights": [*heights], "widths": [*widths], "num_classes": num_classes, "seed": seed}
     if folder.exists(_SETTINGS):
         if folder.read_json(_SETTINGS) != settings:
-            raise VwlError(f"{folder} holds scenes of other settings (see {_SETTINGS} there); choose another folder or delete it")
+            raise VwlError(f"{folder} holds scenes of other settings (see {_SETTINGS} there); delete the folder or choose another")
     else:
         folder.write_json(_SETTINGS, settings)
 
-    wanted = [("train", number) for number in range(num_train)] + [("val", number) for number in range(num_val)]
-    there = {*(f"images/{name}" for name in (folder / "images").names()), *(f"masks/{name}" for name in (folder / "masks").names())}
+    scenes = [("train", number) for number in range(num_train)] + [("val", number) for number in range(num_val)]
+    existing = {*(f"images/{name}" for name in (folder / "images").names()), *(f"masks/{name}" for name in (folder / "masks").names())}
 
-    def row(key: tuple[str, int]) -> tuple[Row, bool]:
-        split, number = key
+    def draw_or_keep(scene: tuple[str, int]) -> tuple[Row, bool]:
+        split, number = scene
         image_id = f"{split}_{number:05d}"
         image, mask = f"images/{image_id}.jpg", f"masks/{image_id}.png"
-        if image in there and mask in there:
+        if image in existing and mask in existing:
             return Row(image_id, image, _labels(decode_mask(folder.read(mask), mask)), mask, split), False
         rng = np.random.default_rng((seed, ("train", "val").index(split), number))
         height, width = rng.integers(*heights, endpoint=True), rng.integers(*widths, endpoint=True)
-        picture, classes = draw_scene(rng, int(height), int(width), num_classes)
+        pixels, class_ids = draw_scene(rng, int(height), int(width), num_classes)
         sink = io.BytesIO()
-        Image.fromarray(picture).save(sink, format="JPEG", quality=92)
+        Image.fromarray(pixels).save(sink, format="JPEG", quality=92)
         folder.write(image, sink.getvalue())
-        folder.write(mask, encode_mask(classes, voc_palette()))
-        return Row(image_id, image, _labels(classes), mask, split), True
+        folder.write(mask, encode_mask(class_ids, voc_palette()))
+        return Row(image_id, image, _labels(class_ids), mask, split), True
 
     with ThreadPoolExecutor() as pool:
-        rows = list(pool.map(row, wanted))
+        rows = list(pool.map(draw_or_keep, scenes))
     num_new = sum(new for _, new in rows)
     names = ["background", *(animal.name for animal in ANIMALS[:num_classes])]
     index = make_index((row for row, _ in rows), names, folder, f"generated scenes, seed {seed}")
-    return index, [f"drew {num_new} scenes, kept {len(rows) - num_new} that were there"]
+    return index, [f"drew {num_new} scenes, kept {len(rows) - num_new} existing ones"]
 
 
 def _labels(mask: np.ndarray) -> tuple[int, ...]:
+    """Return the class ids that occur in a mask, without the background."""
     return tuple(int(label) for label in np.unique(mask) if label)

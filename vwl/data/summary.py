@@ -1,4 +1,4 @@
-"""Counts of an index table, for `vwl data show`."""
+"""Counts of images, labels and masks in an index table, for the tables and the JSON that `vwl data` prints."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ class SplitSummary:
     """Counts of one split.
 
     Attributes:
-        split: its name.
+        split: name of the split.
         images: number of images.
         labels_per_image: mean number of labels of an image.
-        masks: number of images with a mask.
-        classes: number of images by class name, in class order, without background.
+        masks: number of images that have a mask.
+        classes: number of images that have the label, for each class name in the order of the ids, without background.
     """
 
     split: str

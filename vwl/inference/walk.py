@@ -46,12 +46,13 @@ class WalkStage(Stage):
         return (logits[0] + logits[1].flip(2)) / 2
 
     def __call__(self, row: Row) -> ScoreMap:
-        """Return the maps after the walk, 0..1."""
+        """Return the maps after the walk, divided by their common maximum at stride 4 or at full size (`walk.normalise_at`)."""
         cam = self.maps.read(row.image_id)
         edge = self.boundaries(np.asarray(self.index.read_image(row)))
         s = self.settings
         values = walk(cam.values.astype(np.float32), edge, s.radius, s.exponent, s.steps, s.tolerance)
-        at_full_size = s.normalise_at == "full_size"
-        largest = (upsample(values, cam.height, cam.width) if at_full_size else values).max(initial=0)
-        values = values / max(float(largest), 1e-12)
+        largest = values.max(axis=(1, 2))
+        if s.normalise_at == "full_size":  # one class at a time, so that a large image needs less memory
+            largest = np.array([upsample(own[None], cam.height, cam.width).max() for own in values])
+        values = values / max(float(largest.max(initial=0)), 1e-12)
         return ScoreMap(row.image_id, cam.classes, cam.height, cam.width, values.astype(np.float16))

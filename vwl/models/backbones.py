@@ -87,8 +87,14 @@ class BackboneNet(nn.Module):
         return torch.tensor([self.caffe])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Apply what `get_extra_state` returned."""
+        """Apply what `get_extra_state` returned.
+
+        Raises:
+            VwlError: the weights are a Caffe network's as saved by an earlier version, whose first convolution has other units.
+        """
         if bool(state.any()):
+            if state.dim() == 0:
+                raise VwlError("these weights descend from a Caffe file and were trained by an earlier version of vwl; train them again")
             self.use_caffe()
 
     def train(self, mode: bool = True) -> "BackboneNet":

@@ -1,7 +1,7 @@
 """DeepLabV2, the segmentation model that is trained on the masks of the random walk (paper, section 4.1).
 
-A backbone at output stride 8, parallel dilated convolutions whose logits add up (ASPP), and the same network run on smaller
-copies of the image, fused by maximum.
+It is a backbone at output stride 8 and parallel dilated convolutions whose logits are added (ASPP). The same network also runs on
+smaller copies of the image; the maximum of all logits is the prediction.
 """
 
 import torch
@@ -20,11 +20,11 @@ class DeepLabV2(nn.Module):
     """
 
     def __init__(self, settings: recipe.Segmenter, num_classes: int) -> None:
-        """Build the network; the convolutions of the ASPP are drawn from torch's global random generator.
+        """Build the network with random weights from torch's global generator.
 
         Args:
             settings: backbone, output stride, dilations and input scales.
-            num_classes: logits per pixel, the background among them (21 for VOC).
+            num_classes: including the background (21 for VOC).
 
         Raises:
             VwlError: the backbone cannot be built.
@@ -43,7 +43,7 @@ class DeepLabV2(nn.Module):
             nn.init.zeros_(bias)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the logits that each have their own loss.
+        """Return the logits of all input scales; each has a loss of its own.
 
         Sides of scaled copies are rounded down, as in the published code: a crop of 321 pixels is scaled to 160 and 240.
 
@@ -51,8 +51,8 @@ class DeepLabV2(nn.Module):
             images: (B, 3, H, W) float, normalised for the backbone; any size.
 
         Returns:
-            (B, num_classes, h, w) of the images themselves, of each scaled copy at its own size, and the maximum of
-            all at the first size; without `input_scales` only the first.
+            Logits (B, num_classes, h, w) of the images, of each scaled copy at its own size, and the maximum of all at the size of the
+            first; without `input_scales` only the first.
         """
         logits = [self._logits(images)]
         for scale in self.input_scales:
@@ -65,7 +65,7 @@ class DeepLabV2(nn.Module):
         return [*logits, fused]
 
     def fused(self, images: Tensor) -> Tensor:
-        """Return the logits (B, num_classes, h, w) to predict with: the maximum over the input scales.
+        """Return the logits (B, num_classes, h, w) for prediction: the maximum over the input scales.
 
         Args:
             images: (B, 3, H, W) float, normalised for the backbone; any size.

@@ -1,8 +1,8 @@
-"""Hybrid pooling (paper section 3.4): local maxima of three grids and the global average, weighed together.
+"""Hybrid pooling (paper section 3.4): the weighted mean of local maxima on three grids and the global average.
 
-Stands between the backbone's last features and the image-label head. Works for every map of at least 1 x 1: bin (i, j) of
-an r x r grid covers rows floor(i h / r) to ceil((i + 1) h / r), and columns likewise, so the bins cover the map; where h and w are
-divisible by 4 this is exactly the equal partition of Eq. 8 (and what the published code computes).
+It pools the backbone's last features for the image-label head. Any map of at least 1 x 1 works: bin (i, j) of an r x r grid covers rows
+floor(i h / r) to ceil((i + 1) h / r), and columns likewise. Where h and w are divisible by 4, these are the equal parts of Eq. 8, and the
+result is that of the published code.
 """
 
 import torch

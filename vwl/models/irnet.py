@@ -1,8 +1,8 @@
-"""The boundary network: IRNet's edge branch, which the random walk on class activation maps follows (paper, section 4.1).
+"""The boundary network, IRNet's edge branch: its boundaries stop the random walk on class activation maps (paper, section 4.1).
 
-It stands between the confident labels (`vwl.inference.irnet_labels`), which train it through affinities of pixel pairs, and the walk
-(`vwl.inference.walk`). IRNet has a second branch that predicts displacements to object centres. It is left out: the backbone gets
-no gradient, so that branch shares nothing trainable with this one, and only instance masks use what it predicts.
+Confident labels (`vwl.inference.irnet_labels`) train it through affinities of pixel pairs (`vwl.training.irnet`); the walk stage
+(`vwl.inference.walk`) uses it. IRNet's second branch, which predicts displacements to object centres, is left out: the backbone gets no
+gradient, so the branches share no trainable parameter, and only instance masks use displacements.
 """
 
 import torch
@@ -17,14 +17,14 @@ SIDE_CHANNELS = 32
 
 
 class BoundaryNet(nn.Module):
-    """A frozen backbone and a head that finds the boundaries between classes.
+    """A frozen backbone and a head that predicts the boundaries between classes.
 
-    Each feature level is reduced to 32 channels by a 1x1 convolution and group norm, brought to stride 4 and rectified; a
-    1x1 convolution joins them to one logit.
+    Each feature level is reduced to 32 channels by a 1x1 convolution and group norm, resized to stride 4 and passed through a ReLU;
+    a 1x1 convolution of all levels gives one logit.
     """
 
     def __init__(self, backbone: recipe.Backbone) -> None:
-        """Build the network; the head is drawn from torch's global random generator.
+        """Build the network with random weights from torch's global generator.
 
         Raises:
             VwlError: the backbone cannot be built.
@@ -65,7 +65,7 @@ class BoundaryNet(nn.Module):
 
 
 def _fit(x: Tensor, height: int, width: int) -> Tensor:
-    """Crop at the right and bottom, or repeat the last pixels there where a backbone rounds its sizes down."""
+    """Crop features at the right and bottom, or repeat their last pixels there where a backbone rounds its sizes down."""
     x = x[..., :height, :width]
-    lacking = (width - x.shape[-1], height - x.shape[-2])
-    return F.pad(x, (0, lacking[0], 0, lacking[1]), mode="replicate") if any(lacking) else x
+    missing = (width - x.shape[-1], height - x.shape[-2])
+    return F.pad(x, (0, missing[0], 0, missing[1]), mode="replicate") if any(missing) else x

@@ -12,6 +12,8 @@ State = dict[str, Tensor]
 
 _PREFIXES = ("module.", "backbone.", "resnet.", "net.")
 _COUNTER = "num_batches_tracked"
+EXTRA_STATE = "_extra_state"
+"""Last part of the name of what a module saves besides parameters and buffers; the module itself checks it."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +62,22 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str, st
     """
     own = module.state_dict()
     state = _unwrapped(state, own)
-    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    fitting = {key: value for key, value in state.items() if _matches(key, value, own)}
     matched = tuple(key for key in own if key in fitting)
     mismatched = tuple(key for key in own if key in state and key not in fitting)
     missing = tuple(key for key in own if key not in state and not key.endswith(_COUNTER))
     unexpected = tuple(key for key in state if key not in own)
-    if not any(not key.endswith(_COUNTER) for key in matched):
+    if not any(not key.endswith((_COUNTER, EXTRA_STATE)) for key in matched):
         raise VwlError(
             f"weights file {source} is of another network: none of its {len(state)} tensors matches; "
-            f"it has e.g. {_shown(state)}, the network has e.g. {_shown(own)}"
+            f"it has e.g. {_first(state)}, the network has e.g. {_first(own)}"
         )
     if strict and (missing or mismatched):
-        absent = next(iter((*mismatched, *missing)))
-        found = tuple(state[absent].shape) if absent in state else "nothing"
+        name = next(iter((*mismatched, *missing)))
+        given = tuple(state[name].shape) if name in state else "nothing"
         raise VwlError(
             f"weights file {source} is of another network: {len(missing) + len(mismatched)} of {len(own)} tensors do not match, "
-            f"e.g. {absent} of shape {tuple(own[absent].shape)}, where the file has {found}; choose the network it was made for"
+            f"e.g. {name} of shape {tuple(own[name].shape)}, where the file has {given}; choose the network it was made for"
         )
     module.load_state_dict(fitting, strict=False)
     report = WeightReport(source, matched, missing, unexpected, mismatched)
@@ -83,13 +85,19 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str, st
     return report
 
 
+def _matches(key: str, value: Tensor, own: Mapping[str, Tensor]) -> bool:
+    return key in own and (own[key].shape == value.shape or key.endswith(EXTRA_STATE))
+
+
 def _unwrapped(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> State:
-    def fits(candidate: Mapping[str, Tensor]) -> int:
-        return sum(key in own and own[key].shape == value.shape for key, value in candidate.items())
+    """Return the tensors without the prefixes of wrappers."""
+
+    def num_matches(candidate: Mapping[str, Tensor]) -> int:
+        return sum(_matches(key, value, own) for key, value in candidate.items())
 
     orders = itertools.chain.from_iterable(itertools.permutations(_PREFIXES, length) for length in range(4))
     # of equal matches max() takes the first: the names as they are, then the fewest prefixes
-    return max((_without("".join(order), state) for order in orders), key=fits)
+    return max((_without("".join(order), state) for order in orders), key=num_matches)
 
 
 def _without(prefix: str, state: Mapping[str, Tensor]) -> State:
@@ -97,5 +105,5 @@ def _without(prefix: str, state: Mapping[str, Tensor]) -> State:
     return stripped | {key: value for key, value in state.items() if not key.startswith(prefix) and key not in stripped}
 
 
-def _shown(names: Iterable[str]) -> str:
+def _first(names: Iterable[str]) -> str:
     return next(iter(names), "nothing")

@@ -36,7 +36,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         )
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, safetensors.SafetensorError):
         raise VwlError(
-            f"weights file {path} holds other objects than tensors; save its state dict by torch.save or as safetensors"
+            f"weights file {path} is damaged or holds other objects than tensors; save its state dict by torch.save or as safetensors"
         ) from None
     while isinstance(held, Mapping) and (nest := next((key for key in _NESTS if isinstance(held.get(key), Mapping)), None)):
         held = held[nest]

@@ -8,7 +8,6 @@ from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.training.classifier import ClassifierTask
 from vwl.training.irnet import IrnetTask
-from vwl.training.pretrained import load_network
 from vwl.training.segmenter import SegmenterTask
 from vwl.training.task import Task
 
@@ -41,17 +40,9 @@ def build_task(spec: TrainSpec) -> Task:
     """Build the task of a training.
 
     Raises:
-        VwlError: there are no training images, one has no label, masks of an earlier stage are missing, or `start_from` names weights
-            of another network.
+        VwlError: there are no training images, one has no label, masks of an earlier stage are missing, or the weights to start from
+            cannot be loaded.
     """
-    task = _new_task(spec)
-    start_from = getattr(spec.recipe, spec.stage).start_from
-    if start_from is not None:
-        load_network(task.model, start_from)
-    return task
-
-
-def _new_task(spec: TrainSpec) -> Task:
     index = read_index(spec.index_path)
     rows = index.split(TRAIN_SPLIT)
     if spec.stage == "classifier":

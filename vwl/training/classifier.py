@@ -15,28 +15,32 @@ from vwl.errors import VwlError
 from vwl.models.classifier import Classifier, cells_inside
 from vwl.models.losses import decov, soft_margin
 from vwl.training.distributed import PendingSum, all_reduce, device, rank, world_size
-from vwl.training.pretrained import load_backbone
+from vwl.training.pretrained import load_pretrained
 from vwl.training.task import Forward, Sample, Task
 
 
 class ClassifierTask(Task):
     """Learns image labels and visual words together: Algorithm 1 of the paper.
 
-    Each line of the algorithm, and where it is:
+    Each line of the algorithm, and the code that does it:
 
     | Algorithm 1 | here |
     |---|---|
-    | initialise the network and the codebook C | `__init__`; a memory bank is filled by `init_codebook` |
-    | for each mini-batch: | `vwl.training.loop` |
-    | extract the features F | `Classifier.features` |
-    | pool them: f_gap (Eq. 9), f_hp (Eq. 10) | `Classifier.forward`, `vwl.models.hybrid_pooling` |
-    | similarity of F and C, assignments Y, histogram f_word (Eqs. 2-5) | `Codebook.forward` |
-    | word labels y_word from Y | `Codebook.forward` |
-    | L_cls of image labels (Eq. 11) and word labels (Eq. 12) | `losses` |
-    | VWL-L: L_cls of the histogram's prediction (Eq. 14), L_decov (Eq. 13) | `losses` |
-    | update network (and, VWL-L, codebook) by back-propagation (Eq. 15) | `vwl.training.loop` |
-    | VWL-M: means of the features assigned to each codeword (Eq. 6) | `losses`, `start_codebook_reduce` (sum over workers) |
-    | VWL-M: move the codebook by rho (Eq. 7) | `update_codebook` |
+    | initialise the network E and the codebook C | `__init__`; `init_codebook` fills a memory bank with features |
+    | while training do | `vwl.training.loop` |
+    | extract the features F = E(I) | `Classifier.features` |
+    | word label y_word, Eqs. 2-4 | `Codebook.forward` |
+    | pooled features f_gap and f_hp, Eqs. 9 and 10 | `Classifier.forward` |
+    | if learning-based (VWL-L): word feature f_word, Eq. 5 | `Codebook.forward` |
+    | -- loss, Eq. 15 (Eq. 12 and, as L_aux, Eqs. 13 and 14) | `losses` |
+    | -- optimise E and C | `vwl.training.loop`; C is a parameter |
+    | else memory bank (VWL-M): loss, Eq. 12 | `losses` |
+    | -- optimise E | `vwl.training.loop`; C is a buffer |
+    | -- reconstruct C', Eq. 6 | sums of features: `losses`; over workers: `start_codebook_reduce`; means: `Codebook.update` |
+    | -- C <- rho C' + (1 - rho) C, Eq. 7 | `update_codebook` |
+
+    Each L_cls in these losses is Eq. 11 (`vwl.models.losses.soft_margin`). Eq. 6 takes the features of this step's forward pass, before E
+    is optimised.
     """
 
     name = "classifier"
@@ -50,10 +54,10 @@ class ClassifierTask(Task):
         self.num_steps = self.settings.epochs * steps_per_epoch(len(rows), self.batch_size)
         torch.manual_seed(recipe.seed)
         self.model: Classifier = Classifier(self.settings, index.num_objects)
-        load_backbone(self.model.backbone, self.settings.backbone)
         if self.settings.image_bias:
             with torch.no_grad():
                 self.model.image_head.bias.copy_(log_odds(torch.stack([self._targets(row) for row in rows])))
+        load_pretrained(self.model, self.settings)
         self._sums: torch.Tensor | None = None
         self._pending: PendingSum | None = None
         self._first_codewords: torch.Tensor | None = None
@@ -89,7 +93,7 @@ class ClassifierTask(Task):
         return targets
 
     def losses(self, forward: Forward, batch: Sample, counts: torch.Tensor, part: float) -> dict[str, torch.Tensor]:
-        """Return the shares of L_cls(p_img), L_cls(p_word), L_cls(p_w2i) and L_decov."""
+        """Return the shares of L_cls(p_img), L_cls(p_word), L_cls(p_w2i) and L_decov; their sum is Eq. 12 or, with all four, Eq. 15."""
         output = forward(batch["images"], self._valid(batch))
         targets = batch["targets"]
 
@@ -101,7 +105,7 @@ class ClassifierTask(Task):
         codebook = self.model.codebook
         if codebook is None:
             return terms
-        terms["word"] = share(output.word_logits, output.encoding.labels)  # Eq. 12
+        terms["word"] = share(output.word_logits, output.encoding.labels)  # with "image": Eq. 12
         codebook.count_usage(output.encoding.assignments)
         if self.settings.codebook.strategy == "learning":
             terms["word_to_image"] = share(output.word_to_image_logits, targets)  # Eq. 14

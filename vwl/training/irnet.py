@@ -14,7 +14,7 @@ from vwl.models.affinity_loss import affinity_loss_sums, affinity_loss_terms, pa
 from vwl.models.irnet import BoundaryNet
 from vwl.storage.folder import Folder
 from vwl.storage.masks import decode_mask
-from vwl.training.pretrained import load_backbone
+from vwl.training.pretrained import load_pretrained
 from vwl.training.task import Forward, Sample, Task
 
 
@@ -32,7 +32,7 @@ class IrnetTask(Task):
         self.num_steps = self.settings.epochs * steps_per_epoch(len(rows), self.batch_size)
         torch.manual_seed(recipe.seed)
         self.model = BoundaryNet(self.settings.backbone)
-        load_backbone(self.model.backbone, self.settings.backbone)
+        load_pretrained(self.model, self.settings)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the parameters of the head; the backbone does not train."""

@@ -1,4 +1,7 @@
-"""Loads the weights that a training starts from: a backbone's (`backbone.weights`), or a whole network's (`start_from`)."""
+"""Loads the weights that a training starts from: a backbone's (`backbone.weights`), then a whole network's (`start_from`).
+
+`vwl.models` builds networks with random weights; each task calls `load_pretrained` on its own.
+"""
 
 import urllib.error
 
@@ -11,10 +14,28 @@ from vwl.config import recipe
 from vwl.errors import VwlError
 from vwl.models.backbones import RESNETS, BackboneNet
 from vwl.models.caffe import caffe_to_torchvision, is_caffe_layout
-from vwl.models.weights import load_weights
+from vwl.models.classifier import Classifier
+from vwl.models.deeplab import DeepLabV2
+from vwl.models.irnet import BoundaryNet
+from vwl.models.weights import EXTRA_STATE, load_weights
 from vwl.storage.weights import read_weights
 
 State = dict[str, Tensor]
+
+
+def load_pretrained(network: Classifier | BoundaryNet | DeepLabV2, settings: recipe.Classifier | recipe.Irnet | recipe.Segmenter) -> None:
+    """Load the weights that a training starts from into its network.
+
+    Args:
+        network: built from `settings`.
+        settings: the recipe's section of the training. Tensors of `start_from` that do not match are reported and left out.
+
+    Raises:
+        VwlError: weights cannot be fetched or read, or are of another network.
+    """
+    load_backbone(network.backbone, settings.backbone)
+    if settings.start_from is not None:
+        load_weights(network, read_weights(settings.start_from), settings.start_from)
 
 
 def load_backbone(backbone: BackboneNet, settings: recipe.Backbone) -> None:
@@ -29,19 +50,12 @@ def load_backbone(backbone: BackboneNet, settings: recipe.Backbone) -> None:
         state, source = _imagenet(backbone.net, settings.name)
     else:
         state, source = read_weights(settings.weights), settings.weights
-    # a run's own weights may descend from Caffe's
-    if is_caffe_layout(state) or any(name.endswith("_extra_state") and bool(flag.any()) for name, flag in state.items()):
-        backbone.use_caffe()
     load_weights(backbone.net, caffe_to_torchvision(state) if is_caffe_layout(state) else state, source, strict=True)
-
-
-def load_network(network: nn.Module, path: str) -> None:
-    """Load the weights file of a whole network, e.g. another run's `weights.pt`; tensors that do not match are reported and left out.
-
-    Raises:
-        VwlError: the file cannot be read, or no tensor matches.
-    """
-    load_weights(network, read_weights(path), path)
+    if is_caffe_layout(state):
+        backbone.use_caffe()
+    for name, value in state.items():
+        if name.endswith(EXTRA_STATE):  # a run's own weights, which may descend from Caffe's
+            backbone.set_extra_state(value)
 
 
 def lite0_state(net: nn.Module) -> State:

@@ -14,7 +14,7 @@ from vwl.data.transforms import long_side_scale, normalise, random_crop, random_
 from vwl.models.deeplab import DeepLabV2
 from vwl.storage.folder import Folder
 from vwl.storage.masks import decode_mask
-from vwl.training.pretrained import load_backbone
+from vwl.training.pretrained import load_pretrained
 from vwl.training.task import Forward, Sample, Task
 
 
@@ -32,7 +32,7 @@ class SegmenterTask(Task):
         self.num_steps = self.settings.iterations
         torch.manual_seed(recipe.seed)
         self.model = DeepLabV2(self.settings, len(index.classes))
-        load_backbone(self.model.backbone, self.settings.backbone)
+        load_pretrained(self.model, self.settings)
         self._sizes = self._logit_sizes()
 
     def _logit_sizes(self) -> list[tuple[int, int]]:

@@ -98,7 +98,7 @@ def read_manifest(folder: Folder) -> Manifest | None:
     if not folder.exists(NAME):
         return None
     try:
-        return _ADAPTER.validate_python(folder.read_json(NAME))
+        return _ADAPTER.validate_json(folder.read(NAME))
     except ValidationError:
         raise VwlError(
             f"{folder.uri_of(NAME)} is damaged or of another version of vwl; "
