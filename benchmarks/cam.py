@@ -48,12 +48,12 @@ def main() -> None:
                 found["ours"] = pool.map(stage_maps, index.rows, chunksize=1)
 
             pair = paired(plain, ours, options.repeats)
-        alone = in_one_process(recipe, model, index, options.repeats)
+        single = in_one_process(recipe, model, index, options.repeats)
     apart = max(float(np.abs(a - b).max()) for a, b in zip(found["plain"], found["ours"], strict=True))
     parity = f"maps within {apart:.1e}"
     lines = [
         Line("CAM, image: plain loop, stage on 2 cores", *milliseconds(pair, options.images), pair.ratio, "1.5", parity),
-        Line("CAM, image: the same, one thread each", *milliseconds(alone, options.images), alone.ratio, "", parity),
+        Line("CAM, image: the same, one thread each", *milliseconds(single, options.images), single.ratio, "", parity),
     ]
     show("Class activation maps, EfficientNet-Lite0, 3 scales with horizontal flip", lines, apart <= 2e-3)
 

@@ -56,7 +56,7 @@ def main() -> None:
             return work
 
         found = {name: paired(afresh("Pool"), afresh(name), options.repeats, warm_up=False) for name in ("processes", "Ray")}
-        alone = seconds_of(afresh("plain loop"))
+        single = seconds_of(afresh("plain loop"))
     equal = all(one == files[0] for one in files)
     parity = "same bytes" if equal else "NOT the same bytes"
 
@@ -68,7 +68,7 @@ def main() -> None:
     ours = found["processes"]
     lines = [
         *(line(f"Pool, {name} (overhead)", pair.first, pair.second, 1 / pair.ratio, "under 1.05") for name, pair in found.items()),
-        line("plain loop on one core, our processes on 2", alone, ours.second, alone / ours.second),
+        line("plain loop on one core, our processes on 2", single, ours.second, single / ours.second),
     ]
     show(f"Runner, {options.images} images, {CORES} cores", lines, equal)
 

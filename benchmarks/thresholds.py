@@ -34,9 +34,9 @@ def main() -> None:
     def milliseconds(seconds: float) -> str:
         return f"{seconds / options.images * 1e3:.1f} ms"
 
-    one_alone, all_at_once, one_by_one = (milliseconds(seconds) for seconds in (pair.first, pair.second, each))
+    one_threshold, all_at_once, one_by_one = (milliseconds(seconds) for seconds in (pair.first, pair.second, each))
     lines = [
-        Line("thresholds, image: one alone, all in one pass (cost)", one_alone, all_at_once, 1 / pair.ratio, "under 2", parity),
+        Line("thresholds, image: one threshold, all in one pass (cost)", one_threshold, all_at_once, 1 / pair.ratio, "under 2", parity),
         Line("thresholds, image: one after the other, one pass", one_by_one, all_at_once, each / pair.second, "", parity),
     ]
     show("101 background thresholds, 2 maps of 21 classes at 500 x 375, one thread", lines, equal)

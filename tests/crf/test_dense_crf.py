@@ -82,8 +82,8 @@ def test_probabilities_sum_to_one(kernels):
 def test_without_pairwise_terms_the_probabilities_are_those_of_the_unary(kernels):
     image, labels = two_colours()
     probabilities = noisy_probabilities(labels, 3)
-    alone = kernels.model_copy(update={"gaussian_compat": 0.0, "bilateral_compat": 0.0})
-    np.testing.assert_allclose(crf_probabilities(image, probabilities, alone), probabilities / probabilities.sum(axis=0), atol=1e-5)
+    unary_only = kernels.model_copy(update={"gaussian_compat": 0.0, "bilateral_compat": 0.0})
+    np.testing.assert_allclose(crf_probabilities(image, probabilities, unary_only), probabilities / probabilities.sum(axis=0), atol=1e-5)
 
 
 def test_a_noisy_labelling_of_two_colours_is_cleaned_up(kernels):

@@ -53,23 +53,23 @@ def test_lattices_serve_any_number_of_labels_in_any_order():
     image = np.random.default_rng(0).integers(0, 256, (9, 11, 3)).astype(np.uint8)
     field = NumbaMeanField(image, CrfKernels())
     energies = {n: -np.log(blocks(n, 9, 11, seed=n).reshape(n, -1) + 1e-5) for n in (2, 4, 7)}
-    alone = {n: NumbaMeanField(image, CrfKernels()).infer(energies[n]) for n in energies}
+    separate = {n: NumbaMeanField(image, CrfKernels()).infer(energies[n]) for n in energies}
     for n in (7, 2, 4, 2):
-        np.testing.assert_array_equal(field.infer(energies[n]), alone[n])
+        np.testing.assert_array_equal(field.infer(energies[n]), separate[n])
 
 
 def test_energies_far_apart_give_certain_labels():
     energies = np.array([[0, 1000], [500, 0], [1e6, 1e6]], np.float32)
     image = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
-    alone = CrfKernels(gaussian_compat=0.0, bilateral_compat=0.0)
-    np.testing.assert_array_equal(NumbaMeanField(image, alone).infer(energies), [[1, 0], [0, 1], [0, 0]])
+    unary_only = CrfKernels(gaussian_compat=0.0, bilateral_compat=0.0)
+    np.testing.assert_array_equal(NumbaMeanField(image, unary_only).infer(energies), [[1, 0], [0, 1], [0, 0]])
 
 
 def test_without_pairwise_terms_it_is_the_softmax():
     energies = np.random.default_rng(0).uniform(0, 40, (6, 1000)).astype(np.float32)
-    image, alone = np.zeros((25, 40, 3), np.uint8), CrfKernels(gaussian_compat=0.0, bilateral_compat=0.0)
+    image, unary_only = np.zeros((25, 40, 3), np.uint8), CrfKernels(gaussian_compat=0.0, bilateral_compat=0.0)
     powers = np.exp(-energies.astype(float))
-    np.testing.assert_allclose(NumbaMeanField(image, alone).infer(energies), powers / powers.sum(axis=0), atol=3e-7)
+    np.testing.assert_allclose(NumbaMeanField(image, unary_only).infer(energies), powers / powers.sum(axis=0), atol=3e-7)
 
 
 def test_real_images_have_the_same_irnet_labels_from_both(images):

@@ -64,8 +64,8 @@ def test_each_call_gives_the_same_bits(crops, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_without_pairwise_terms_it_is_the_softmax(device):
-    alone = CrfKernels(gaussian_compat=0.0, bilateral_compat=0.0)
+    unary_only = CrfKernels(gaussian_compat=0.0, bilateral_compat=0.0)
     unary = energies(4, 5, 6)
     powers = np.exp(-unary)
-    found = on(device, [np.zeros((5, 6, 3), np.uint8)], [unary], alone)[0]
+    found = on(device, [np.zeros((5, 6, 3), np.uint8)], [unary], unary_only)[0]
     np.testing.assert_allclose(found, powers / powers.sum(axis=0), atol=1e-6)

@@ -1,4 +1,4 @@
-"""The CAM stage: maps of the labels, equal to those of every scale and horizontal flip alone."""
+"""The CAM stage: maps of the labels, equal to those of every scale and horizontal flip."""
 
 import numpy as np
 import pytest

@@ -35,10 +35,10 @@ def test_the_histogram_gives_the_confusion_of_each_threshold_by_itself(seed):
     histogram.add(truth, *best_class(maps, class_ids))
     confusions, curve = histogram.confusions(), histogram.curve([1, 2])
     for i, threshold in enumerate(grid()):
-        alone = confusion_matrix(truth, argmax_with_background(maps, class_ids, float(threshold)), N)
-        np.testing.assert_array_equal(confusions[i], alone)
-        np.testing.assert_array_equal(histogram.confusion(i), alone)
-        np.testing.assert_equal(curve[i], scores(alone, [1, 2]).miou)
+        single = confusion_matrix(truth, argmax_with_background(maps, class_ids, float(threshold)), N)
+        np.testing.assert_array_equal(confusions[i], single)
+        np.testing.assert_array_equal(histogram.confusion(i), single)
+        np.testing.assert_equal(curve[i], scores(single, [1, 2]).miou)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

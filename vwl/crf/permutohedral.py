@@ -2,7 +2,7 @@
 
 Each pixel's features lie in a simplex of the lattice; its values are spread over the simplex's vertices (splat), the vertices are
 blurred along each axis, and the pixel takes up what its vertices hold then (slice). This is the costly part of the dense CRF; it
-depends on the image alone and is built once for all filters, labels and iterations.
+depends only on the image and is built once for all filters, labels and iterations.
 """
 
 import numpy as np
