@@ -1,6 +1,7 @@
 """From a stage's name to its callable: exactly the trained weights, or one line about the file."""
 
 import io
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from vwl.config.files import overridden
 from vwl.data.index import write_index
 from vwl.errors import VwlError
-from vwl.inference.build import InferenceSpec, build_stage, load_boundary_net, load_classifier, load_segmenter
+from vwl.inference.build import InferenceSpec, build_stage, hide_gpus, load_boundary_net, load_classifier, load_segmenter
 from vwl.inference.cam import CamStage
 from vwl.inference.crf import CrfStage
 from vwl.inference.irnet_labels import IrnetLabelsStage
@@ -146,3 +147,10 @@ def test_weights_that_are_not_there_are_named(spec, run):
 def test_an_unknown_stage_is_a_programmers_mistake(spec):
     with pytest.raises(ValueError, match="cams"):
         build_stage(replace(spec, stage="cams"))
+
+
+def test_gpus_are_hidden_from_stages_without_a_network(monkeypatch):
+    for stage, visible in (("cam", "0,1"), ("segment", "0,1"), ("crf", ""), ("irnet-labels", ""), ("masks", "")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        hide_gpus(stage)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == visible

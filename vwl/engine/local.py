@@ -14,7 +14,7 @@ import torch
 from vwl.config.layout import Layout
 from vwl.engine.base import OnProgress, Progress
 from vwl.errors import Interrupted, VwlError
-from vwl.inference.build import InferenceSpec, build_stage
+from vwl.inference.build import InferenceSpec, build_stage, hide_gpus
 from vwl.inference.runner import Shard, process
 from vwl.inference.stage import Stage
 from vwl.training.build import TrainSpec, build_task
@@ -101,6 +101,7 @@ def _start(spec: InferenceSpec) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     _spec = spec
+    hide_gpus(spec.stage)
     try:
         _stage = build_stage(spec)
     except VwlError as error:

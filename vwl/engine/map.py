@@ -13,7 +13,7 @@ from vwl.engine.base import OnProgress, Progress
 from vwl.engine.session import cluster_cpus, cluster_gpus
 from vwl.engine.shared_folder import check_shared
 from vwl.errors import VwlError
-from vwl.inference.build import NETWORK_STAGES, PROCESSES_PER_GPU, InferenceSpec, build_stage
+from vwl.inference.build import NETWORK_STAGES, PROCESSES_PER_GPU, InferenceSpec, build_stage, hide_gpus
 from vwl.inference.runner import Shard, process
 
 _NO_PROGRESS_TIMEOUT = 300
@@ -97,6 +97,7 @@ class _Actor:
     """Builds the stage once and runs shards through it."""
 
     def __init__(self, spec: InferenceSpec) -> None:
+        hide_gpus(spec.stage)
         torch.set_num_threads(1)  # one actor a CPU; results depend on the number of threads in the last bit
         self._out, self._strict, self._error = spec.run / spec.stage, spec.strict, ""
         try:

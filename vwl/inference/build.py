@@ -1,5 +1,6 @@
 """Builds an inference stage from a picklable spec, on each worker; networks are loaded from the run folder."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -51,6 +52,15 @@ class InferenceSpec:
     threshold: float | None = None
     strict: bool = False
     class_scales: Mapping[int, float] = field(default_factory=dict)
+
+
+def hide_gpus(stage: str) -> None:
+    """Hide the GPUs from a process that works on a stage without a network; call it before torch uses CUDA.
+
+    Such a stage has one process per CPU. Their dense CRFs would all run on the same GPU otherwise.
+    """
+    if stage not in NETWORK_STAGES:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def build_stage(spec: InferenceSpec) -> Stage:

@@ -1,9 +1,9 @@
 """Runs one shard of images through a stage, and finds the shards that are left: the part of inference that does not depend on the engine.
 
-A shard is a fixed slice of a stage's images, so that its files have the same bytes wherever and whenever they are made. Its data is
-written first (`part-00012.parquet`, or one PNG per image), then `done/00012.json` with the failed images and their reasons; a shard
-without that file runs again. `begun/00012.json` exists in between. A shard whose process died is run with a record of the current image
-in that file, so that an image which crashes its process repeatedly is found, listed and left out.
+A shard is a fixed slice of a stage's images, so that its files have the same bytes whenever they are made, and on whichever node (a GPU
+and a CPU differ in the last bits). Its data is written first (`part-00012.parquet`, or one PNG per image), then `done/00012.json` with the
+failed images and their reasons; a shard without that file runs again. `begun/00012.json` exists in between. A shard whose process died is
+run with a record of the current image in that file, so that an image which crashes its process repeatedly is found, listed and left out.
 """
 
 from collections.abc import Iterator, Sequence
