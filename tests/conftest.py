@@ -1,5 +1,6 @@
 """Fixtures of several tests."""
 
+import signal
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -8,6 +9,10 @@ import pytest
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("vwl", deadline=None)
 hypothesis.settings.load_profile("vwl")
+
+# A shell starts background jobs with SIGINT ignored, and the commands that tests interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
     from vwl.storage.folder import Folder

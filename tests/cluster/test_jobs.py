@@ -77,7 +77,6 @@ def cluster() -> Iterator[NodeProcesses]:
 
 @pytest.fixture(scope="module")
 def terminal(cluster, tiny_run, tmp_path_factory) -> Terminal:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore Ctrl-C, and so would the commands
     folder = tmp_path_factory.mktemp("terminal")
     (folder / "index.parquet").symlink_to(tiny_run.index_path)
     (folder / "tiny.yaml").write_text(to_yaml(tiny_run.recipe))

@@ -159,9 +159,7 @@ def _crf(kernels: CrfKernels, pixels: int, labels: float) -> float:
 
 def _network(recipe: Recipe, stage: str, num_classes: int) -> Counted:
     """Return a function that gives the operations of a training's network."""
-    settings = getattr(recipe, stage)
-    bare = settings.model_copy(update={"backbone": settings.backbone.model_copy(update={"weights": "none"})})
-    return _built(stage, bare, num_classes)
+    return _built(stage, getattr(recipe, stage), num_classes)
 
 
 @cache

@@ -138,7 +138,7 @@ def crf() -> Finding:
     try:
         return Finding("crf", "ok", f"works, pydensecrf2 {metadata.version('pydensecrf2')} is installed")
     except metadata.PackageNotFoundError:
-        return Finding("crf", "ok", "works; pydensecrf2 is not installed, the native CRF is used")
+        return Finding("crf", "ok", "works; pydensecrf2, which is optional, is not installed")
 
 
 def cpus() -> Finding:

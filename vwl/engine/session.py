@@ -92,7 +92,7 @@ def _connect(address: str | None, cpus: int | None, dashboard_port: int | None) 
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         return
-    # A local Ray is reached from this machine only; a token file left in the home folder would confuse later clusters.
+    # Not private: Ray listens on all interfaces (SECURITY.md). A token file left in the home folder would confuse later clusters.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     ray.init(
         num_cpus=cpus or os.cpu_count(),
