@@ -14,7 +14,7 @@ from vwl.cli.options import (
     Strict,
     end_with_failures,
     layout,
-    open_run,
+    plan_start,
     run_stages_with_progress,
     with_crf,
 )
@@ -53,8 +53,8 @@ def _infer(
 
     stages = STREAMED if name == "stream" else (name,)
     refined = [stage.replace("-", "_") for stage in stages if stage in _REFINED]
-    opened = open_run(run, None, None, with_crf(refined, crf, override), overwrite)
-    run_stages_with_progress(opened, stages, layout(), backend, address, strict=strict, streamed=name == "stream")
+    start = plan_start(run, None, None, with_crf(refined, crf, override), overwrite)
+    opened = run_stages_with_progress(start, stages, layout(), backend, address, strict=strict, streamed=name == "stream")
     end_with_failures(opened, stages)
 
 

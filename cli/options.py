@@ -15,6 +15,7 @@ from vwl.errors import VwlError
 if TYPE_CHECKING:
     from vwl.config.layout import Layout
     from vwl.workflow.run_folder import Run
+    from vwl.workflow.start import Start
 
 RunFolder = Annotated[str, typer.Option("--run", help="Run folder: path or URI (s3://...).")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run folder: path or URI (s3://...).")]
@@ -44,29 +45,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_RECIPE = "paper-voc"
 
 
-def open_run(run: str, data: str | None, recipe: str | None, override: Sequence[str] | None, overwrite: bool = False) -> "Run":
-    """Open a run folder: an existing one, or a new one made from data and recipe.
+def plan_start(run: str, data: str | None, recipe: str | None, override: Sequence[str] | None, overwrite: bool = False) -> "Start":
+    """Read what a command starts, and say which recipe a new run takes where none was given."""
+    from vwl.cli.console import say
+    from vwl.workflow.start import Start
 
-    The recipe of an existing run is replaced only while no other command works in the folder.
-    """
-    from vwl.config.files import load_recipe, overridden
-    from vwl.storage.folder import Folder
-    from vwl.storage.lock import exclusive_lock
-    from vwl.workflow.run_folder import Run
-    from vwl.workflow.stages import STAGES
-
-    wanted = None if data is None and recipe is None else load_recipe(recipe or DEFAULT_RECIPE, override or ())
-    if data is None:
-        existing = Run.open(run)
-        if wanted is None and not override:
-            return existing
-        data = existing.index_path
-        wanted = wanted or overridden(existing.recipe, override or ())
-    assert wanted is not None
-    with ExitStack() as held:
-        for stage in STAGES if overwrite and Folder(run).exists("run.json") else ():
-            held.enter_context(exclusive_lock(Folder(run), stage))
-        return Run.start(run, wanted, data, overwrite)
+    start = Start.plan(run, data, recipe or (DEFAULT_RECIPE if data is not None else None), override or (), overwrite)
+    if start.is_new and recipe is None:
+        say(f"recipe: {DEFAULT_RECIPE}, the default (vwl recipe list shows others, --recipe takes one)")
+    return start
 
 
 def with_crf(sections: Sequence[str], crf: str | None, override: Sequence[str] | None) -> Sequence[str] | None:
@@ -129,7 +116,7 @@ def with_layout(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def run_stages_with_progress(
-    run: "Run",
+    start: "Start",
     names: Sequence[str],
     where: "Layout",
     backend: str,
@@ -137,25 +124,35 @@ def run_stages_with_progress(
     fit_workers: bool = False,
     strict: bool = False,
     streamed: bool = False,
-) -> None:
-    """Run stages with progress on the terminal; `streamed` runs the stages after CAM while its maps are made."""
+) -> "Run":
+    """Check a start, run its stages with progress on the terminal, and return the run.
+
+    A new run's folder is written after all checks. `streamed` runs the stages after CAM while its maps are made.
+    """
     from vwl.cli.console import progress_view, say
     from vwl.engine.base import Engine, open_engine
     from vwl.storage.lock import exclusive_lock
     from vwl.workflow.pipeline import run_stages
+    from vwl.workflow.preflight import check_cluster, check_start
     from vwl.workflow.streaming import Streaming
 
-    if backend not in {"ray", "local"}:
-        raise VwlError(f"--backend {backend} is neither ray nor local")
     if backend == "local" and where.workers > 1:
         raise VwlError("--backend local is one process; leave --workers out, or use --backend ray")
+    layouts = check_start(start.run, names, where, backend, fit_workers)
+    run = start.run if start.is_new else start.bind()
     with ExitStack() as held:
         for name in names:
             held.enter_context(exclusive_lock(run.folder, name))
-        engine, view = held.enter_context(open_engine(backend, address)), held.enter_context(progress_view())
+        engine = held.enter_context(open_engine(backend, address))
+        if backend == "ray":
+            check_cluster(layouts)
+        if start.is_new:
+            run = start.bind()
+        view = held.enter_context(progress_view())
         if streamed:
             engine = Engine(engine.trainer, Streaming(run, engine.shard_runner, strict))
         run_stages(run, names, engine, where, view.update, say, fit_workers, strict)
+    return run
 
 
 def end_with_failures(run: "Run", names: Sequence[str]) -> None:

@@ -6,14 +6,15 @@ result does not depend. `vwl.config.files` reads and writes recipes; the strings
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from vwl.config.sections import (
     Backbone,
     Codebook,
     CrfKernels,
+    Crop,
     Fraction,
     Optimiser,
     Positive,
@@ -25,6 +26,7 @@ from vwl.config.sections import (
     not_empty,
     ordered,
 )
+from vwl.constants import MAP_STRIDE
 
 __all__ = [
     "Backbone",
@@ -69,7 +71,7 @@ class Classifier(Section):
     """Passes over the training images."""
     batch_size: Positive = 16
     """Images per step, over all workers and micro-batches."""
-    crop: Positive = 512
+    crop: Crop = 512
     """Side of the random square crop, pixels; smaller images are padded."""
     resize: Annotated[tuple[Positive, Positive], AfterValidator(ordered)] = (320, 640)
     """Images are resized, before the crop, to a long side drawn uniformly from this range (both ends included), pixels."""
@@ -130,14 +132,22 @@ class Irnet(Section):
     """Passes over the training images."""
     batch_size: Positive = 32
     """Images per step, over all workers and micro-batches."""
-    crop: Positive = 512
-    """Side of the random square crop, pixels; smaller images are padded."""
+    crop: Crop = 512
+    """Side of the random square crop, pixels, above 8 * (radius - 1); smaller images are padded."""
     long_side: Positive | None = None
     """Images are first resized to this long side, pixels; null: their own size."""
     rescale: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(ordered)] = (0.5, 1.5)
     """Images are then resized by a factor drawn uniformly from this range."""
-    radius: Positive = 10
+    radius: int = Field(10, ge=2)
     """The loss takes pairs of cells nearer to each other than this, in cells of the stride-4 grid."""
+
+    @model_validator(mode="after")
+    def _crop_holds_the_radius(self) -> Self:
+        """Refuse a crop in which no cell has all its partners inside (`vwl.models.affinity_loss`): it needs 2 * radius - 1 cells a side."""
+        smallest = MAP_STRIDE * (2 * self.radius - 2) + 1
+        if self.crop < smallest:
+            raise ValueError(f"crop = {self.crop} is too small for radius = {self.radius}; set crop to {smallest} or more, or lower radius")
+        return self
 
 
 class Walk(Section):
@@ -145,7 +155,7 @@ class Walk(Section):
 
     radius: Positive = 5
     """A step reaches cells nearer than this, in cells of the stride-4 grid."""
-    exponent: float = Field(10.0, ge=0)
+    exponent: float = Field(10.0, gt=0)
     """Power to which affinities are raised, beta of IRNet."""
     steps: Positive = 256
     """Steps of the walk; 2^8 in IRNet."""
@@ -185,7 +195,7 @@ class Segmenter(Section):
     """Training steps."""
     batch_size: Positive = 10
     """Images per step, over all workers and micro-batches."""
-    crop: Positive = 321
+    crop: Crop = 321
     """Side of the random square crop, pixels; smaller images are padded."""
     long_side: Positive | None = None
     """Images are first resized to this long side, pixels; null: their own size."""
@@ -226,7 +236,7 @@ class Recipe(Section):
 
     name: str = "paper-voc"
     """Name of the recipe, for tables and reports."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Random numbers are drawn from (seed, epoch, image id), whichever worker draws them."""
     classifier: Classifier = Classifier()
     cam: Cam = Cam()

@@ -1,6 +1,6 @@
 """The base of all settings that users write (recipes, search spaces, cluster descriptions), and their errors in one line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -48,6 +48,10 @@ def _describe(key: str, errors: Sequence[Any], model: type[BaseModel], noun: str
     message = " or ".join(error["msg"].removeprefix("Input ").removeprefix("Value error, ") for error in errors)
     if not key:
         return message
+    if (
+        isinstance(first["input"], Mapping | BaseModel) and first["type"] == "value_error"
+    ):  # about several keys of a section, which it names
+        return f"{key}: {message}"
     hint = "; write null for none" if first["input"] == "none" and first["type"].endswith(("_parsing", "_type")) else ""
     return f"{key} {message[0].lower()}{message[1:]} (given: {first['input']!r}{hint})"
 
