@@ -1,5 +1,6 @@
 """The corpus of the command line: recipes, options, starts that cannot succeed."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -38,6 +39,33 @@ def torch_file(name: str, content: dict[str, torch.Tensor], make: Make) -> Make:
     return written
 
 
+def recipe(text: str | bytes, *overrides: str) -> Make:
+    """A command that shows the recipe file `r.yaml` of this text."""
+
+    def make(folder: Path) -> list[str | Path]:
+        (folder / "r.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
+        return ["recipe", "show", folder / "r.yaml", *(word for setting in overrides for word in ("-o", setting))]
+
+    return make
+
+
+def pipe(folder: Path) -> list[str | Path]:
+    """A command whose recipe is a named pipe that nobody writes into."""
+    os.mkfifo(folder / "r.yaml")
+    return ["recipe", "show", folder / "r.yaml"]
+
+
+def bomb(levels: int, width: int) -> str:
+    """A list of `width` ** `levels` values in a few lines of aliases."""
+    lists = (f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * width)}]" for n in range(1, levels))
+    return "\n".join([f"a0: &a0 [{', '.join(['x'] * width)}]", *lists, ""])
+
+
+def overridden(*overrides: str) -> Make:
+    """A command that shows the recipe `demo` with overrides."""
+    return lambda folder: ["recipe", "show", "demo", *(word for setting in overrides for word in ("-o", setting))]
+
+
 RUN = ("run",)
 OTHER = {"layers.0.weight": torch.zeros(3, 3)}
 STARTS = [
@@ -47,7 +75,7 @@ STARTS = [
     Case("classifier crop of 1", start("classifier.crop=1"), 1, ("classifier.crop should be greater than or equal to 16 (given: 1)",)),
     Case("segmenter crop of 1", start("segmenter.crop=1"), 1, ("segmenter.crop should be greater than or equal to 16 (given: 1)",)),
     Case("walk exponent 0", start("walk.exponent=0"), 1, ("walk.exponent should be greater than 0",)),
-    Case("seed of 64 bits", start("seed=18446744073709551616"), 1, ("seed should be less than 9223372036854775808",)),
+    Case("seed of 64 bits", start("seed=18446744073709551616"), 1, ("seed should be a number of at most 64 bits (given: 18446744073709551616)",)),
     Case("negative seed", start("seed=-1"), 1, ("seed should be greater than or equal to 0",)),
     Case("unknown backbone of a later stage", start("segmenter.backbone.name=timm:nonsense", command=RUN), 1, ("segmenter", "nonsense")),
     Case("more frozen stages than stages", start("classifier.backbone.name=timm:convnext_atto", "classifier.frozen_stages=5"), 1, ("frozen",)),
@@ -76,6 +104,50 @@ STARTS = [
     Case("a GPU where there is none", start(options=("--gpus-per-worker", "1")), 1, ("--gpus-per-worker 1: this machine has no GPU",)),
     Case("a GPU where there is none, run", start(options=("--gpus-per-worker", "1"), command=RUN), 1, ("this machine has no GPU",)),
 ]  # fmt: skip
+
+
+YAML = [
+    Case("alias bomb", recipe(bomb(9, 9)), 1, ("r.yaml is not valid YAML", "more than 20000 values")),
+    Case("alias bomb in merge keys", recipe("a: &a {x: 1}\n" + "".join(f"b{n}: &b{n} {{<<: [*{'a' if not n else f'b{n - 1}'}, *{'a' if not n else f'b{n - 1}'}]}}\n" for n in range(40))), 1, ("more than 20000 values",)),
+    Case("alias of itself", recipe("cam: &cam {scales: [*cam]}"), 1, ("an alias of a value inside it",)),
+    Case("many aliases of a small value", recipe("cam: {scales: [&s 1.0, *s, *s]}"), 0, ("scales:",)),
+    Case("deep lists", recipe("cam: " + "[" * 5000), 1, ("nested more than 20 deep",)),
+    Case("deep mappings", recipe("cam: " + "{a: " * 3000 + "1" + "}" * 3000), 1, ("nested more than 20 deep",)),
+    Case("deep override", overridden("cam=" + "[" * 3000), 1, ("nested more than 20 deep",)),
+    Case("key of many parts", overridden("a." * 5000 + "b=1"), 1, ("is not of the form section.key=value",)),
+    Case("large file", recipe("# " + "x" * 2_000_000), 1, ("r.yaml", "larger than")),
+    Case("many keys", recipe("".join(f"key{n}: 1\n" for n in range(5000))), 1, ("unknown key 'key0'", "and 4980 more")),
+    Case("empty section", recipe("classifier:\ncam: {hflip: true}\n"), 1, ("the section 'classifier' is empty; give it keys or delete it",)),
+    Case("empty sub-section", recipe("classifier: {backbone: }\n"), 1, ("the section 'classifier.backbone' is empty",)),
+    Case("empty section in an override", overridden("irnet="), 1, ("the section 'irnet' is empty",)),
+    Case("section that is a number", overridden("irnet=3"), 1, ("irnet is a section of keys and not a value (given: 3)",)),
+    Case("section that is a list", recipe("cam: [hflip]\n"), 1, ("cam is a section of keys and not a value (given: ['hflip'])",)),
+    Case("empty file", recipe(""), 1, ("r.yaml is not a mapping of sections",)),
+    Case("empty file of comments", recipe("# nothing\n"), 1, ("r.yaml is not a mapping of sections",)),
+    Case("two documents", recipe("seed: 1\n---\nseed: 2\n"), 1, ("is not valid YAML", "single document")),
+    Case("number of 5000 digits", recipe("seed: " + "9" * 5000), 1, ("is not valid YAML", "5000 digits")),
+    Case("number of 4000 digits", recipe("seed: " + "9" * 4000), 1, ("seed should be a number of at most 64 bits (given: 9999",)),
+    Case("number of 4000 digits where none bounds it", overridden("classifier.epochs=" + "9" * 4000), 1, ("classifier.epochs should be a number of at most 64 bits",)),
+    Case("date that does not exist", recipe("seed: 2020-99-99"), 1, ("is not valid YAML", "month must be")),
+    Case("date", recipe("seed: 2020-01-01"), 1, ("seed should be a valid integer",)),
+    Case("python object", recipe("seed: !!python/object/apply:os.system [true]"), 1, ("is not valid YAML", "tag")),
+    Case("tag of a number", recipe("seed: !!int x"), 1, ("is not valid YAML", "tag")),
+    Case("binary digits of nothing", recipe("seed: 0b_"), 1, ("is not valid YAML",)),
+    Case("key that is a list", recipe("[1, 2]: 3"), 1, ("is not valid YAML", "unhashable key")),
+    Case("key that is a number", recipe("1: 2"), 1, ("unknown key '1'",)),
+    Case("control characters", recipe(b"seed: \x00\x07"), 1, ("is not valid YAML",)),
+    Case("escape sequence in a key", recipe('"\\e[31mred": 1'), 1, ("unknown key", "red")),
+    Case("null byte in a base", recipe('base: "x\\0.yaml"'), 1, ("recipe file", "cannot be read")),
+    Case("base that is a list", recipe("base: [demo]"), 1, ("no recipe named",)),
+    Case("long value", overridden("classifier.pooling=" + "x" * 50_000), 1, ("classifier.pooling should be 'gap' or 'hybrid'",)),
+    Case("pipe", pipe, 1, ("r.yaml cannot be read: it is not a regular file",)),
+    Case("folder", lambda folder: ["recipe", "show", *([folder / "r.yaml"] if (folder / "r.yaml").mkdir() is None else [])], 1, ("r.yaml cannot be read: it is not a regular file",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", YAML, ids=lambda case: case.name)
+def test_yaml_that_is_no_recipe_gives_one_short_line(case, tmp_path):
+    check(case, tmp_path)
 
 
 @pytest.mark.parametrize("case", STARTS, ids=lambda case: case.name)

@@ -236,7 +236,7 @@ class Recipe(Section):
 
     name: str = "paper-voc"
     """Name of the recipe, for tables and reports."""
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0)
     """Random numbers are drawn from (seed, epoch, image id), whichever worker draws them."""
     classifier: Classifier = Classifier()
     cam: Cam = Cam()
