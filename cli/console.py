@@ -39,7 +39,8 @@ def say(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout; numbers that JSON does not know (nan, inf) become null."""
-    tables.print(Text(json.dumps(_finite(value), indent=2, ensure_ascii=False)), soft_wrap=True)
+    is_unicode = tables.encoding.lower().startswith("utf")
+    tables.print(Text(json.dumps(_finite(value), indent=2, ensure_ascii=not is_unicode)), soft_wrap=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Value]], as_json: bool = False) -> None:

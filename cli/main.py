@@ -5,6 +5,7 @@ torch and Ray. A new command is one line in `COMMANDS`.
 """
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module, metadata
@@ -13,6 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from vwl.cli.output import guarded_output, printable
 from vwl.errors import Interrupted, VwlError
 
 
@@ -42,6 +44,8 @@ COMMANDS = {
     "deploy": Command("vwl.cli.deploy", "app", "Write cluster files: KubeRay manifests, ray up files, a Slurm script."),
     "doctor": Command("vwl.cli.doctor", "doctor", "Check whether this machine and a cluster can run vwl."),
 }
+RESUMED = {"run", "demo", "train", "infer", "tune"}
+"""Commands that save their work and go on with it when they are started again."""
 
 
 class Commands(TyperGroup):
@@ -69,10 +73,11 @@ class Commands(TyperGroup):
         except VwlError as error:
             if ctx.params["debug"]:
                 raise
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            print(f"error: {printable(str(error))}", file=sys.stderr)
             raise typer.Exit(1) from None
         except (Interrupted, KeyboardInterrupt) as stop:
-            typer.echo(f"{str(stop) or 'stopped'}; finished work is saved; run the same command to resume", err=True)
+            saved = "; finished work is saved; run the same command to resume" if ctx.invoked_subcommand in RESUMED else ""
+            print(f"{str(stop) or 'stopped'}{saved}", file=sys.stderr)
             raise typer.Exit(130) from None
 
 
@@ -121,7 +126,8 @@ def vwl(
 def main() -> None:
     """Run the command line; a request to terminate is treated as Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app(prog_name="vwl")
+    with guarded_output():
+        app(prog_name="vwl")
 
 
 def _imported(command: Command) -> Any:

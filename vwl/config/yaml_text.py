@@ -67,8 +67,8 @@ class _Loader(yaml.SafeLoader):
         self._aliased = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
-        if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None) is not None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:
             raise yaml.composer.ComposerError(None, None, f"the tag '{event.tag}' is not allowed", event.start_mark)
         if self._depth == _DEEPEST:
             raise yaml.composer.ComposerError(None, None, f"it is nested more than {_DEEPEST} deep", event.start_mark)
@@ -87,7 +87,7 @@ class _Loader(yaml.SafeLoader):
         flat = (part for entry in parts for part in (entry if isinstance(entry, tuple) else (entry,)))
         return 1 + sum(self._sizes[id(part)] for part in flat)
 
-    def _count_alias(self, node: yaml.Node | None, event: yaml.Event) -> None:
+    def _count_alias(self, node: yaml.Node | None, event: Any) -> None:
         if id(node) not in self._sizes:
             raise yaml.composer.ComposerError(None, None, "an alias of a value inside it never ends", event.start_mark)
         self._aliased += self._sizes[id(node)]
