@@ -39,8 +39,12 @@ def say(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout; numbers that JSON does not know (nan, inf) become null."""
-    is_unicode = tables.encoding.lower().startswith("utf")
-    tables.print(Text(json.dumps(_finite(value), indent=2, ensure_ascii=not is_unicode)), soft_wrap=True)
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False)
+    try:
+        text.encode(tables.encoding)
+    except UnicodeEncodeError:  # an ASCII terminal, or a file name that is not UTF-8
+        text = json.dumps(_finite(value), indent=2)
+    tables.print(Text(text), soft_wrap=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Value]], as_json: bool = False) -> None:

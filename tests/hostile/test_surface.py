@@ -1,6 +1,11 @@
 """The corpus of the command line: recipes, options, starts that cannot succeed."""
 
+import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -66,6 +71,16 @@ def overridden(*overrides: str) -> Make:
     return lambda folder: ["recipe", "show", "demo", *(word for setting in overrides for word in ("-o", setting))]
 
 
+def with_pipe(make: Make) -> Make:
+    """The command after a named pipe `pipe` was made in its folder."""
+
+    def made(folder: Path) -> Sequence[str | Path]:
+        os.mkfifo(folder / "pipe")
+        return make(folder)
+
+    return made
+
+
 RUN = ("run",)
 OTHER = {"layers.0.weight": torch.zeros(3, 3)}
 STARTS = [
@@ -92,6 +107,13 @@ STARTS = [
         ("irnet.backbone.weights", "other.pth", "another network"),
     ),
     Case("weights are a folder", start("classifier.backbone.weights={folder}"), 1, ("classifier.backbone.weights: cannot read",)),
+    Case(
+        "weights are a pipe",
+        with_pipe(start("irnet.backbone.weights={folder}/pipe", command=RUN)),
+        1,
+        ("irnet.backbone.weights: cannot read", "it is not a regular file"),
+    ),
+    Case("index is a device", lambda folder: ["data", "show", "/dev/zero"], 1, ("cannot read /dev/zero: it is not a regular file",)),
     Case("start_from is missing", start("segmenter.start_from={folder}/no.pt", command=RUN), 1, ("segmenter.start_from: cannot read",)),
     Case(
         "start_from of another network",
@@ -167,3 +189,74 @@ def test_a_new_run_without_a_recipe_says_which_default_it_takes(tmp_path):
     command = [word for word in start("irnet.crop=24")(tmp_path) if word not in {"--recipe", "demo"}]
     result = CliRunner().invoke(app, [*map(str, command), "-o", "irnet.crop=25", "--micro-batch", "3"])
     assert result.stderr.splitlines()[0].startswith("recipe: paper-voc, the default (")
+
+
+def existing(name: str) -> Callable[[Path], str]:
+    return lambda folder: name
+
+
+def written(name: str, content: bytes = b"") -> Callable[[Path], str]:
+    """Writes a file of the case's folder and returns its path."""
+
+    def make(folder: Path) -> str:
+        (folder / name).write_bytes(content)
+        return str(folder / name)
+
+    return make
+
+
+def named_pipe(folder: Path) -> str:
+    os.mkfifo(folder / "pipe.jpg")
+    return str(folder / "pipe.jpg")
+
+
+IMAGES = {
+    "a file that is missing": (existing("missing.jpg"), "missing.jpg: it does not exist"),
+    "text": (written("text.jpg", b"no picture"), "text.jpg cannot be read: it is not an image file"),
+    "an empty file": (written("empty.jpg"), "empty.jpg cannot be read"),
+    "a folder": (str, "is a folder; name its images, e.g. "),
+    "a pipe": (named_pipe, "pipe.jpg: it is not a regular file"),
+    "a device": (existing("/dev/zero"), "/dev/zero: it is not a regular file"),
+    "a URL": (existing("https://example.org/dog.jpg"), "https://example.org/dog.jpg: it is not a local file; download it first"),
+    "an object in a bucket": (existing("s3://bucket/dog.jpg"), "s3://bucket/dog.jpg: it is not a local file; download it first"),
+    "a path through a file": (lambda folder: written("a.jpg")(folder) + "/b.jpg", "a.jpg/b.jpg: Not a directory"),
+    "a name that is too long": (lambda folder: f"{folder}/{'x' * 300}.jpg", "File name too long"),
+    "a name that is not UTF-8": (written("\udcff.jpg", b"no picture"), "its name is not UTF-8; rename it"),
+    "an empty name": (existing(""), "is a folder"),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_predict_lists_what_it_cannot_read_and_segments_the_rest(name, tiny_run, tmp_path):
+    make, line = IMAGES[name]
+    good = f"{tiny_run.index.root.path}/images/val_00001.jpg"
+    command = ["predict", make(tmp_path), good, "--run", str(tiny_run.folder), "--out", tmp_path / "out", "--no-crf", "--json"]
+    check(Case(name, lambda folder: command, 1, ("1 of 2 images could not be segmented: ", line)), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["val_00001_mask.png", "val_00001_overlay.png"]
+
+
+def test_the_json_of_predict_has_lists_of_classes_and_the_problem_of_each_image(tiny_run, tmp_path):
+    good = f"{tiny_run.index.root.path}/images/val_00001.jpg"
+    words = ["predict", good, "missing.jpg", "--run", str(tiny_run.folder), "--out", str(tmp_path / "out"), "--no-crf", "--json"]
+    segmented, missing = json.loads(CliRunner().invoke(app, words).stdout)
+    assert isinstance(segmented["classes"], list)
+    assert set(segmented["classes"]) <= set(tiny_run.index.classes)
+    assert segmented["problem"] is None
+    assert (missing["classes"], missing["mask"], missing["overlay"]) == ([], None, None)
+    assert "it does not exist" in missing["problem"]
+
+
+def test_sigterm_ends_predict(tiny_run, tmp_path):
+    image = Path(tiny_run.index.root.path, "images/val_00001.jpg")
+    copies = [tmp_path / f"{number}.jpg" for number in range(500)]
+    for copy in copies:
+        copy.symlink_to(image)
+    words = ["predict", *map(str, copies), "--run", str(tiny_run.folder), "--out", str(tmp_path / "out")]
+    running = subprocess.Popen([sys.executable, "-m", "vwl.cli.main", *words], stderr=subprocess.PIPE)
+    while not (tmp_path / "out" / "0_mask.png").exists():
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.terminate()
+    _, printed = running.communicate(timeout=10)
+    assert running.returncode == -signal.SIGTERM
+    assert printed == b""

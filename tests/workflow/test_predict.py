@@ -55,7 +55,7 @@ def test_a_prediction_names_its_classes_and_files(tiny_run, image, tmp_path):
     (prediction,) = predict_files(tiny_run, [image], tmp_path, crf=True)
     ids = np.unique(mask_in(prediction.mask))
     assert prediction.image == str(image)
-    assert prediction.classes == (", ".join(tiny_run.index.classes[i] for i in ids if i) or "only background")
+    assert prediction.classes == tuple(tiny_run.index.classes[i] for i in ids if i)
     assert Path(prediction.overlay).is_file()
 
 
@@ -80,11 +80,23 @@ def test_a_run_without_a_segmentation_model_names_the_command_that_makes_it(tiny
         predict_files(begun, [image], tmp_path / "out", crf=True)
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "cannot read"), (b"no picture", "it is not an image")])
-def test_a_image_that_cannot_be_read_is_named(tiny_run, tmp_path, content, message):
+@pytest.mark.parametrize(("content", "message"), [(None, "it does not exist"), (b"no picture", "it is not an image")])
+def test_an_image_that_cannot_be_read_is_listed_and_the_others_are_segmented(tiny_run, image, tmp_path, content, message):
     path = tmp_path / "image.jpg"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(VwlError, match=message) as caught:
-        predict_files(tiny_run, [path], tmp_path / "out", crf=True)
-    assert str(path) in str(caught.value)
+    bad, good = predict_files(tiny_run, [path, image], tmp_path / "out", crf=True)
+    assert message in bad.problem
+    assert str(path) in bad.problem
+    assert (bad.image, bad.classes, bad.mask, bad.overlay) == (str(path), (), None, None)
+    assert good.problem is None
+    assert mask_in(good.mask).any()
+
+
+def test_a_mask_is_not_written_over_an_image_that_is_segmented(tiny_run, image, tmp_path):
+    for name in ("a.png", "a_mask.png"):
+        Image.open(image).save(tmp_path / name)
+    before = (tmp_path / "a_mask.png").read_bytes()
+    with pytest.raises(VwlError, match=r"would be written over the image .*a_mask\.png; choose another --out folder"):
+        predict_files(tiny_run, [tmp_path / "a.png", tmp_path / "a_mask.png"], tmp_path, crf=False)
+    assert (tmp_path / "a_mask.png").read_bytes() == before
