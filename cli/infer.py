@@ -7,11 +7,14 @@ import typer
 from vwl.cli.options import (
     Address,
     Backend,
+    BackendName,
     Crf,
+    CrfName,
     Override,
     Overwrite,
     RunFolder,
     Strict,
+    WithRun,
     end_with_failures,
     layout,
     plan_start,
@@ -44,10 +47,10 @@ def _infer(
     run: str,
     override: Sequence[str] | None,
     address: str | None,
-    backend: str,
+    backend: BackendName,
     overwrite: bool,
     strict: bool,
-    crf: str | None = None,
+    crf: CrfName | None = None,
 ) -> None:
     from vwl.workflow.streaming import STREAMED
 
@@ -88,7 +91,7 @@ def _add(name: str) -> None:
       vwl infer {name} --run runs/voc
       vwl infer {name} --run runs/voc --address auto
     """
-    app.command(name)(command)
+    app.command(name, cls=WithRun)(command)
 
 
 for _name in _ABOUT:

@@ -9,11 +9,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module, metadata
+from inspect import signature
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
 
+from vwl.cli.options import WithRun, command_line
 from vwl.cli.output import guarded_output, printable
 from vwl.errors import Interrupted, VwlError
 
@@ -49,7 +52,10 @@ RESUMED = {"run", "demo", "train", "infer", "tune"}
 
 
 class Commands(TyperGroup):
-    """The commands of the table, imported when called. A `VwlError` ends in one line and exit code 1, an interrupt in 130."""
+    """The commands of the table, imported when called.
+
+    A `VwlError` ends in one line and exit code 1, a wrong option in one line and 2, an interrupt in 130.
+    """
 
     def __init__(self, **settings: Any) -> None:
         placeholders = {name: TyperCommand(name, help=command.summary) for name, command in COMMANDS.items()}
@@ -64,7 +70,7 @@ class Commands(TyperGroup):
         """Run a command.
 
         Raises:
-            typer.Exit: with 1 after a `VwlError`, with 130 after an interrupt.
+            typer.Exit: with 1 after a `VwlError`, with 2 after a wrong option, with 130 after an interrupt.
             VwlError: with --debug.
         """
         try:
@@ -75,10 +81,24 @@ class Commands(TyperGroup):
                 raise
             print(f"error: {printable(str(error))}", file=sys.stderr)
             raise typer.Exit(1) from None
+        except TyperException as error:
+            if error.exit_code != 2 or type(error).__name__ == "NoArgsIsHelpError" or ctx.params["debug"]:
+                raise
+            command = command_line(getattr(error, "ctx", None) or ctx)
+            print(f"error: {printable(_usage(error))}; see {command} --help", file=sys.stderr)
+            raise typer.Exit(2) from None
         except (Interrupted, KeyboardInterrupt) as stop:
             saved = "; finished work is saved; run the same command to resume" if ctx.invoked_subcommand in RESUMED else ""
             print(f"{str(stop) or 'stopped'}{saved}", file=sys.stderr)
             raise typer.Exit(130) from None
+
+
+def _usage(error: TyperException) -> str:
+    """Return what is wrong with a command line, as other errors begin and end."""
+    text = error.format_message().removeprefix("Invalid value: ").rstrip(".")
+    for found, written in (("Value error, ", ""), (": Input should", ": it should")):  # pydantic's words
+        text = text.replace(found, written)
+    return text[:1].lower() + text[1:]
 
 
 @contextmanager
@@ -111,8 +131,10 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def vwl(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Semantic segmentation from image labels: visual words, hybrid pooling, IRNet, DeepLabV2.
 
@@ -135,7 +157,7 @@ def _imported(command: Command) -> Any:
     if isinstance(target, typer.Typer):
         return typer.main.get_group(target)
     single = typer.Typer(add_completion=False)
-    single.command()(target)
+    single.command(cls=WithRun if "run" in signature(target).parameters else TyperCommand)(target)
     return typer.main.get_command(single)
 
 

@@ -14,7 +14,7 @@ def predict(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
     run: RunFolder,
     out: Annotated[str, typer.Option(metavar="FOLDER", help="Folder for NAME_mask.png and NAME_overlay.png.")] = "predictions",
-    crf: Annotated[bool, typer.Option("--crf/--no-crf", help="Refine with the dense CRF.")] = True,
+    crf: Annotated[bool, typer.Option("--crf/--no-crf", metavar="", help="Refine with the dense CRF.")] = True,
     as_json: Json = False,
 ) -> None:
     """Segment images: writes an indexed mask and an overlay for each. Images that cannot be read are listed; exit code 1 tells.

@@ -8,8 +8,10 @@ import typer
 app = typer.Typer(no_args_is_help=True, help="List and show recipes and their keys.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A built-in recipe or a YAML file.")]
-Overrides = Annotated[list[str] | None, typer.Option("--override", "-o", metavar="KEY=VALUE", help="Set a key; may be given again.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--override", "-o", metavar="KEY=VALUE", help="Change one key: section.key=value. Repeatable.")
+]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
 
 
 @app.command("list")
@@ -59,7 +61,7 @@ def show(
 
 @app.command()
 def keys(
-    section: Annotated[str | None, typer.Argument(metavar="[SECTION]", help="Only the keys of this section.")] = None,
+    section: Annotated[str | None, typer.Argument(metavar="SECTION", help="Only the keys of this section.")] = None,
     as_json: Json = False,
 ) -> None:
     """Print every key of a recipe: its type, its default and what it means.

@@ -59,7 +59,7 @@ def run(
 
 
 def demo(
-    folder: Annotated[str, typer.Option(help="Folder for scenes and run.")] = "demo",
+    folder: Annotated[str, typer.Option(metavar="FOLDER", help="Folder for scenes and run.")] = "demo",
     backend: Backend = "ray",
     as_json: Json = False,
 ) -> None:

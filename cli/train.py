@@ -15,6 +15,7 @@ from vwl.cli.options import (
     RecipeName,
     RunFolder,
     StartFrom,
+    WithRun,
     plan_start,
     run_stages_with_progress,
     with_layout,
@@ -23,7 +24,7 @@ from vwl.cli.options import (
 app = typer.Typer(no_args_is_help=True, help="Train one network of a run; resumes from its last checkpoint.")
 
 
-@app.command()
+@app.command(cls=WithRun)
 @with_layout
 def classifier(
     run: RunFolder,
@@ -48,7 +49,7 @@ def classifier(
     run_stages_with_progress(start, ["classifier"], where, backend, address)
 
 
-@app.command()
+@app.command(cls=WithRun)
 @with_layout
 def irnet(
     run: RunFolder,
@@ -71,7 +72,7 @@ def irnet(
     run_stages_with_progress(start, ["irnet"], where, backend, address)
 
 
-@app.command()
+@app.command(cls=WithRun)
 @with_layout
 def segmenter(
     run: RunFolder,

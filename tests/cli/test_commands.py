@@ -67,13 +67,13 @@ def test_the_examples_run(house, line):
 
 
 def test_status_as_json_has_a_line_a_stage(tiny_run):
-    lines = vwl_json("status", tiny_run.folder)
+    lines = vwl_json("status", "--run", tiny_run.folder)
     assert [line["stage"] for line in lines] == list(STAGES)
     assert {line["state"] for line in lines} == {"done"}
 
 
 def test_status_as_a_table_names_every_stage(tiny_run):
-    shown = vwl("status", tiny_run.folder).stdout
+    shown = vwl("status", "--run", tiny_run.folder).stdout
     assert "recipe demo" in shown
     assert all(f"\n{name} " in shown for name in STAGES)
 
@@ -142,7 +142,7 @@ def test_a_manifest_that_is_damaged_or_of_another_version_is_one_line_of_status_
     other_version = json.dumps({**json.loads(path.read_text()), "decisions": {}}).encode()
     for content in (b'{"stage": ', other_version):
         path.write_bytes(content)
-        for command in (["status", copied.folder], ["run", "--run", copied.folder, "--backend", "local"]):
+        for command in (["status", "--run", copied.folder], ["run", "--run", copied.folder, "--backend", "local"]):
             result = vwl(*command)
             assert result.exit_code == 1
             (line,) = [line for line in result.stderr.splitlines() if "done before, skipped" not in line]
@@ -212,7 +212,11 @@ def test_a_whole_run_takes_the_implementation_for_all_its_stages(copied):
 @pytest.mark.parametrize("command", [["run"], ["infer", "crf"]])
 def test_an_unknown_implementation_is_refused_in_one_line(copied, command):
     result = vwl(*command, "--run", copied.folder, "--backend", "local", "--crf", "simplecrf")
-    assert (result.exit_code, result.stderr) == (1, "error: --crf simplecrf is not one of auto, native, torch, pydensecrf\n")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: invalid value for '--crf': 'simplecrf' is not one of 'auto', 'native', 'torch', 'pydensecrf'; "
+        f"see vwl {' '.join(command)} --help\n"
+    )
 
 
 def test_without_the_package_every_stage_works_and_asking_for_it_is_one_line(copied, monkeypatch):

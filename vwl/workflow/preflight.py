@@ -57,8 +57,8 @@ def check_cluster(layouts: Mapping[str, Layout]) -> None:
     """
     from vwl.engine.resources import check_worker_slots
 
-    for stage, layout in layouts.items():
-        check_worker_slots(layout, layout.min_workers or layout.workers, f"the training of {stage}")
+    for layout in layouts.values():
+        check_worker_slots(layout, layout.min_workers or layout.workers)
 
 
 def _training_layout(run: Run, stage: str, layout: Layout, fit_workers: bool) -> Layout:
