@@ -9,9 +9,9 @@ from PIL import Image
 from vwl.errors import VwlError
 from vwl.inference.build import load_segmenter
 from vwl.inference.segment import SegmentStage
-from vwl.report.overlays import mask_overlay
+from vwl.report.overlays import display_palette, mask_overlay
 from vwl.storage.masks import decode_mask
-from vwl.workflow.predict import predict_files
+from vwl.workflow.predict import _overlay, predict_files
 from vwl.workflow.run_folder import Run
 
 
@@ -40,8 +40,20 @@ def test_the_mask_is_indexed_with_the_data_sets_palette(tiny_run, image, tmp_pat
 
 def test_the_overlay_shows_the_mask_on_the_image(tiny_run, image, tmp_path):
     predict_files(tiny_run, [image], tmp_path, crf=True)
-    expected = mask_overlay(np.asarray(Image.open(image)), mask_in(tmp_path / "val_00001_mask.png"), tiny_run.index.palette)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "val_00001_overlay.png")), expected)
+    expected = mask_overlay(np.asarray(Image.open(image)), mask_in(tmp_path / "val_00001_mask.png"), display_palette())
+    overlay = np.asarray(Image.open(tmp_path / "val_00001_overlay.png"))
+    np.testing.assert_array_equal(overlay[: len(expected)], expected)  # a legend follows
+
+
+@pytest.mark.parametrize(("class_ids", "colours"), [((0, 1, 255), [1]), ((0, 2), [2]), ((0, 255), [])])
+def test_the_overlay_has_a_legend_of_the_classes_in_the_mask(class_ids, colours):
+    mask = np.zeros((40, 160), np.uint8)
+    mask[:, : len(class_ids)] = class_ids
+    below = np.asarray(_overlay(np.zeros((40, 160, 3), np.uint8), mask, ["background", "Kuh", "Größe"]))[40:]
+    palette = np.array(display_palette()).reshape(256, 3)
+    shown = [number for number in (1, 2) if (below == palette[number]).all(axis=2).any()]
+    assert shown == colours
+    assert (len(below) > 0) == bool(colours)
 
 
 def test_without_the_crf_each_pixel_takes_its_most_probable_class(tiny_run, image, tmp_path):

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from vwl.data.index import decode_image
 from vwl.errors import VwlError
 from vwl.inference.build import load_segmenter
 from vwl.inference.segment import SegmentStage
-from vwl.report.overlays import mask_overlay
-from vwl.report.sheets import encode_png
+from vwl.report.overlays import display_palette, mask_overlay
+from vwl.report.sheets import class_colours, encode_png, legend
 from vwl.storage.folder import Folder
 from vwl.storage.masks import encode_mask
 from vwl.workflow.run_folder import Run
@@ -37,7 +38,7 @@ class PredictedFile:
 
 
 def predict_files(run: Run, images: Sequence[str | Path], out: str | Path, crf: bool) -> list[PredictedFile]:
-    """Write `NAME_mask.png` (indexed) and `NAME_overlay.png` for each image; images that cannot be read are listed with their problem.
+    """Write `NAME_mask.png` (indexed) and `NAME_overlay.png` (with a legend) for each image, and list those that cannot be read.
 
     Args:
         run: with a trained segmentation model.
@@ -64,10 +65,18 @@ def predict_files(run: Run, images: Sequence[str | Path], out: str | Path, crf: 
             continue
         mask, name = stage.mask(image), Path(path).stem
         folder.write(f"{name}_mask.png", encode_mask(mask, run.index.palette))
-        folder.write(f"{name}_overlay.png", encode_png(mask_overlay(image, mask, run.index.palette)))
+        folder.write(f"{name}_overlay.png", encode_png(_overlay(image, mask, run.index.classes)))
         classes = tuple(run.index.classes[c] for c in np.unique(mask) if c)
         predictions.append(PredictedFile(str(path), classes, f"{out}/{name}_mask.png", f"{out}/{name}_overlay.png"))
     return predictions
+
+
+def _overlay(image: np.ndarray, mask: np.ndarray, classes: Sequence[str]) -> Image.Image:
+    """Return the image (H, W, 3) with its mask on it, and a legend of the mask's classes below."""
+    overlay = mask_overlay(image, mask, display_palette())
+    colours = class_colours(classes, np.unique(mask).tolist())
+    below = [np.asarray(legend(colours, image.shape[1]))] if colours else []
+    return Image.fromarray(np.concatenate([overlay, *below]))
 
 
 def _check_names(images: Sequence[Path], folder: Folder) -> None:
