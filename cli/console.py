@@ -29,6 +29,9 @@ tables = Console(highlight=False)
 messages = Console(stderr=True, highlight=False)
 """On stderr: messages and progress."""
 
+_DURATIONS = {"seconds": 1, "hours": 3600}
+"""Columns of durations, and their unit in seconds."""
+
 Value = str | int | float | bool | None
 
 
@@ -53,7 +56,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Valu
     Args:
         title: stands above the table.
         columns: names, also the keys of the objects.
-        rows: plain values; a column of numbers is set to the right, floats have four digits, none is a dash.
+        rows: plain values; a column of numbers is set to the right, floats have four digits, none is a dash. A column `seconds` or
+            `hours` is shown as `time`, in words of `duration`.
         as_json: print JSON instead, with all digits.
     """
     if as_json:
@@ -63,9 +67,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Valu
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         numeric = any(_is_number(row[number]) for row in rows) and all(_is_number(row[number]) or row[number] is None for row in rows)
-        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold", no_wrap=number == 0)
+        name = "time" if column in _DURATIONS else column.replace("_", " ")
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=number == 0)
     for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row))
+        table.add_row(*(Text(_shown(value, column)) for value, column in zip(row, columns, strict=True)))
     if tables.is_terminal:
         tables.print(table)
     else:  # a file has no width: nothing is folded
@@ -222,6 +227,13 @@ def duration(seconds: float) -> str:
 
 def _is_number(value: Value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: Value, column: str) -> str:
+    """Return a table's cell as text."""
+    if column in _DURATIONS and isinstance(value, int | float):
+        return duration(value * _DURATIONS[column])
+    return _cell(value)
 
 
 def _cell(value: Value) -> str:

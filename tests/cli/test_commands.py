@@ -94,7 +94,8 @@ def test_a_stages_score_as_json_has_every_class(tiny_run, stage, split):
 def test_a_stages_score_as_a_table_has_a_line_a_class(tiny_run):
     lines = vwl("evaluate", "--run", tiny_run.folder, "--stage", "segment").stdout.splitlines()
     assert lines[0].startswith("segment on val, 4 images: mIoU ")
-    assert lines[1].split() == ["class", "iou", "precision", "recall", "over_activation", "under_activation"]
+    assert lines[1].split("  ")[0] == "class"
+    assert lines[1].endswith("iou  precision  recall  over activation  under activation")
     assert {line.split()[0] for line in lines[2:]} <= set(tiny_run.index.classes)
 
 
