@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console, Group
@@ -216,12 +215,12 @@ def _line(progress: "Progress", pace: _Pace, now: float) -> str:
 
 def duration(seconds: float) -> str:
     """Return seconds as `0s`, `59s`, `1m02s`, `3h05m` or `2d 3h`."""
-    whole = timedelta(seconds=round(seconds))
-    minutes, rest = divmod(whole.seconds, 60)
-    if whole.days:
-        return f"{whole.days}d {minutes // 60}h"
-    if minutes >= 60:
-        return f"{minutes // 60}h{minutes % 60:02d}m"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 24:
+        return f"{hours // 24}d {hours % 24}h"
+    if hours:
+        return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 

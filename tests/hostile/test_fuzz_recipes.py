@@ -9,10 +9,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.helpers import tiny_scenes
 from tests.hostile.bounds import check_bounds
 from vwl.config.files import RENAMED, builtin_recipes
 from vwl.config.named_files import read_named
 from vwl.config.recipe import Recipe
+from vwl.data.index import write_index
 
 FEW, MANY = 60, 1500
 
@@ -200,3 +202,46 @@ def test_many_recipe_files(content):
 @given(st.lists(overrides, min_size=1, max_size=3))
 def test_many_overrides(changes):
     show(b"base: demo\n", changes)
+
+
+@pytest.fixture(scope="module")
+def index_path(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("plan")
+    write_index(tiny_scenes(folder / "scenes"), folder / "index.parquet")
+    return str(folder / "index.parquet")
+
+
+LEAVES = [
+    key for key in KEYS if not any(other.startswith(f"{key}.") for other in KEYS) and not key.endswith(("weights", "start_from", ".name"))
+]
+settings_of_stages = st.builds(
+    "{}={}".format, st.sampled_from(LEAVES), st.one_of(numbers, st.lists(numbers, max_size=3), st.integers(1, 10**6))
+)
+
+
+def plan(changes: list[str], index_path: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        words = [
+            "plan",
+            "--data",
+            index_path,
+            "--recipe",
+            "demo",
+            "--run",
+            folder,
+            *(word for change in changes for word in ("-o", change)),
+        ]
+        check_bounds(words, Path(folder), messages=True)
+
+
+@with_options(10)
+@given(st.lists(settings_of_stages, max_size=3))
+def test_any_settings_can_be_planned_or_are_refused_in_one_line(index_path, changes):
+    plan(changes, index_path)
+
+
+@pytest.mark.drill
+@with_options(MANY // 5)
+@given(st.lists(settings_of_stages, max_size=3))
+def test_many_plans(index_path, changes):
+    plan(changes, index_path)

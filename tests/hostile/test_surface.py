@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -162,6 +163,9 @@ YAML = [
     Case("null byte in a base", recipe('base: "x\\0.yaml"'), 1, ("recipe file", "cannot be read")),
     Case("base that is a list", recipe("base: [demo]"), 1, ("no recipe named",)),
     Case("long value", overridden("classifier.pooling=" + "x" * 50_000), 1, ("classifier.pooling should be 'gap' or 'hybrid'",)),
+    Case("scale beyond any image", overridden("cam.scales=[1, 1e300]"), 1, ("cam.scales.1 should be less than or equal to 16",)),
+    Case("rescaling beyond any image", overridden("irnet.rescale=[1, 1e300]"), 1, ("irnet.rescale.1 should be less than or equal to 16",)),
+    Case("input scale beyond any image", overridden("segmenter.input_scales=[99]"), 1, ("segmenter.input_scales.0 should be less",)),
     Case("pipe", pipe, 1, ("r.yaml cannot be read: it is not a regular file",)),
     Case("folder", lambda folder: ["recipe", "show", *([folder / "r.yaml"] if (folder / "r.yaml").mkdir() is None else [])], 1, ("r.yaml cannot be read: it is not a regular file",)),
 ]  # fmt: skip
@@ -189,6 +193,15 @@ def test_a_new_run_without_a_recipe_says_which_default_it_takes(tmp_path):
     command = [word for word in start("irnet.crop=24")(tmp_path) if word not in {"--recipe", "demo"}]
     result = CliRunner().invoke(app, [*map(str, command), "-o", "irnet.crop=25", "--micro-batch", "3"])
     assert result.stderr.splitlines()[0].startswith("recipe: paper-voc, the default (")
+
+
+@pytest.mark.parametrize("change", ["classifier.crop=1000000000", "classifier.epochs=9223372036854775807", "cam.long_side=1000000000"])
+def test_a_plan_of_any_length_is_shown(change, tmp_path):
+    write_index(tiny_scenes(tmp_path / "scenes"), tmp_path / "index.parquet")
+    words = ["plan", "--data", str(tmp_path / "index.parquet"), "--recipe", "demo", "-o", change]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code in {0, 1}, result.exception
+    assert re.search(r"in all .* \d+d \d+h", result.stdout)
 
 
 def existing(name: str) -> Callable[[Path], str]:

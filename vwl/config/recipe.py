@@ -18,7 +18,7 @@ from vwl.config.sections import (
     Fraction,
     Optimiser,
     Positive,
-    PositiveFloat,
+    Scale,
     Scales,
     Section,
     Threshold,
@@ -136,7 +136,7 @@ class Irnet(Section):
     """Side of the random square crop, pixels, above 8 * (radius - 1); smaller images are padded."""
     long_side: Positive | None = None
     """Images are first resized to this long side, pixels; null: their own size."""
-    rescale: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(ordered)] = (0.5, 1.5)
+    rescale: Annotated[tuple[Scale, Scale], AfterValidator(ordered)] = (0.5, 1.5)
     """Images are then resized by a factor drawn uniformly from this range."""
     radius: int = Field(10, ge=2)
     """The loss takes pairs of cells nearer to each other than this, in cells of the stride-4 grid."""
@@ -186,7 +186,7 @@ class Segmenter(Section):
     """Stride of the features relative to the input, pixels."""
     atrous_rates: Annotated[tuple[Positive, ...], AfterValidator(not_empty)] = (6, 12, 18, 24)
     """Dilation rates of the parallel 3x3 convolutions (ASPP)."""
-    input_scales: tuple[PositiveFloat, ...] = (0.5, 0.75)
+    input_scales: tuple[Scale, ...] = (0.5, 0.75)
     """Further scales of the input, in training and prediction: the logits of all scales are fused by their maximum, and in training each
     scale has its own loss in addition to that of the fused logits; []: none."""
     optimiser: Optimiser = Optimiser(learning_rate=0.001, weight_decay=5e-4)
