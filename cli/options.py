@@ -167,12 +167,20 @@ def run_stages_with_progress(
         raise typer.BadParameter("--backend local is one process; leave --workers out, or use --backend ray", param_hint="'--workers'")
     layouts = check_start(start.run, names, where, backend, fit_workers)
     run = start.run if start.is_new else start.bind()
+    has_folder = run.folder.exists()
     with ExitStack() as held:
-        for name in names:
-            held.enter_context(exclusive_lock(run.folder, name))
+
+        def lock() -> None:  # makes the folder
+            for name in names:
+                held.enter_context(exclusive_lock(run.folder, name))
+
+        if has_folder:
+            lock()
         engine = held.enter_context(open_engine(backend, address))
         if backend == "ray":
             check_cluster(layouts)
+        if not has_folder:
+            lock()
         if start.is_new:
             run = start.bind()
         view = held.enter_context(progress_view())

@@ -183,10 +183,10 @@ def test_a_start_that_cannot_succeed_is_refused_before_the_run_folder_is_written
     assert not (tmp_path / "run").exists()
 
 
-def test_a_start_on_a_cluster_that_does_not_answer_leaves_no_bound_folder(tmp_path):
+def test_a_start_on_a_cluster_that_does_not_answer_leaves_no_folder(tmp_path):
     command = [*start(command=RUN)(tmp_path), "--backend", "ray", "--address", "127.0.0.1:1"]
     check(Case("no cluster", lambda folder: command, 1, ("127.0.0.1:1",)), tmp_path)
-    assert not (tmp_path / "run" / "run.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_new_run_without_a_recipe_says_which_default_it_takes(tmp_path):
