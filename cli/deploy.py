@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from vwl.cli.options import Override
+
 app = typer.Typer(no_args_is_help=True, help="Write files that start a Ray cluster: KubeRay manifests, ray up files, a Slurm script.")
 
 
@@ -23,9 +25,7 @@ def render(
     description: Annotated[
         str | None, typer.Option("--from", metavar="FILE", help="YAML file that describes the cluster, like deploy/cluster.yaml.")
     ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change one key: section.key=value. Repeatable.")
-    ] = None,
+    override: Override = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder for the files (default: print them).")] = None,
 ) -> None:
     """Write the files of one kind of cluster; deploy/README.md says how to use them.

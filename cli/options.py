@@ -13,10 +13,21 @@ import typer
 from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
+from vwl.errors import shortened
+
 if TYPE_CHECKING:
     from vwl.config.layout import Layout
     from vwl.workflow.run_folder import Run
     from vwl.workflow.start import Start
+
+
+def _key_values(pairs: list[str] | None) -> list[str] | None:
+    """Refuse overrides that are no KEY=VALUE; which keys and values there are is the recipe's to say."""
+    for pair in pairs or ():
+        if "=" not in pair:
+            raise typer.BadParameter(f"'{shortened(pair)}' is not of the form KEY=VALUE")
+    return pairs
+
 
 RunFolder = Annotated[str, typer.Option("--run", metavar="FOLDER", help="Run folder: path or URI (s3://...).")]
 SearchFolder = Annotated[str, typer.Option("--run", metavar="FOLDER", help="Folder of the searches: path or URI (s3://...).")]
@@ -25,7 +36,8 @@ Data = Annotated[
 ]
 RecipeName = Annotated[str | None, typer.Option("--recipe", metavar="RECIPE", help="Built-in recipe (vwl recipe list) or YAML file.")]
 Override = Annotated[
-    list[str] | None, typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change one key: section.key=value. Repeatable.")
+    list[str] | None,
+    typer.Option("-o", "--override", metavar="KEY=VALUE", callback=_key_values, help="Change one key: section.key=value. Repeatable."),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", metavar="", help="Replace the run's recipe; stages that depend on a changed key run again.")

@@ -5,13 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from vwl.cli.options import Json, Override
+
 app = typer.Typer(no_args_is_help=True, help="List and show recipes and their keys.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A built-in recipe or a YAML file.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--override", "-o", metavar="KEY=VALUE", help="Change one key: section.key=value. Repeatable.")
-]
-Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
 
 
 @app.command("list")
@@ -32,7 +30,7 @@ def list_recipes(as_json: Json = False) -> None:
 @app.command()
 def show(
     name: Name,
-    override: Overrides = None,
+    override: Override = None,
     against: Annotated[str | None, typer.Option(metavar="NAME", help="Show only what differs from this recipe.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -1,6 +1,7 @@
 """`vwl tune`: searches over recipes on Ray Tune, and their tables: the paper's or a user's own."""
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -40,6 +41,14 @@ app = typer.Typer(
 )
 
 
+def _threshold(given: str | None) -> str | None:
+    """Refuse a threshold that is neither a rule nor a number from 0 to 1."""
+    with suppress(ValueError):
+        if given in {None, "auto", "auto-by-class", "recipe"} or 0 <= float(str(given)) <= 1:
+            return given
+    raise typer.BadParameter(f"'{given}' is neither auto, auto-by-class, recipe nor a number from 0 to 1")
+
+
 @app.command()
 def run(
     space: Annotated[
@@ -65,6 +74,7 @@ def run(
         str | None,
         typer.Option(
             metavar="RULE|NUMBER",
+            callback=_threshold,
             help="Background threshold: auto (default) or auto-by-class, both without ground truth, recipe (the recipe's), or a number.",
         ),
     ] = None,

@@ -60,7 +60,15 @@ def test_a_missing_argument_is_named(index_path, tmp_path):
     assert "give either a SPACE with --run FOLDER" in refused("table5a")
 
 
-@pytest.mark.parametrize(("option", "value", "choices"), [("--concurrent", "some", "auto"), ("--precision", "half", "'float32', 'bf16'")])
+@pytest.mark.parametrize(
+    ("option", "value", "choices"),
+    [
+        ("--concurrent", "some", "auto"),
+        ("--precision", "half", "'float32', 'bf16'"),
+        ("--threshold", "1.5", "auto-by-class"),
+        ("-o", "seed", "KEY=VALUE"),
+    ],
+)
 def test_a_wrong_value_of_an_option_exits_with_2_and_is_not_stored(option, value, choices, index_path, tmp_path):
     result = vwl("tune", "table5a", "--recipe", "demo", "--data", index_path, "--run", tmp_path, option, value)
     assert result.exit_code == 2
