@@ -34,11 +34,11 @@ def predict(
     if as_json:
         print_json([vars(prediction) for prediction in predictions])
     else:
-        rows = [[p.image, ", ".join(p.classes) or ("" if p.problem else "only background"), p.mask, p.overlay] for p in predictions]
+        rows = [[p.image, ", ".join(p.classes) or ("failed" if p.problem else "only background"), p.mask, p.overlay] for p in predictions]
         print_table(f"masks in {out}", ["image", "classes", "mask", "overlay"], rows)
     problems = [prediction.problem for prediction in predictions if prediction.problem is not None]
     if problems:
         for problem in problems if len(problems) > 1 else []:
             say(problem)
-        more = "; the others are listed above" if len(problems) > 1 else ""
+        more = "; all are listed above" if len(problems) > 1 else ""
         raise VwlError(f"{len(problems)} of {len(predictions)} images could not be segmented: {problems[0]}{more}")

@@ -273,3 +273,27 @@ def test_sigterm_ends_predict(tiny_run, tmp_path):
     _, printed = running.communicate(timeout=10)
     assert running.returncode == -signal.SIGTERM
     assert printed == b""
+
+
+OPTIONS = [
+    Case("backend", start(options=("--backend", "spark")), 2, ("invalid value for '--backend'", "'ray', 'local'", "see vwl train classifier --help")),
+    Case("precision", start(options=("--precision", "half")), 2, ("invalid value for '--precision'", "'float32', 'bf16'")),
+    Case("crf", start(options=("--crf", "simplecrf"), command=RUN), 2, ("invalid value for '--crf'", "'pydensecrf'")),
+    Case("no workers", start(options=("--workers", "0")), 2, ("'0' is neither a number of workers nor MIN:MAX",)),
+    Case("workers from more to fewer", start(options=("--workers", "4:2")), 2, ("'4:2' is neither a number of workers nor MIN:MAX",)),
+    Case("workers of a process", start(options=("--workers", "2")), 2, ("--backend local is one process",)),
+    Case("half a GPU", start(options=("--gpus-per-worker", "0.5")), 2, ("invalid value for '--gpus-per-worker'",)),
+    Case("override without a value", start(options=("-o", "seed")), 2, ("'seed' is not of the form KEY=VALUE",)),
+    Case("competition", lambda folder: ["voc-submission", "--run", folder, "--competition", "comp7"], 2, ("'comp5', 'comp6'",)),
+    Case("split", lambda folder: ["tune", "best", "--run", folder, "--split", "test"], 2, ("'train', 'val'",)),
+    Case("kind of cluster", lambda folder: ["deploy", "render", "swarm"], 2, ("'kuberay', 'ray-up', 'slurm'",)),
+    Case("a run without --run", lambda folder: ["status", "runs/voc"], 2, ("name the run with --run: vwl status --run runs/voc",)),
+    Case("unknown option", lambda folder: ["status", "--rum", "r"], 2, ("no such option: --rum",)),
+    Case("unknown command", lambda folder: ["trian"], 2, ("no such command 'trian'", "'train'")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OPTIONS, ids=lambda case: case.name)
+def test_a_wrong_option_is_one_line_and_exit_code_2(case, tmp_path):
+    check(case, tmp_path)
+    assert not (tmp_path / "run").exists()
