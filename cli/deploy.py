@@ -32,7 +32,7 @@ def render(
 
     \b
     Examples:
-      vwl deploy render kuberay --workers 4 --gpus 1 --image registry.example/vwl:1 --out mine
+      vwl deploy render kuberay --workers 4 --gpus 1 --out mine
       vwl deploy render slurm --from deploy/cluster.yaml -o slurm.partition=gpu
     """
     from vwl.cli.console import say

@@ -34,7 +34,7 @@ def plan(
 
     \b
     Examples:
-      vwl plan --recipe paper-voc --data voc.parquet --workers 4 --gpus-per-worker 1 --address auto
+      vwl plan --recipe paper-voc --data voc.parquet --workers 4 --address auto
       vwl plan --recipe small --data images.parquet --from runs/first --json
     """
     import os

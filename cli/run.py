@@ -43,7 +43,7 @@ def run(
 
     \b
     Examples:
-      vwl run --data voc.parquet --recipe paper-voc --run runs/voc --workers 2 --gpus-per-worker 1
+      vwl run --data voc.parquet --recipe paper-voc --run runs/voc --workers 2
       vwl run --data images.parquet --recipe small --run runs/first
     """
     from vwl.cli.console import say

@@ -34,7 +34,7 @@ def submit(
 
     \b
     Examples:
-      vwl submit --address http://head:8265 -- run --data /shared/voc.parquet --recipe paper-voc --run /shared/runs/voc --workers 2
+      vwl submit --address http://head:8265 -- run --run s3://bucket/runs/voc
       vwl submit --detach --name cams -- infer cam --run s3://bucket/runs/voc
     """
     from vwl.cli.console import print_json, say

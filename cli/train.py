@@ -42,8 +42,8 @@ def classifier(
 
     \b
     Examples:
-      vwl train classifier --data voc.parquet --recipe paper-voc --run runs/voc --workers 4 --gpus-per-worker 1
-      vwl train classifier --data voc.parquet --recipe small --run runs/k128 -o classifier.codebook.num_codewords=128
+      vwl train classifier --data voc.parquet --recipe paper-voc --run runs/voc
+      vwl train classifier --run runs/voc --workers 4 --gpus-per-worker 1
     """
     start = plan_start(run, data, recipe, _starting_from("classifier", start_from, override), overwrite)
     run_stages_with_progress(start, ["classifier"], where, backend, address)
@@ -89,7 +89,7 @@ def segmenter(
     \b
     Examples:
       vwl train segmenter --run runs/voc
-      vwl train segmenter --run runs/voc --workers 2:4 --gpus-per-worker 1 --address auto
+      vwl train segmenter --run runs/voc --workers 2:4 --address auto
     """
     start = plan_start(run, None, None, _starting_from("segmenter", start_from, override), overwrite)
     run_stages_with_progress(start, ["segmenter"], where, backend, address)

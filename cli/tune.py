@@ -95,7 +95,7 @@ def run(
 
     \b
     Examples:
-      vwl tune run table5a --recipe small --data voc.parquet --run runs/tables --seeds 3
+      vwl tune run table5a --data voc.parquet --run runs/tables --seeds 3
       vwl tune run --resume runs/tables
     """
     from vwl.cli.console import say

@@ -133,7 +133,10 @@ def test_a_command_without_its_sub_command_shows_its_help(run):
 @pytest.mark.parametrize("name", all_commands())
 def test_no_help_text_is_cut_at_80_columns(run, name, monkeypatch):
     monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
-    assert "…" not in run(*name.split(), "--help").stdout
+    shown = run(*name.split(), "--help").stdout
+    assert "…" not in shown
+    if not name.startswith("data prepare"):  # their paths are long
+        assert [line for line in examples(all_commands()[name].help) if f"   {line}\n" not in re.sub(" +\n", "\n", shown)] == []
 
 
 @pytest.mark.parametrize("name", [name for name in all_commands() if name.split()[0] not in {"data", "evaluate"}])
