@@ -83,6 +83,10 @@ def train(task: Task, layout: Layout, folder: Folder, fingerprint: str, callback
     callbacks = callbacks or Callbacks()
     trainer = _Trainer(task, layout, folder, fingerprint)
     pretrained = [str(report) for report in weight_reports(task.model)]
+    if trainer.saved_step is None:
+        if rank() == 0:
+            callbacks.on_step(0, task.num_steps, {})
+        trainer.start()
     while trainer.step < task.num_steps:
         if trainer.any_worker(callbacks.should_stop()):
             trainer.save()
@@ -163,6 +167,14 @@ class _Trainer:
             checkpoint.save_step(self.folder / "checkpoints", self.step, state)
             self.board.save()
         self.saved_step = self.step
+
+    def start(self) -> None:
+        """Let the task prepare itself before the first step, and log the scores it starts from."""
+        self.scores = self.task.start()
+        if self.task.num_steps == 0:
+            self.scores |= self.task.evaluate()
+        if self.scores:
+            self._write({"step": 0, "epoch": 0, **self.scores})
 
     def any_worker(self, flag: bool) -> bool:
         """Return whether the flag is set on any worker."""
@@ -252,7 +264,7 @@ class _Trainer:
         """Score the model on held-out images and log it."""
         scores = self.task.evaluate()
         if scores:
-            self.scores = scores
+            self.scores = self.scores | scores
             self._write({"step": self.step, "epoch": (self.step - 1) // self.epoch_steps, **scores})
 
     def _write(self, line: dict[str, Any]) -> None:
