@@ -6,9 +6,9 @@ result does not depend. `vwl.config.files` reads and writes recipes; the strings
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from vwl.config.sections import (
     Backbone,
@@ -80,6 +80,12 @@ class Classifier(Section):
     """Side of the random square crop, pixels; smaller images are padded."""
     resize: Annotated[tuple[Positive, Positive], AfterValidator(ordered)] = (320, 640)
     """Images are resized, before the crop, to a long side drawn uniformly from this range (both ends included), pixels."""
+
+    @model_validator(mode="after")
+    def _heads_are_learned(self) -> Self:
+        if not self.epochs and self.linear_probe != "init" and self.start_from is None:
+            raise ValueError("with epochs 0 needs linear_probe: init, or start_from")
+        return self
 
 
 class Cam(Section):

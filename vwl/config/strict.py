@@ -48,6 +48,8 @@ def _describe(key: str, errors: Sequence[Any], model: type[BaseModel], noun: str
     message = " or ".join(error["msg"].removeprefix("Input ").removeprefix("Value error, ") for error in errors)
     if not key:
         return message
+    if isinstance(first["input"], dict):  # keys that do not go together
+        return f"{key} {message[0].lower()}{message[1:]}"
     hint = "; write null for none" if first["input"] == "none" and first["type"].endswith(("_parsing", "_type")) else ""
     return f"{key} {message[0].lower()}{message[1:]} (given: {first['input']!r}{hint})"
 

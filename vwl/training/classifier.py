@@ -217,11 +217,11 @@ class ClassifierTask(Task):
 
     def _score(self, row: Row, maps: MapScores) -> torch.Tensor:
         """Return the image logits (C,), and add the maps of the image's labels to `maps` if it has a mask."""
-        image = np.asarray(self.index.read_image(row))
-        features = self._features(image)
+        features = self._features(np.asarray(self.index.read_image(row)))
         if row.mask is not None:
             found = class_activation(features, self.model.image_head.weight)[0, [label - 1 for label in row.labels]]
-            maps.add(found.float().cpu(), row.labels, self.index.read_mask(row))
+            with suppress(VwlError):  # a broken mask costs the maps' score this image; `vwl data check` lists it
+                maps.add(found.float().cpu(), row.labels, self.index.read_mask(row))
         return self.model.image_head(self.model.pool(features))[0].double()
 
     def _features(self, image: np.ndarray) -> torch.Tensor:

@@ -40,8 +40,8 @@ class Callbacks:
     """Callbacks for progress and stopping.
 
     Attributes:
-        on_step: called on worker 0 after each step with (step, num_steps, metrics): the newest line of metrics.jsonl with the step's
-            own loss.
+        on_step: called on worker 0 before the first step and after each with (step, num_steps, metrics): the newest line of
+            metrics.jsonl with the step's own loss; nothing before the first.
         should_stop: called on each worker before each step; when true on any, all save a checkpoint and return.
     """
 
