@@ -10,7 +10,7 @@ from torch import distributed, multiprocessing
 
 from tests.trainings import FLOAT64, make_data, metrics, tiny_spec, train_to_end, weights, with_changes
 from vwl.training.build import TrainSpec, build_task
-from vwl.training.linear_probe import LinearProbe, fit_linear_probe
+from vwl.training.linear_probe import LinearProbe, below_probe, fit_linear_probe
 from vwl.training.loop import Callbacks
 
 NUM_IMAGES, NUM_CLASSES, DIM = 90, 3, 7
@@ -107,3 +107,30 @@ def test_without_epochs_the_classifier_is_the_probe(index_path, tmp_path):
     assert (result.finished, result.step) == (True, 0)
     assert result.scores["val_map"] == result.scores["probe_val_map"]
     assert torch.equal(weights(tmp_path)["image_head.weight"].double(), task.model.image_head.weight.double())
+
+
+@pytest.mark.parametrize(
+    ("scores", "part"),
+    [
+        (
+            {"val_map": 0.5, "probe_val_map": 0.567, "val_cam_miou": 40.0, "probe_val_cam_miou": 39.0},
+            "mAP on held-out images is 50.0, below the 56.7",
+        ),
+        (
+            {"val_map": 0.6, "probe_val_map": 0.5, "val_cam_miou": 40.0, "probe_val_cam_miou": 44.2},
+            "mIoU of the maps on held-out images is 40.0, below",
+        ),
+    ],
+)
+def test_a_training_that_ends_below_its_probe_is_reported(scores, part):
+    line = below_probe(scores)
+    assert line is not None
+    assert part in line
+    assert "learning_rate" in line
+
+
+@pytest.mark.parametrize(
+    "scores", [{}, {"val_map": 0.5}, {"val_map": 0.5, "probe_val_map": 0.5, "val_cam_miou": 2.0, "probe_val_cam_miou": 1.0}]
+)
+def test_one_that_does_not_is_not(scores):
+    assert below_probe(scores) is None

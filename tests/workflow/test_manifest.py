@@ -9,7 +9,18 @@ from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.workflow.manifest import Manifest, StageScore, read_manifest, write_manifest
 
-SCORE = StageScore("cam", "train", 8, 41.5, 0.25, "fixed", 42.0, 0.3)
+SCORE = StageScore(
+    stage="cam",
+    split="train",
+    images=8,
+    miou=41.5,
+    object_precision=50.5,
+    object_recall=61.0,
+    threshold=0.25,
+    threshold_chosen="fixed",
+    best_miou_with_ground_truth=42.0,
+    best_threshold_with_ground_truth=0.3,
+)
 MANIFEST = Manifest(
     stage="cam",
     state="done",

@@ -66,6 +66,8 @@ class Score:
             "split": self.split,
             "images": self.images,
             "miou": percent(s.miou),
+            "object_precision": percent_or_none(s.object_precision),
+            "object_recall": percent_or_none(s.object_recall),
             "threshold": self.threshold,
             "threshold_chosen": self.chosen,
             "best_miou_with_ground_truth": None if self.best_miou is None else percent(self.best_miou),
@@ -85,6 +87,11 @@ class Score:
 def percent(fraction: float) -> float:
     """Return a fraction in percent with two decimals."""
     return round(100 * float(fraction), 2)
+
+
+def percent_or_none(fraction: float) -> float | None:
+    """Return a fraction in percent with two decimals; none for nan, which JSON has no word for."""
+    return None if np.isnan(fraction) else percent(fraction)
 
 
 def choose_threshold(setting: Threshold, maps: MapReader, rows: Sequence[Row]) -> tuple[float, str]:

@@ -6,7 +6,7 @@ The sums over a block are computed on one worker and added up in the order of th
 of workers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,19 @@ MAX_IMAGES = 20_000
 """Images that a probe is fitted to, spread evenly over the data set; more change it little and would fill the workers' memory."""
 _MAX_ITERATIONS = 500
 _GRADIENT_TOLERANCE = 1e-8
+
+
+def below_probe(scores: Mapping[str, float]) -> str | None:
+    """Return a line for the user if a training ended with worse scores on held-out images than the linear probe it started with."""
+    for name, described in (("val_map", "mAP"), ("val_cam_miou", "mIoU of the maps")):
+        ended, floor = scores.get(name), scores.get(f"probe_{name}")
+        if ended is not None and floor is not None and ended < floor:
+            factor = 100 if name == "val_map" else 1
+            return (
+                f"{described} on held-out images is {factor * ended:.1f}, below the {factor * floor:.1f} of a linear probe on the features "
+                "before the training: lower classifier.optimiser.learning_rate, or use classifier.linear_probe=init"
+            )
+    return None
 
 
 @dataclass(frozen=True)
@@ -56,12 +69,17 @@ def fit_linear_probe(
     count = all_reduce(torch.tensor([float(sum(len(targets) for _, targets in blocks.values()))], dtype=torch.float64, device=device()))
     num_classes, dim = shape
 
+    def split(flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return weight (C, d) and bias (C,)."""
+        table = flat.view(num_classes, dim + 1)
+        return table[:, :dim], table[:, dim]
+
     def sums(flat: torch.Tensor) -> torch.Tensor:
         """Return (C, d + 2): gradients of weight and bias and the loss, summed over all images."""
         table = torch.zeros(NUM_BLOCKS, num_classes, dim + 2, dtype=torch.float64)
-        weight, bias = flat.view(num_classes, dim + 1).split((dim, 1), dim=1)
+        weight, bias = split(flat)
         for number, (features, targets) in blocks.items():
-            logits = features @ weight.T + bias.T
+            logits = features @ weight.T + bias
             residual = torch.sigmoid(logits) - targets
             table[number, :, :dim] = residual.T @ features
             table[number, :, dim] = residual.sum(dim=0)
@@ -72,7 +90,7 @@ def fit_linear_probe(
         asked = torch.from_numpy(flat)
         _from_worker_0(torch.cat([asked, asked.new_zeros(1)]))
         total = sums(asked) / count.cpu()
-        weight = asked.view(num_classes, dim + 1)[:, :dim]
+        weight, _ = split(asked)
         gradient = total[:, : dim + 1].clone()
         gradient[:, :dim] += l2 * weight
         if not with_bias:
@@ -89,8 +107,7 @@ def fit_linear_probe(
         while not result[-1]:
             sums(result[:-1])
             result = _from_worker_0(torch.zeros(size + 1, dtype=torch.float64))
-    weight, bias = result[:-1].view(num_classes, dim + 1).split((dim, 1), dim=1)
-    return LinearProbe(weight.clone(), bias[:, 0].clone())
+    return LinearProbe(*split(result[:-1]))
 
 
 def _read_blocks(

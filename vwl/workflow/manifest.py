@@ -11,7 +11,7 @@ from vwl.storage.folder import Folder
 NAME = "manifest.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageScore:
     """A stage's score on a split, without the details that `scores-<split>.json` holds.
 
@@ -19,6 +19,8 @@ class StageScore:
         stage, split: what was scored.
         images: number of images.
         miou: percent.
+        object_precision, object_recall: means over the object classes, percent; low precision is over-activation, low recall
+            under-activation.
         threshold: background score that the masks were made with; none if the stage uses none.
         threshold_chosen: how it was chosen.
         best_miou_with_ground_truth, best_threshold_with_ground_truth: of the threshold that ground truth would choose (score maps only).
@@ -28,6 +30,8 @@ class StageScore:
     split: str
     images: int
     miou: float
+    object_precision: float | None = None
+    object_recall: float | None = None
     threshold: float | None
     threshold_chosen: str
     best_miou_with_ground_truth: float | None

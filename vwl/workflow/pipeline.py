@@ -9,6 +9,7 @@ from vwl.engine.base import Engine, OnProgress
 from vwl.errors import VwlError
 from vwl.inference.runner import failures, shards, unfinished
 from vwl.training.build import TrainSpec
+from vwl.training.linear_probe import below_probe
 from vwl.workflow.inputs import inference_spec, input_background, stage_rows
 from vwl.workflow.manifest import Manifest
 from vwl.workflow.run_folder import Run, local_time
@@ -57,6 +58,8 @@ def run_stages(
                 if layouts[stage].workers != layout.workers:
                     on_message(f"{stage}: its batch is divided among {layouts[stage].workers} of the {layout.workers} workers")
                 manifest = _train(run, manifest, engine, layouts[stage], on_progress)
+                if line := below_probe(manifest.training_scores or {}):
+                    on_message(f"{stage}: {line}")
             else:
                 manifest = _infer(run, manifest, engine, on_progress, strict)
         finally:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vwl.errors import VwlError
-from vwl.evaluation.scoring import Score, choose_threshold, class_thresholds, percent, score_maps, score_masks
+from vwl.evaluation.scoring import Score, choose_threshold, class_thresholds, percent, percent_or_none, score_maps, score_masks
 from vwl.storage.score_maps import MapReader
 from vwl.workflow.inputs import Background, class_scales, stage_rows
 from vwl.workflow.manifest import Manifest, StageScore
@@ -12,7 +12,7 @@ from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import SCORED, SPLITS, STAGES, scored_rows, training_rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoreLine(StageScore):
     """A line of the table of scored stages.
 
@@ -107,6 +107,8 @@ def _short(score: Score) -> StageScore:
         split=score.split,
         images=score.images,
         miou=percent(score.scores.miou),
+        object_precision=percent_or_none(score.scores.object_precision),
+        object_recall=percent_or_none(score.scores.object_recall),
         threshold=score.threshold,
         threshold_chosen=score.chosen,
         best_miou_with_ground_truth=None if score.best_miou is None else percent(score.best_miou),
