@@ -89,6 +89,7 @@ def scenes(
     heights: Annotated[tuple[int, int], typer.Option(help="Smallest and largest height in pixels.")] = (180, 220),
     widths: Annotated[tuple[int, int], typer.Option(help="Smallest and largest width in pixels.")] = (240, 280),
     seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
+    heads: Annotated[bool, typer.Option("--heads", help="Also write heads/*.png: masks of the parts that tell the classes apart.")] = False,
 ) -> None:
     """Draw scenes with exact masks and index them; needs no download.
 
@@ -99,7 +100,7 @@ def scenes(
     """
     from vwl.data.scenes import prepare_scenes
 
-    _finish(*prepare_scenes(folder, num_train, num_val, heights, widths, num_classes, seed), out)
+    _finish(*prepare_scenes(folder, num_train, num_val, heights, widths, num_classes, seed, heads), out)
 
 
 @app.command()
