@@ -76,14 +76,14 @@ def prepare_scenes(
             return Row(image_id, image, _labels(decode_mask(folder.read(mask), mask)), mask, split), False
         rng = np.random.default_rng((seed, ("train", "val").index(split), number))
         height, width = rng.integers(*heights, endpoint=True), rng.integers(*widths, endpoint=True)
-        scene = draw_scene(rng, int(height), int(width), num_classes)
+        drawn = draw_scene(rng, int(height), int(width), num_classes)
         sink = io.BytesIO()
-        Image.fromarray(scene.image).save(sink, format="JPEG", quality=92)
+        Image.fromarray(drawn.image).save(sink, format="JPEG", quality=92)
         folder.write(image, sink.getvalue())
-        folder.write(mask, encode_mask(scene.mask, voc_palette()))
+        folder.write(mask, encode_mask(drawn.mask, voc_palette()))
         if heads:
-            folder.write(head, encode_mask(scene.heads, voc_palette()))
-        return Row(image_id, image, _labels(scene.mask), mask, split), True
+            folder.write(head, encode_mask(drawn.heads, voc_palette()))
+        return Row(image_id, image, _labels(drawn.mask), mask, split), True
 
     with ThreadPoolExecutor() as pool:
         rows = list(pool.map(draw_or_keep, scenes))

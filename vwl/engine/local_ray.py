@@ -9,8 +9,8 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import ray._raylet
 from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config
 
 _LOOPBACK = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "GLOO_SOCKET_IFNAME": "lo"}
 _TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": None}
@@ -37,5 +37,5 @@ def _set(values: Mapping[str, str | None], enable_cluster: bool) -> None:
         else:
             os.environ[key] = value
     ray_constants.ENABLE_RAY_CLUSTER = enable_cluster
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()

@@ -4,10 +4,9 @@ The head alone identifies a scene's animal (`vwl.data.animals`), so that a plain
 pooling should extend the maps to the rest of the body.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from vwl.data.index import Index, Row
 from vwl.errors import VwlError
@@ -43,21 +42,25 @@ def coverage(index: Index, rows: Sequence[Row], maps: MapReader, threshold: floa
     Raises:
         VwlError: the scenes have no masks of heads, or a map is missing.
     """
-    heads_found, heads_all, bodies_found, bodies_all, right, given = np.zeros(6, np.int64)
+    counts: Counter[str] = Counter()
     for row in rows:
         found = maps.read(row.image_id)
         mask = argmax_with_background(upsample(found.values, found.height, found.width), found.classes, threshold)
         truth, path = index.read_mask(row), f"heads/{row.image_id}.png"
-        if not (index.root / "heads").exists(f"{row.image_id}.png"):
+        if not index.root.exists(path):
             raise VwlError(f"{index.root} has no {path}; draw the scenes with: vwl data prepare scenes --heads")
         head = decode_mask(index.root.read(path), path) > 0
-        equal, body = (mask == truth) & (truth > 0), (truth > 0) & ~head
-        heads_found, heads_all = heads_found + (equal & head).sum(), heads_all + head.sum()
-        bodies_found, bodies_all = bodies_found + (equal & body).sum(), bodies_all + body.sum()
-        right, given = right + equal.sum(), given + (mask > 0).sum()
+        right, body = (mask == truth) & (truth > 0), (truth > 0) & ~head
+        for name, pixels in (("right", right), ("given", mask > 0), ("head", head), ("body", body)):
+            counts[name] += int(pixels.sum())
+        counts["right head"] += int((right & head).sum())
+        counts["right body"] += int((right & body).sum())
     return Coverage(
-        *(
-            round(100 * float(part) / max(int(whole), 1), 2)
-            for part, whole in ((heads_found, heads_all), (bodies_found, bodies_all), (right, given))
-        )
+        head_recall=_percent(counts["right head"], counts["head"]),
+        body_recall=_percent(counts["right body"], counts["body"]),
+        precision=_percent(counts["right"], counts["given"]),
     )
+
+
+def _percent(part: int, whole: int) -> float:
+    return round(100 * part / whole, 2) if whole else 0.0
