@@ -37,6 +37,14 @@ def test_files_are_named_with_or_without_extension_and_classes_are_sorted(images
     assert notes == ["classes 1 to 2 are the label names in alphabetical order: ant, zebra"]
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp", "gif"])
+def test_images_of_every_format_that_is_read_are_found(tmp_path, suffix):
+    Image.new("RGB", (8, 6)).save(tmp_path / f"a.{suffix}")
+    (tmp_path / "labels.csv").write_text("image,labels\na,x\n")
+    index, _ = prepare_folder(tmp_path, tmp_path / "labels.csv")
+    assert index.read_image(index.rows[0]).size == (8, 6)
+
+
 @pytest.mark.parametrize("labels", ["big cat;dog", "big cat | dog", '"big cat;dog"', "'big cat'; 'dog';", "dog;big cat;dog"])
 def test_names_with_spaces_are_separated_by_semicolons_or_bars(images, labels):
     index, _ = prepare_folder(images, table(images, f"image,labels\na,{labels}\n"))

@@ -15,7 +15,7 @@ from vwl.data.index import Index, Row, make_index
 from vwl.errors import VwlError, did_you_mean
 from vwl.storage.folder import Folder
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 _SPLITS = ("train", "aug", "val", "test")
 
 

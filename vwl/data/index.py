@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image
 
 from vwl.errors import VwlError, did_you_mean
 from vwl.storage.cache import read_cached
 from vwl.storage.folder import Folder, split_path
+from vwl.storage.images import load_upright
 from vwl.storage.masks import decode_mask, voc_palette
 
 _SCHEMA = pa.schema(
@@ -107,7 +108,7 @@ class Index:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def read_image(self, row: Row) -> Image.Image:
-        """Return the image of a row as 8-bit RGB, see `decode_image`.
+        """Return the image of a row as 8-bit RGB, upright, see `decode_image`.
 
         Raises:
             VwlError: the file is missing, truncated or not an image.
@@ -126,25 +127,19 @@ class Index:
 
 
 def decode_image(data: bytes, source: str) -> Image.Image:
-    """Decode an image file to 8-bit RGB.
+    """Decode an image file to 8-bit RGB, upright.
 
-    Grey and palette images are converted, 16-bit grey is scaled to 8 bits, transparency is dropped.
+    The EXIF orientation is applied, an animation is its first frame. Grey and palette images are converted, 16-bit grey is scaled to
+    8 bits, transparency is dropped.
 
     Args:
         data: content of the file.
         source: name of the file for error messages.
 
     Raises:
-        VwlError: the file is truncated or not an image.
+        VwlError: the file is damaged or not an image.
     """
-    assert not ImageFile.LOAD_TRUNCATED_IMAGES
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data))
-        image.load()
-    except UnidentifiedImageError:
-        raise VwlError(f"image {source} cannot be read: it is not an image file") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise VwlError(f"image {source} cannot be read: {str(error) or 'the file is truncated'}") from None
+    image = load_upright(data, f"image {source}")
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, dtype=np.float32)
         top = 65535.0 if image.mode != "F" else max(float(values.max()), 1.0)
