@@ -34,7 +34,10 @@ def test_files_are_named_with_or_without_extension_and_classes_are_sorted(images
         ("b", "b.png", (1,), "train"),
         ("c", "c.JPG", (2,), "train"),
     ]
-    assert notes == ["classes 1 to 2 are the label names in alphabetical order: ant, zebra"]
+    assert notes == [
+        "classes 1 to 2 are the label names in alphabetical order: ant, zebra",
+        "labels are separated by blanks; if a class name has blanks, separate labels by ';' or put the name in quotes",
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp", "gif"])
@@ -50,6 +53,21 @@ def test_names_with_spaces_are_separated_by_semicolons_or_bars(images, labels):
     index, _ = prepare_folder(images, table(images, f"image,labels\na,{labels}\n"))
     assert index.classes == ("background", "big cat", "dog")
     assert index.rows[0].labels == (1, 2)
+
+
+def test_a_separator_in_one_row_keeps_names_with_blanks_in_all_rows(images):
+    index, notes = prepare_folder(images, table(images, 'image,labels\na,traffic light\nb,"dog, person"\n'))
+    assert index.classes == ("background", "dog", "person", "traffic light")
+    assert [row.labels for row in index.rows] == [(3,), (1, 2)]
+    assert notes[:2] == [
+        "classes 1 to 3 are the label names in alphabetical order: dog, person, traffic light",
+        "labels are separated by ','",
+    ]
+
+
+def test_a_stated_separator_keeps_names_with_blanks_that_no_row_separates(images):
+    index, _ = prepare_folder(images, table(images, "image,labels\na,traffic light\nb,dog\n"), separator="semicolon")
+    assert index.classes == ("background", "dog", "traffic light")
 
 
 def test_columns_are_in_any_order_and_the_column_split_is_used(images):
@@ -111,6 +129,12 @@ def test_the_share_of_val_is_approximate_and_an_image_keeps_its_split(tmp_path):
         ("image,labels\na,x\na.jpg,y\n", "image id 'a' occurs more than once"),
         ("image,labels\na,x,y\n", "line 2 has more fields than the header"),
         ("image,labels,split\na,x,vall\n", "line 2: unknown split 'vall'; did you mean 'val'"),
+        ("image,labels,split\na,x,\n", "line 2 has no split; write train, aug, val or test"),
+        ("image,labels,split\na,,val\n", "no image has a label"),
+        ("image,labels\na,Dog\nb,dog\n", r"the class names 'Dog' \(line 2\) and 'dog' \(line 3\) differ only in case or blanks"),
+        ("image,labels\na,a b;x\nb,ab\n", r"'a b' \(line 2\) and 'ab' \(line 3\) differ only in case or blanks"),
+        ("image,labels\na,dog Background\n", "line 2: 'Background' is id 0 of every mask and cannot be an object class"),
+        (f"image,labels\na,{' '.join(f'x{n}' for n in range(255))}\n", "there are 255 classes .*, but masks have ids for 254"),
     ],
 )
 def test_a_bad_csv_file_is_named_with_its_line(images, text, message):
@@ -145,8 +169,11 @@ def test_a_folder_without_images_a_wrong_share_and_wrong_classes_are_refused(ima
         prepare_folder(images, images / "absent.csv")
     classes = images.parent / "classes.txt"
     for content, message in (
+        ("x\nbackground\n", "'background' is id 0 of every mask"),
+        ("x\nX\n", "the class names 'x' and 'X' differ only in case or blanks"),
+        ("x" * 101, "has 101 characters; 100 are allowed"),
         ("y\n", "class 'x' is not in"),
-        ("x\nx\n", "holds the class name 'x' more than once"),
+        ("x\nx\n", "the class name 'x' occurs more than once"),
         ("\n", "holds no class names"),
     ):
         classes.write_text(content)

@@ -20,12 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from vwl.data.class_names import BACKGROUND, check_object_names
 from vwl.errors import VwlError, did_you_mean
 from vwl.storage.cache import read_cached
 from vwl.storage.folder import Folder, split_path
 from vwl.storage.images import load_upright
 from vwl.storage.masks import decode_mask, voc_palette
 
+SPLITS = ("train", "aug", "val", "test")
 _SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
@@ -160,12 +162,15 @@ def make_index(
         palette: 768 values; VOC's colours if not given.
 
     Raises:
-        VwlError: there are no rows, an id occurs twice or is not a plain file name, a label is outside 1..C, or a path leads out of
-            the root; the message names the image.
+        VwlError: there are no rows, a class name is not allowed, an id occurs twice or is not a plain file name, a label is outside 1..C,
+            or a path leads out of the root; the message names the image.
     """
-    rows = tuple(rows)
+    rows, classes = tuple(rows), tuple(classes)
     if not rows:
         raise VwlError(f"{source}: the data set has no images")
+    if classes[:1] != (BACKGROUND,):
+        raise VwlError(f"{source}: the first class is '{next(iter(classes), '')}'; it must be '{BACKGROUND}'")
+    check_object_names(classes[1:], source)
     duplicates = [image_id for image_id, count in Counter(row.image_id for row in rows).items() if count > 1]
     if duplicates:
         more = f" (and {len(duplicates) - 1} more)" if len(duplicates) > 1 else ""
@@ -179,7 +184,7 @@ def make_index(
         wrong = [label for label in row.labels if not 1 <= label < len(classes)]
         if wrong:
             raise VwlError(f"{source}: image {row.image_id} has label {wrong[0]}, but the classes are 1 to {len(classes) - 1}")
-    return Index(rows, tuple(classes), root if isinstance(root, Folder) else Folder(root), tuple(palette or voc_palette()), source)
+    return Index(rows, classes, root if isinstance(root, Folder) else Folder(root), tuple(palette or voc_palette()), source)
 
 
 def write_index(index: Index, path: str | Path) -> None:
