@@ -143,6 +143,18 @@ def test_a_bad_csv_file_is_named_with_its_line(images, text, message):
     assert "\n" not in str(caught.value)
 
 
+def test_an_image_or_mask_that_is_a_link_out_of_its_folder_is_refused(images):
+    text = table(images, "image,labels\na,x\n")
+    outside = images.parent.parent / "outside"
+    for link in (images / "a.jpg", images.parent / "truth/a.png"):
+        link.rename(outside)
+        link.symlink_to(outside)
+        with pytest.raises(VwlError, match=f"{link.name} is a link that leads out of"):
+            prepare_folder(images, text, masks=images.parent / "truth")
+        link.unlink()
+        outside.rename(link)
+
+
 def test_a_missing_mask_is_named_and_test_images_need_none(images):
     (images.parent / "truth/b.png").unlink()
     with pytest.raises(VwlError, match=r"line 3: the mask .*truth/b\.png of image 'b' is missing"):

@@ -1,14 +1,30 @@
 """The corpus of hostile images, masks, label files and index tables: each ends in one line, or is read as a person would read it."""
 
+import io
+import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from tests.helpers import tiny_scenes
 from tests.hostile.cases import Case, check
+from vwl.cli.main import app
+from vwl.data.index import write_index
 
 Arguments = Sequence[str | Path]
+
+
+def encoded(picture: Image.Image, kind: str) -> bytes:
+    sink = io.BytesIO()
+    picture.save(sink, kind)
+    return sink.getvalue()
 
 
 def prepare(content: str | bytes, *more: str) -> Callable[[Path], Arguments]:
@@ -78,7 +94,129 @@ CSV_FILES = [
 ]
 
 
+def table(command: str = "check", **changes: Any) -> Callable[[Path], Arguments]:
+    """Return what writes an index of two scenes, edits its columns (lists) and metadata (`about`), and calls `vwl data COMMAND`."""
+
+    def make(folder: Path) -> Arguments:
+        path = folder / "index.parquet"
+        write_index(tiny_scenes(folder / "scenes", 2, 0), path)
+        edit(path, **changes)
+        return ["data", command, path]
+
+    return make
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Replace columns of an index table, and keys of its metadata (`about`), as a user would with pyarrow."""
+    old = pq.read_table(path)
+    about = json.loads(old.schema.metadata[b"vwl"]) | changes.pop("about", {})
+    columns = {name: pa.array(changes[name]) if name in changes else old[name] for name in old.column_names}
+    pq.write_table(pa.table(columns, metadata={b"vwl": json.dumps(about).encode()}), path)
+
+
+def written(content: bytes) -> Callable[[Path], Arguments]:
+    """Return what writes a file in the place of an index table."""
+
+    def make(folder: Path) -> Arguments:
+        (folder / "index.parquet").write_bytes(content)
+        return ["data", "show", folder / "index.parquet"]
+
+    return make
+
+
+NOT_A_TABLE = "index.parquet is not an index table made by vwl data prepare"
+TABLES = [
+    Case("not Parquet", written(b"image,labels"), 1, (NOT_A_TABLE,)),
+    Case("empty table file", written(b""), 1, (NOT_A_TABLE,)),
+    Case("Parquet's marks only", written(b"PAR1" + b"\0" * 40 + b"PAR1"), 1, (NOT_A_TABLE,)),
+    Case("ids of numbers", table(image_id=[1, 2]), 1, ("index.parquet row 1: the image id 1 is not text",)),
+    Case("id with a slash", table(image_id=["a", "b/../../c"]), 1, ("index.parquet row 2: image id 'b/../../c' is not a file name",)),
+    Case("id with a backslash", table(image_id=["a", "b\\c"]), 1, ("index.parquet row 2: image id 'b\\c' is not a file name",)),
+    Case("id of dots", table(image_id=["..", "b"]), 1, ("index.parquet row 1: image id '..' is not a file name",)),
+    Case("id with NUL", table(image_id=["a", "b\0"]), 1, ("index.parquet row 2: image id 'b\\x00' is not a file name",)),
+    Case("empty id", table(image_id=["", "b"]), 1, ("index.parquet row 1: image id '' is not a file name",)),
+    Case("null id", table(image_id=[None, "b"]), 1, ("index.parquet row 1: the image id None is not text",)),
+    Case("id twice", table(image_id=["a", "a"]), 1, ("index.parquet rows 1 and 2: image id 'a' occurs more than once",)),
+    Case("unknown split", table(split=["train", "training"]), 1, ("row 2", "unknown split 'training'; did you mean 'train'?")),
+    Case("numbered split", table(split=[0, 1]), 1, ("index.parquet row 1", "unknown split 0")),
+    Case("fractional label", table(labels=[[1], [1.5]]), 1, ("index.parquet row 1", "has label 1.0, which is not a whole number")),
+    Case("labels as text", table(labels=["beetle", "lizard"]), 1, ("index.parquet row 1: the labels 'beetle' of image", "not a list")),
+    Case("null labels", table(labels=[[1], None]), 1, ("index.parquet row 2: the labels None",)),
+    Case("label of no class", table(labels=[[1], [3]]), 1, ("index.parquet row 2", "has label 3, but the classes are 1 to 2")),
+    Case("negative label", table(labels=[[-1], [1]]), 1, ("index.parquet row 1", "has label -1")),
+    Case("label twice", table(labels=[[1, 1], [1]]), 1, ("index.parquet row 1: the labels [1, 1]", "not in ascending order")),
+    Case(
+        "path out of the root", table(image=["../a.jpg", "b.jpg"]), 1, ("index.parquet row 1: the path '../a.jpg'", "leads out of the root")
+    ),
+    Case("absolute path", table(mask=["/etc/passwd", None]), 1, ("index.parquet row 1: the path '/etc/passwd'", "leads out of the root")),
+    Case("short palette", table(about={"palette": [0, 0, 0]}), 1, (NOT_A_TABLE, "'palette' in its metadata is [0, 0, 0] and not 768")),
+    Case("palette of names", table(about={"palette": "red"}), 1, (NOT_A_TABLE, "'palette' in its metadata is 'red'")),
+    Case("palette above 255", table(about={"palette": [256] * 768}), 1, (NOT_A_TABLE, "whole numbers from 0 to 255")),
+    Case("classes of numbers", table(about={"classes": [0, 1, 2]}), 1, (NOT_A_TABLE, "'classes' in its metadata is [0, 1, 2]")),
+    Case("no background", table(about={"classes": ["cat", "dog", "cow"]}), 1, ("the first class is 'cat'; it must be 'background'",)),
+    Case("300 classes", table(about={"classes": ["background", *map(str, range(300))]}), 1, ("index.parquet: there are 300 classes",)),
+    Case("root of a number", table(about={"root": 7}), 1, (NOT_A_TABLE, "'root' in its metadata is 7")),
+    Case("later format", table(about={"format": 2}), 1, (NOT_A_TABLE, "its format is 2; this version of vwl reads format 1")),
+    Case("shown as well", table("show", split=["x", "y"]), 1, ("index.parquet row 1", "unknown split 'x'")),
+]
+
+
+def image(content: bytes, name: str = "images/train_00000.jpg") -> Callable[[Path], Arguments]:
+    """Return what replaces a file of a scene and calls `vwl data check`."""
+
+    def make(folder: Path) -> Arguments:
+        arguments = table()(folder)
+        (folder / "scenes" / name).write_bytes(content)
+        return arguments
+
+    return make
+
+
+def linked(folder: Path) -> Arguments:
+    arguments = table()(folder)
+    file = folder / "scenes/images/train_00000.jpg"
+    file.rename(folder / "outside.jpg")
+    file.symlink_to(folder / "outside.jpg")
+    return arguments
+
+
+def piped(folder: Path) -> Arguments:
+    arguments = table()(folder)
+    file = folder / "scenes/images/train_00000.jpg"
+    file.unlink()
+    os.mkfifo(file)
+    return arguments
+
+
+MASK = "masks/train_00000.png"
+FILES = [
+    Case("empty image", image(b""), 1, ("train_00000.jpg cannot be read: it is an empty file",)),
+    Case("text for an image", image(b"no image"), 1, ("train_00000.jpg cannot be read: it is not an image file",)),
+    Case("header of a JPEG", image(b"\xff\xd8\xff\xe0"), 1, ("train_00000.jpg cannot be read: the file is truncated or damaged",)),
+    Case("EPS", image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"), 1, ("it is an EPS file",)),
+    Case("HEIC", image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), 1, ("it is a HEIC file; convert it to JPEG",)),
+    Case("JPEG mask", image(encoded(Image.new("L", (80, 70)), "JPEG"), MASK), 1, ("is a JPEG, whose compression changes class ids",)),
+    Case("RGB mask", image(encoded(Image.new("RGB", (80, 70)), "PNG"), MASK), 1, ("has mode RGB; save masks as indexed or 8-bit grey",)),
+    Case("empty mask", image(b"", MASK), 1, ("mask masks/train_00000.png cannot be read: it is an empty file",)),
+    Case("link out of the root", linked, 1, ("train_00000.jpg is a link that leads out of", "outside.jpg; put the file itself below")),
+    Case("pipe", piped, 1, ("train_00000.jpg is a folder, pipe or device and not a file",)),
+]
+
+
 @pytest.mark.parametrize("case", [*CLASS_NAMES, *CSV_FILES], ids=lambda case: case.name)
-def test_a_hostile_input_is_read_or_ends_in_one_line(case, tmp_path):
+def test_hostile_labels_are_read_or_end_in_one_line(case, tmp_path):
     check(case, tmp_path)
     assert (tmp_path / "index.parquet").exists() == (case.code == 0)
+
+
+@pytest.mark.parametrize("case", TABLES, ids=lambda case: case.name)
+def test_an_index_table_edited_by_hand_ends_in_one_line(case, tmp_path):
+    check(case, tmp_path)
+
+
+@pytest.mark.parametrize("case", FILES, ids=lambda case: case.name)
+def test_data_check_lists_a_hostile_file_in_one_line(case, tmp_path):
+    result = CliRunner().invoke(app, [str(argument) for argument in case.make(tmp_path)])
+    assert result.exit_code == case.code, result.output
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("unreadable-"))
+    assert all(part in line for part in case.parts), line

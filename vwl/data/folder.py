@@ -8,8 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 from vwl.data.class_names import BACKGROUND, check_object_names, key
-from vwl.data.index import SPLITS, Index, Row, make_index
+from vwl.data.index import Index, Row, make_index
 from vwl.data.labels_csv import LabelTable, read_labels
+from vwl.data.row_checks import SPLITS
 from vwl.errors import VwlError, did_you_mean
 from vwl.storage.folder import Folder
 
@@ -44,7 +45,7 @@ def prepare_folder(
 
     Raises:
         VwlError: a column, image, label or mask is missing, an image is listed twice, a split or class is unknown, a class name is
-            not allowed, or two differ only in case or blanks; the message names it.
+            not allowed, two differ only in case or blanks, or a file is a link that leads out of its folder; the message names it.
     """
     images = images if isinstance(images, Folder) else Folder(images)
     masks = masks if masks is None or isinstance(masks, Folder) else Folder(masks)
@@ -80,6 +81,8 @@ def prepare_folder(
             mask = f"{masks_below}{image_id}.png"
         elif masks is not None and split != "test":
             raise VwlError(f"{where}: the mask {masks}/{image_id}.png of image '{image}' is missing; only images of split test need none")
+        for path in filter(None, (f"{images_below}{file}", mask)):
+            root.require_inside(path)
         rows.append(Row(image_id, f"{images_below}{file}", tuple(sorted({class_ids[name] for name in labels})), mask, split))
     if not names:
         raise VwlError(f"{labels_csv}: no image has a label; write class names into the column 'labels'")
