@@ -54,6 +54,15 @@ def rows(index):
     return {row.image_id: row for row in index.rows}
 
 
+@pytest.mark.parametrize("name", ["JPEGImages/a2.jpg", "SegmentationClassAug/v1.png"])
+def test_a_link_out_of_the_devkit_is_refused(devkit, name):
+    outside = devkit.parent / "outside"
+    (devkit / name).rename(outside)
+    (devkit / name).symlink_to(outside)
+    with pytest.raises(VwlError, match=f"{name} is a link that leads out of {devkit}"):
+        prepare_voc(devkit)
+
+
 def test_split_aug_is_train_aug_without_train(devkit):
     index, notes = prepare_voc(devkit)
     assert {row.image_id: row.split for row in index.rows} == {"a1": "train", "a2": "train", "x1": "aug", "v1": "val"}

@@ -86,7 +86,7 @@ def prepare_coco(
         The index, whose root is the deepest folder that holds images and masks, and notes for the user, one line each.
 
     Raises:
-        VwlError: annotations are missing or invalid, or an image file is missing; the message names the file.
+        VwlError: annotations are missing or invalid, or an image file is missing or a link out of the root; the message names the file.
     """
     root = root if isinstance(root, Folder) else Folder(root)
     masks = root / "SegmentationClass" if out_masks is None else out_masks if isinstance(out_masks, Folder) else Folder(out_masks)
@@ -111,6 +111,8 @@ def prepare_coco(
         images, num_bare = _annotated_images(content, source)
         folder = _images_folder(root, name)
         _require_files(root / folder, [image.file_name for image in images])
+        for image in images:
+            top.require_inside(f"{below(top, root)}{folder}/{image.file_name}")
         num_new = _paint_missing(masks / name, images, class_ids, progress)
         for image in images:
             path, mask = f"{below(top, root)}{folder}/{image.file_name}", f"{below(top, masks)}{name}/{image.stem}.png"

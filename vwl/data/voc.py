@@ -52,7 +52,7 @@ def prepare_voc(
 
     Raises:
         VwlError: there is no list, an image is listed twice or is both in train and val, an image file is missing, a training image has
-            no label, a class is unknown, or a file cannot be read; the message names the file or image.
+            no label, a class is unknown, or a file cannot be read or is a link out of `root`; the message names the file or image.
     """
     root = root if isinstance(root, Folder) else Folder(root)
     available = _stems(root, "JPEGImages", ".jpg")
@@ -86,6 +86,8 @@ def prepare_voc(
                 raise VwlError(f"the training image {image_id} has no label in {source}; label it or remove it from the lists")
             mask = None if split == "test" else masks.get(image_id)
             num_without_mask += mask is None
+            for path in filter(None, (f"JPEGImages/{image_id}.jpg", mask)):
+                root.require_inside(path)
             rows.append(Row(image_id, f"JPEGImages/{image_id}.jpg", image_labels, mask, split))
         if num_without_mask and split != "test":
             notes.append(f"{num_without_mask:,} of {len(ids):,} images of split {split} have no mask")
