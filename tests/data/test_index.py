@@ -1,5 +1,6 @@
 import io
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -163,6 +164,25 @@ def test_a_link_that_leaves_the_root_is_not_read(tmp_path):
         index.read_mask(row)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_an_index_does_not_replace_what_is_not_a_file(tmp_path, kind):
+    target = tmp_path / "target"
+    os.mkfifo(target) if kind == "pipe" else target.mkdir()
+    with pytest.raises(VwlError, match=r"target is a folder, pipe or device; name a file for the index table"):
+        write_index(index_of(*ROWS), target)
+    assert not target.is_file()
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("path", ["", "s3://", "/"])
+def test_a_path_without_a_file_name_is_refused(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    for call in (read_index, lambda path: write_index(index_of(*ROWS), path)):
+        with pytest.raises(VwlError, match=f"'{path}' names no file"):
+            call(path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_manipulated_table_cannot_name_files_outside_the_root(tmp_path):
     write_index(index_of(*ROWS), tmp_path / "index.parquet")
     table = pq.read_table(tmp_path / "index.parquet")
@@ -208,6 +228,15 @@ def test_every_pixel_format_becomes_8_bit_rgb_of_the_same_grey_values(data):
     image = decode_image(data, "x")
     assert (image.mode, image.size) == ("RGB", (8, 6))
     assert np.abs(np.asarray(image).astype(int) - GREY[..., None]).max() <= 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_of_a_float_image_that_are_not_numbers_are_black_and_the_others_stay(bad):
+    values = GREY.astype(np.float32)
+    values[0, 0] = bad
+    image = np.asarray(decode_image(encoded(values, "TIFF"), "x"))[..., 0]
+    assert image[0, 0] == 0
+    assert np.abs(image.astype(int) - GREY).max() <= 1
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", encoded(GREY)[:60], encoded(np.zeros((200, 200), np.uint8) + 7, "JPEG")[:-200]])

@@ -75,7 +75,22 @@ CLASS_NAMES = [
     Case("invisible", labels("dog;ca\u200bt"), 1, ("line 2: the class name 'ca\\u200bt' holds characters that cannot be printed",)),
     Case("no label at all", prepare("image,labels,split\na.jpg,,val\n"), 1, ("no image has a label",)),
 ]
+
+
+def latin_1_name(folder: Path) -> Arguments:
+    arguments = prepare("image,labels\na.jpg,dog\n")(folder)
+    Path(os.fsdecode(os.fsencode(folder / "images") + b"/M\xf6we.jpg")).touch()
+    return arguments
+
+
 CSV_FILES = [
+    Case("file name that is not UTF-8", latin_1_name, 1, ("cannot list", "images: a file name is not UTF-8; rename the file")),
+    Case(
+        "home of nobody",
+        prepare("image,labels\na.jpg,x\n", "--masks", "~nobody-of-this-name/m"),
+        1,
+        ("cannot open ~nobody-of-this-name/m",),
+    ),
     Case("old Mac line ends", prepare("image,labels\ra.jpg,dog\rb.jpg,cat\r"), 0, (": cat, dog",)),
     Case("carriage return in a line", prepare("image,labels\na.jpg,dog\rb.jpg,cat\n"), 0, (": cat, dog",)),
     Case("huge field", prepare(f"image,labels\na.jpg,{'x' * 200_000}\n"), 1, ("labels.csv line 2 is not valid CSV", "131,072")),
@@ -161,6 +176,34 @@ TABLES = [
 ]
 
 
+def out(target: str) -> Callable[[Path], Arguments]:
+    """Return what prepares an index to a path that cannot be a file: a folder, a pipe, or no name at all."""
+
+    def make(folder: Path) -> Arguments:
+        (folder / "folder").mkdir()
+        os.mkfifo(folder / "pipe")
+        arguments = prepare("image,labels\na.jpg,dog\n")(folder)
+        return [*arguments[:-1], str(folder / target) if target else ""]
+
+    return make
+
+
+def scenes(*options: str) -> Callable[[Path], Arguments]:
+    """Return what draws scenes with other options than they can have."""
+    return lambda folder: ["data", "prepare", "scenes", "--folder", folder / "scenes", "--out", folder / "index.parquet", *options]
+
+
+OUTPUTS = [
+    Case("a folder as index", out("folder"), 1, ("folder is a folder, pipe or device; name a file for the index table",)),
+    Case("a pipe as index", out("pipe"), 1, ("pipe is a folder, pipe or device; name a file for the index table",)),
+    Case("no name as index", out(""), 1, ("'' names no file; give an index table such as index.parquet",)),
+    Case("a file in a file", out("labels.csv/index.parquet"), 1, ("cannot write", "labels.csv/index.parquet")),
+    Case("negative seed", scenes("--seed", "-1"), 1, ("the seed of scenes is -1; it cannot be negative",)),
+    Case("no scenes", scenes("--num-train", "0", "--num-val", "0"), 1, ("numbers of scenes cannot be negative and not both 0",)),
+    Case("scenes of a million pixels", scenes("--heights", "64", "1000000"), 1, ("heights of scenes must be a range", "at most 4096")),
+]
+
+
 def image(content: bytes, name: str = "images/train_00000.jpg") -> Callable[[Path], Arguments]:
     """Return what replaces a file of a scene and calls `vwl data check`."""
 
@@ -207,6 +250,14 @@ FILES = [
 def test_hostile_labels_are_read_or_end_in_one_line(case, tmp_path):
     check(case, tmp_path)
     assert (tmp_path / "index.parquet").exists() == (case.code == 0)
+
+
+@pytest.mark.parametrize("case", OUTPUTS, ids=lambda case: case.name)
+def test_a_refused_output_leaves_nothing(case, tmp_path):
+    check(case, tmp_path)
+    assert not (tmp_path / "index.parquet").exists()
+    assert not (tmp_path / "scenes").exists()
+    assert not list(tmp_path.rglob(".part-*"))
 
 
 @pytest.mark.parametrize("case", TABLES, ids=lambda case: case.name)

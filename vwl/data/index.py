@@ -134,7 +134,7 @@ def decode_image(data: bytes, source: str) -> Image.Image:
     """Decode an image file to 8-bit RGB, upright.
 
     The EXIF orientation is applied, an animation is its first frame. Grey and palette images are converted, 16-bit grey is scaled to
-    8 bits, transparency is dropped.
+    8 bits, float values that are not finite are black, transparency is dropped.
 
     Args:
         data: content of the file.
@@ -145,10 +145,13 @@ def decode_image(data: bytes, source: str) -> Image.Image:
     """
     image = load_upright(data, f"image {source}")
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float32)
+        values = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         top = 65535.0 if image.mode != "F" else max(float(values.max()), 1.0)
         image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+    try:
+        return image.convert("RGB")
+    except ValueError:  # rare modes such as premultiplied grey
+        raise VwlError(f"image {source} cannot be read: its pixels have mode {image.mode}; convert it to PNG") from None
 
 
 def make_index(
@@ -194,14 +197,21 @@ def make_index(
 
 
 def write_index(index: Index, path: str | Path) -> None:
-    """Write an index as one Parquet file, atomically: readers see the whole file or none."""
+    """Write an index as one Parquet file, atomically: readers see the whole file or none.
+
+    Raises:
+        VwlError: `path` names no file, or a folder or device, or it cannot be written.
+    """
     columns = list(zip(*((r.image_id, r.image, r.labels, r.mask, r.split) for r in index.rows), strict=True))
     arrays = [pa.array(list(column), field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
     about = {"classes": index.classes, "palette": index.palette, "root": index.root.uri, "source": index.source, "format": 1}
     schema = _SCHEMA.with_metadata({b"vwl": json.dumps(about).encode()})
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
-    folder, name = split_path(path)
+    folder, name = _located(path)
+    target = Path(folder.path, name)
+    if folder.is_local and target.exists() and not target.is_file():  # renaming a file onto a device would replace it
+        raise VwlError(f"{path} is a folder, pipe or device; name a file for the index table")
     folder.write(name, sink.getvalue())
 
 
@@ -212,7 +222,7 @@ def read_index(path: str | Path) -> Index:
         VwlError: the file is missing, is not an index table, or holds values that no data set has (see `make_index`); the message names
             the file and the row.
     """
-    folder, name = split_path(path)
+    folder, name = _located(path)
     if not folder.exists(name):
         raise VwlError(f"there is no index table at {path}; make one with: vwl data prepare voc|coco|folder|scenes --out {path}")
     data = folder.read(name)
@@ -228,3 +238,11 @@ def read_index(path: str | Path) -> Index:
     columns[2] = [tuple(labels) if isinstance(labels, list) else labels for labels in columns[2]]
     rows = (Row(*values) for values in zip(*columns, strict=True))
     return make_index(rows, about["classes"], about["root"], about["source"], about["palette"], file=path)
+
+
+def _located(path: str | Path) -> tuple[Folder, str]:
+    """Return the folder and the name of an index table's file."""
+    folder, name = split_path(path)
+    if not name:
+        raise VwlError(f"'{path}' names no file; give an index table such as index.parquet")
+    return folder, name
