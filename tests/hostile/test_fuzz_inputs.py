@@ -9,6 +9,7 @@ import json
 import resource
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,6 +97,19 @@ def damaged(draw: st.DrawFn, content: bytes, most: int = 4) -> bytes:
         else:
             data[at:at] = draw(st.binary(min_size=1, max_size=8))
     return bytes(data)
+
+
+def with_checksums(data: bytes) -> bytes:
+    """Return a PNG whose checksums fit its damaged chunks, so that the damage reaches the decoder; other files unchanged."""
+    fixed, at = bytearray(data), 8
+    while data.startswith(b"\x89PNG\r\n\x1a\n") and at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        end = at + 8 + length
+        if end + 4 > len(data):
+            break
+        fixed[end : end + 4] = zlib.crc32(data[at + 4 : end]).to_bytes(4, "big")
+        at = end + 4
+    return bytes(fixed)
 
 
 # Label files
@@ -301,7 +315,9 @@ def files() -> dict[str, bytes]:
 
 
 FILES = files()
-FILE = st.sampled_from([*FILES.values()]).flatmap(damaged) | st.sampled_from([*FILES.values()]) | st.binary(max_size=60)
+INTACT = st.sampled_from([*FILES.values()])
+PNGS = st.sampled_from([data for name, data in FILES.items() if "png" in name or name == "mask"])
+FILE = INTACT | INTACT.flatmap(damaged) | PNGS.flatmap(damaged).map(with_checksums) | st.binary(max_size=60)
 
 
 def check_files(image: bytes, mask: bytes) -> bool:
