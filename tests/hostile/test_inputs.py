@@ -176,6 +176,48 @@ TABLES = [
 ]
 
 
+def coco(section: str, **changes: Any) -> Callable[[Path], Arguments]:
+    """Return what writes COCO's JSON for one image with a changed entry, and prepares an index from it."""
+
+    def make(folder: Path) -> Arguments:
+        square = {"id": 7, "image_id": 1, "category_id": 3, "area": 9, "iscrowd": 0, "segmentation": [[1, 1, 4, 1, 4, 4, 1, 4]]}
+        entries = {
+            "images": {"id": 1, "file_name": "a.jpg", "height": 6, "width": 8},
+            "categories": {"id": 3, "name": "car"},
+            "annotations": square,
+        }
+        entries[section] |= changes
+        for name in ("annotations", "train2014"):
+            (folder / name).mkdir()
+        Image.new("RGB", (8, 6)).save(folder / "train2014/a.jpg")
+        (folder / "annotations/instances_train2014.json").write_text(json.dumps({name: [entry] for name, entry in entries.items()}))
+        return ["data", "prepare", "coco", "--root", folder, "--out", folder / "index.parquet"]
+
+    return make
+
+
+COCO = [
+    Case("right", coco("images"), 0, ("painted 1 masks",)),
+    Case("width of an acre", coco("images", width=10**9), 1, ("instances_train2014.json", "image 1 has width 1000000000 and height 6")),
+    Case("height of text", coco("images", height="6"), 1, ("is not a file of COCO instances", "image 1 has width 8 and height '6'")),
+    Case("list for an id", coco("images", id=[1]), 1, ("is not a file of COCO instances: an entry has a value of another type",)),
+    Case("path of an image", coco("images", file_name="../a.jpg"), 1, ("../a.jpg is annotated but missing",)),
+    Case("name of a number", coco("categories", name=3), 1, ("it has no valid list 'categories'",)),
+    Case("category background", coco("categories", name="Background"), 1, ("'Background' is id 0 of every mask",)),
+    Case("area that is none", coco("annotations", area=float("nan")), 1, ("annotation 7 has no valid area",)),
+    Case("point far away", coco("annotations", segmentation=[[1e300] * 8]), 1, ("COCO annotation 7 has no valid segmentation",)),
+    Case("runs of more pixels", coco("annotations", segmentation={"counts": [10**12], "size": [6, 8]}), 1, ("do not add up to 48 pixels",)),
+    Case(
+        "runs of another image",
+        coco("annotations", segmentation={"counts": [9], "size": [3, 3]}),
+        1,
+        ("3 x 3 pixels, but its image has 8 x 6",),
+    ),
+    Case("runs below zero", coco("annotations", segmentation={"counts": [-5, 53], "size": [6, 8]}), 1, ("do not add up to 48 pixels",)),
+    Case("text for runs", coco("annotations", segmentation={"counts": "zz", "size": [6, 8]}), 1, ("COCO annotation 7 has no valid",)),
+]
+
+
 def out(target: str) -> Callable[[Path], Arguments]:
     """Return what prepares an index to a path that cannot be a file: a folder, a pipe, or no name at all."""
 
@@ -250,6 +292,13 @@ FILES = [
 def test_hostile_labels_are_read_or_end_in_one_line(case, tmp_path):
     check(case, tmp_path)
     assert (tmp_path / "index.parquet").exists() == (case.code == 0)
+
+
+@pytest.mark.parametrize("case", COCO, ids=lambda case: case.name)
+def test_a_hostile_annotation_ends_in_one_line_and_leaves_nothing(case, tmp_path):
+    check(case, tmp_path)
+    assert (tmp_path / "index.parquet").exists() == (case.code == 0)
+    assert (tmp_path / "SegmentationClass").exists() == (case.code == 0)
 
 
 @pytest.mark.parametrize("case", OUTPUTS, ids=lambda case: case.name)
