@@ -171,7 +171,7 @@ def _labels_of_xml(root: Folder, image_id: str) -> tuple[int, ...]:
         raise VwlError(f"image {image_id} has no annotation {root}/{name}; add it or give a text file of labels with --labels")
     try:
         tree = ElementTree.fromstring(root.read(name))
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: encodings that do not exist
         raise VwlError(f"{root}/{name} is not valid XML: {error}") from None
     return _class_ids([element.findtext("name", "").strip() for element in tree.iter("object")], f"{root}/{name}")
 
@@ -223,11 +223,16 @@ def _convert_sbd(root: Folder, sbd: Folder, ids: list[str]) -> list[str]:
 
 def _sbd_mask(sbd: Folder, name: str) -> np.ndarray:
     """Return a mask of SBD, (H, W) uint8 class ids."""
+    data = sbd.read(name)
     try:
-        content = loadmat(io.BytesIO(sbd.read(name)), squeeze_me=True, struct_as_record=False)
-        return np.ascontiguousarray(content["GTcls"].Segmentation, dtype=np.uint8)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError) as error:
-        raise VwlError(f"{sbd}/{name} is not a mask of SBD ({error}); download it again") from None
+        content = loadmat(io.BytesIO(data), squeeze_me=True, struct_as_record=False)
+        ids = np.asarray(content["GTcls"].Segmentation)
+    except Exception as error:  # a damaged file raises almost anything in scipy's reader
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise VwlError(f"{sbd}/{name} is not a mask of SBD ({reason}); download it again") from None
+    if ids.ndim != 2 or ids.dtype.kind not in "iu" or not np.isin(ids, [*range(len(VOC_CLASSES)), IGNORE]).all():
+        raise VwlError(f"{sbd}/{name} is not a mask of SBD (it holds no class ids 0 to {len(VOC_CLASSES) - 1}); download it again")
+    return np.ascontiguousarray(ids, dtype=np.uint8)
 
 
 def _sbd_folder(sbd: str | Path | Folder) -> Folder:
