@@ -1,17 +1,13 @@
-"""Random label files, index tables, images and masks: each is read, or ends in one line within 10 s and 1 GiB and leaves nothing behind.
+"""Random label files, index tables and COCO annotations: each is read, or ends in one line within 10 s and 1 GiB and leaves nothing behind.
 
 The default run tries a few dozen of each, always the same; the drill tries thousands, others each time. What the drill found stands in
-the corpus (`test_inputs.py`) with the line that it ends in now.
+the corpus (`test_inputs.py`, `test_input_files.py`) with the line that it ends in now.
 """
 
 import io
 import json
-import resource
 import tempfile
-import time
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,97 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import Result
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from typer.testing import CliRunner
 
-from vwl.cli.main import app
+from tests.hostile.fuzzing import FEW, MANY, damaged, run
 from vwl.data.class_names import check_object_names
-from vwl.data.index import Row, make_index, read_index, write_index
-from vwl.errors import VwlError
+from vwl.data.index import read_index
 from vwl.storage.masks import encode_mask, voc_palette
-
-SECONDS, GIBIBYTE = 10.0, 2**30
-FEW = settings(max_examples=60, derandomize=True, deadline=None)
-MANY = settings(max_examples=2_000, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
-
-
-@contextmanager
-def bounded() -> Iterator[None]:
-    """Fail if the block computes for longer than 10 s, waits longer than a minute, or if the process grows by more than 1 GiB.
-
-    Other processes of the machine count in the time on the clock, so the bound of 10 s is on the processor time.
-    """
-    start, busy, size = time.perf_counter(), time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    yield
-    assert time.process_time() - busy < SECONDS
-    assert time.perf_counter() - start < 6 * SECONDS
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - size) * 1024 < GIBIBYTE
-
-
-def run(folder: Path, *arguments: str | Path) -> Result:
-    """Run a command; it works, or prints one line that is an error or a problem, and an error leaves no file behind."""
-    before = sorted(folder.rglob("*"))
-    with bounded():
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    printed = f"{result.stdout}\n{result.stderr}"
-    assert result.exception is None or isinstance(result.exception, SystemExit), printed
-    assert result.exit_code in (0, 1, 2), printed
-    assert "Traceback" not in printed
-    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    problems = [line for line in result.stdout.splitlines() if line.startswith("problems: ")]
-    if result.exit_code == 1:
-        assert len(errors) + len(problems) == 1, printed
-        assert all(len(line) < 2_000 for line in errors), printed
-    if result.exit_code:
-        assert sorted(folder.rglob("*")) == before
-    assert not list(folder.rglob(".part-*"))
-    return result
-
-
-# Damage
-
-
-@st.composite
-def damaged(draw: st.DrawFn, content: bytes, most: int = 4) -> bytes:
-    """Flip bits, cut, repeat, delete and insert bytes, or leave the content as it is."""
-    data = bytearray(content)
-    for _ in range(draw(st.integers(0, most))):
-        if not data:
-            break
-        kind = draw(st.sampled_from(("flip", "set", "cut", "delete", "repeat", "insert")))
-        # most damage that matters is in headers
-        at = draw(st.integers(0, min(len(data), 200) - 1) | st.integers(0, len(data) - 1))
-        length = draw(st.integers(1, 40))
-        if kind == "flip":
-            data[at] ^= 1 << draw(st.integers(0, 7))
-        elif kind == "set":
-            data[at] = draw(st.sampled_from((0, 1, 0x7F, 0x80, 0xFF)) | st.integers(0, 255))
-        elif kind == "cut":
-            del data[at:]
-        elif kind == "delete":
-            del data[at : at + length]
-        elif kind == "repeat":
-            data[at:at] = data[at : at + length] * draw(st.integers(1, 20))
-        else:
-            data[at:at] = draw(st.binary(min_size=1, max_size=8))
-    return bytes(data)
-
-
-def with_checksums(data: bytes) -> bytes:
-    """Return a PNG whose checksums fit its damaged chunks, so that the damage reaches the decoder; other files unchanged."""
-    fixed, at = bytearray(data), 8
-    while data.startswith(b"\x89PNG\r\n\x1a\n") and at + 12 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        end = at + 8 + length
-        if end + 4 > len(data):
-            break
-        fixed[end : end + 4] = zlib.crc32(data[at + 4 : end]).to_bytes(4, "big")
-        at = end + 4
-    return bytes(fixed)
-
 
 # Label files
 
@@ -272,88 +185,56 @@ def test_drill_of_index_tables(data, edit):
     show_and_check(data, edit)
 
 
-# Images and masks
+# COCO's annotations
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (13, 17, 4), dtype=np.uint8)
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    sink = io.BytesIO()
-    image.save(sink, kind, **options)
-    return sink.getvalue()
-
-
-def files() -> dict[str, bytes]:
-    """Small files of every format and mode that is met in data sets, and of some that are not."""
-    rgba = Image.fromarray(PIXELS, "RGBA")
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    exif[0x010F] = "maker" * 20
-    frames = [rgba.convert("RGB"), rgba.convert("RGB").rotate(90), rgba.convert("RGB").rotate(180)]
-    moving = {"save_all": True, "append_images": frames[1:], "duration": 20}
-    wide, real = Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257), Image.fromarray(PIXELS[..., 0].astype(np.float32))
-    made = {f"png {mode}": encoded(rgba.convert("RGB").convert(mode), "PNG", exif=exif) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")}
-    made |= {f"jpeg {mode}": encoded(rgba.convert("RGB").convert(mode), "JPEG", exif=exif) for mode in ("L", "RGB", "CMYK")}
-    made |= {
-        f"tiff {mode}": encoded(rgba.convert("RGB").convert(mode), "TIFF", exif=exif) for mode in ("1", "L", "P", "CMYK", "LAB", "YCbCr")
-    }
-    made |= {
-        f"tiff {name}": encoded(frames[0], "TIFF", compression=name) for name in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
-    }
-    made |= {"png 16": encoded(wide, "PNG"), "tiff 16": encoded(wide, "TIFF"), "tiff float": encoded(real, "TIFF")}
-    made |= {
-        "gif": encoded(frames[0], "GIF"),
-        "moving gif": encoded(frames[0], "GIF", **moving),
-        "moving png": encoded(frames[0], "PNG", **moving),
-    }
-    made |= {"webp": encoded(rgba, "WEBP", exif=exif), "lossless webp": encoded(rgba, "WEBP", lossless=True)}
-    made |= {"moving webp": encoded(frames[0], "WEBP", **moving), "progressive jpeg": encoded(frames[0], "JPEG", progressive=True)}
-    for kind in ("BMP", "DIB", "PPM", "TGA", "ICO", "PCX", "SGI", "DDS", "JPEG2000", "IM", "ICNS", "MPO", "QOI", "AVIF"):
-        made[kind] = encoded(frames[0].resize((16, 16)), kind)
-    made["mask"] = encode_mask(np.ones((13, 17), np.uint8), voc_palette())
-    return made
+NUMBERS = st.integers(-3, 60) | st.integers() | st.floats()
+SEGMENTATIONS = (
+    JSON
+    | st.lists(st.lists(NUMBERS, max_size=9), max_size=3)
+    | st.fixed_dictionaries(
+        {"counts": st.lists(NUMBERS, max_size=5) | st.text("0123456789:;<=>?@ABOPQabo", max_size=12), "size": st.just([6, 8]) | JSON}
+    )
+)
+ENTRIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "images": st.dictionaries(st.sampled_from(("id", "file_name", "height", "width")), JSON | NUMBERS, max_size=2),
+        "categories": st.dictionaries(st.sampled_from(("id", "name")), JSON | st.sampled_from(("background", "car\n", "")), max_size=1),
+        "annotations": st.dictionaries(st.sampled_from(("id", "image_id", "category_id", "area", "iscrowd")), JSON | NUMBERS, max_size=2),
+    },
+)
 
 
-FILES = files()
-INTACT = st.sampled_from([*FILES.values()])
-PNGS = st.sampled_from([data for name, data in FILES.items() if "png" in name or name == "mask"])
-FILE = INTACT | INTACT.flatmap(damaged) | PNGS.flatmap(damaged).map(with_checksums) | st.binary(max_size=60)
-
-
-def check_files(image: bytes, mask: bytes) -> bool:
-    """Check a data set of one image and its mask; return whether the image was read."""
+def prepare_coco(entries: dict[str, Any], segmentation: Any, instead: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "a.jpg").write_bytes(image)
-        (folder / "a.png").write_bytes(mask)
-        index = make_index([Row("a", "a.jpg", (1,), "a.png", "train")], ("background", "cat"), folder, "fuzz")
-        write_index(index, folder / "index.parquet")
-        result = run(folder, "data", "check", folder / "index.parquet")
-        assert "unreadable-image: " not in result.stdout or result.stdout.count("unreadable-image: image a.jpg cannot be read: ") == 1
-        try:
-            decoded = index.read_image(index.rows[0])
-        except VwlError as error:
-            assert str(error) in result.stdout  # noqa: PT017 - either outcome is right, and both are checked
-            return False
-        assert decoded.mode == "RGB"
-        assert min(decoded.size) > 0
-        return True
+        content: dict[str, Any] = {
+            "images": [{"id": 1, "file_name": "a.jpg", "height": 6, "width": 8} | entries.get("images", {})],
+            "categories": [{"id": 3, "name": "car"} | entries.get("categories", {})],
+            "annotations": [
+                {"id": 7, "image_id": 1, "category_id": 3, "area": 9, "iscrowd": 0, "segmentation": segmentation}
+                | entries.get("annotations", {})
+            ],
+        }
+        for part in ("annotations", "train2014"):
+            (folder / part).mkdir()
+        Image.new("RGB", (8, 6)).save(folder / "train2014/a.jpg")
+        (folder / "annotations/instances_train2014.json").write_text(json.dumps(content | instead))
+        run(folder, "data", "prepare", "coco", "--root", folder, "--out", folder / "index.parquet")
+
+
+INSTEAD = st.just({}) | st.dictionaries(st.sampled_from(("images", "categories", "annotations")), JSON, max_size=1)
 
 
 @FEW
-@given(FILE, FILE)
-def test_images_and_masks_are_read_or_end_in_one_line(image, mask):
-    check_files(image, mask)
+@given(ENTRIES, SEGMENTATIONS, INSTEAD)
+def test_annotations_are_painted_or_end_in_one_line(entries, segmentation, instead):
+    prepare_coco(entries, segmentation, instead)
 
 
 @pytest.mark.drill
 @pytest.mark.timeout(3600)
 @MANY
-@given(FILE, FILE)
-def test_drill_of_images_and_masks(image, mask):
-    check_files(image, mask)
-
-
-@pytest.mark.parametrize("kind", FILES)
-def test_every_file_of_the_fuzzing_is_read_undamaged(kind):
-    assert check_files(FILES[kind], FILES["mask"])
+@given(ENTRIES, SEGMENTATIONS, INSTEAD)
+def test_drill_of_annotations(entries, segmentation, instead):
+    prepare_coco(entries, segmentation, instead)
