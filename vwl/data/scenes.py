@@ -19,6 +19,7 @@ from vwl.storage.folder import Folder
 from vwl.storage.masks import decode_mask, encode_mask, voc_palette
 
 _SETTINGS = "scenes.json"
+_MAX_SIDE = 4096
 _DRAWING = 1  # version of the drawing code: increase it when the same settings give other images
 
 
@@ -53,11 +54,13 @@ def prepare_scenes(
     folder = out if isinstance(out, Folder) else Folder(out)
     if not 1 <= num_classes <= len(ANIMALS):
         raise VwlError(f"the number of classes of scenes must be 1 to {len(ANIMALS)}, not {num_classes}")
-    if num_train < 0 or num_val < 0:
-        raise VwlError(f"the number of scenes cannot be negative ({num_train} train, {num_val} val)")
+    if num_train < 0 or num_val < 0 or num_train + num_val == 0:
+        raise VwlError(f"the numbers of scenes cannot be negative and not both 0 ({num_train} train, {num_val} val)")
+    if seed < 0:
+        raise VwlError(f"the seed of scenes is {seed}; it cannot be negative")
     for name, (low, high) in (("heights", heights), ("widths", widths)):
-        if not 32 <= low <= high:
-            raise VwlError(f"the {name} of scenes must be a range from at least 32 pixels, not {low} to {high}")
+        if not 32 <= low <= high <= _MAX_SIDE:
+            raise VwlError(f"the {name} of scenes must be a range from at least 32 to at most {_MAX_SIDE} pixels, not {low} to {high}")
     settings = {"drawing": _DRAWING, "heights": [*heights], "widths": [*widths], "num_classes": num_classes, "seed": seed}
     if folder.exists(_SETTINGS):
         if folder.read_json(_SETTINGS) != settings:

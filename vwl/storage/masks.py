@@ -4,10 +4,14 @@ import io
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
+from vwl.storage.images import load_upright
+
+_LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000"}
+_ADVICE = "save masks as indexed or 8-bit grey PNG"
 
 
 def encode_mask(mask: np.ndarray, palette: Sequence[int]) -> bytes:
@@ -22,22 +26,21 @@ def encode_mask(mask: np.ndarray, palette: Sequence[int]) -> bytes:
 
 
 def decode_mask(data: bytes, source: str) -> np.ndarray:
-    """Return the class ids (H, W) uint8 of an indexed or 8-bit grey PNG.
+    """Return the class ids (H, W) uint8 of an indexed or grey PNG of at most 8 bits, upright like its image.
 
     Raises:
         VwlError: it is not an image, or its pixels are not 8-bit ids (RGB, 16-bit, JPEG).
     """
-    try:
-        image = Image.open(io.BytesIO(data))
-        if image.format == "JPEG":
-            raise VwlError(f"mask {source} is a JPEG, whose compression changes class ids; save masks as indexed or 8-bit grey PNG")
-        if image.mode not in {"L", "P", "1"}:
-            raise VwlError(f"mask {source} has mode {image.mode}; save masks as indexed or 8-bit grey PNG, one class id per pixel")
-        return np.array(image, dtype=np.uint8)
-    except UnidentifiedImageError:
-        raise VwlError(f"mask {source} cannot be read: it is not an image") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise VwlError(f"mask {source} cannot be read: {error}") from None
+    image = load_upright(data, f"mask {source}")
+    if image.format in _LOSSY:
+        raise VwlError(f"mask {source} is a {_LOSSY[image.format]}, whose compression changes class ids; {_ADVICE}")
+    if image.mode not in {"L", "P", "1"}:
+        raise VwlError(f"mask {source} has mode {image.mode}; {_ADVICE}, one class id per pixel")
+    ids = np.array(image, dtype=np.uint8)
+    depth, is_grey = (data[24], data[25] == 0) if image.format == "PNG" else (8, True)
+    if is_grey and depth in (2, 4):  # Pillow spreads such grey values over 0..255
+        ids //= 255 // (2**depth - 1)
+    return ids
 
 
 def voc_palette() -> list[int]:
