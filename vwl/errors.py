@@ -12,6 +12,10 @@ class Unreachable(VwlError):
     """The storage cannot be reached; reading other files from it would fail as well."""
 
 
+class Damaged(VwlError):
+    """A file that vwl has written is damaged. Work that does not read it can go on."""
+
+
 class Interrupted(Exception):
     """Work was stopped on request (Ctrl-C, SIGTERM) and saved; the same command resumes it."""
 

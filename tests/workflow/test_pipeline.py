@@ -15,7 +15,6 @@ from vwl.engine import local
 from vwl.engine.base import Engine, open_engine
 from vwl.errors import VwlError
 from vwl.report.summary import write_report
-from vwl.workflow.inputs import failed_images
 from vwl.workflow.pipeline import run_stages
 from vwl.workflow.scoring import score_table
 from vwl.workflow.stages import SCORED, STAGES
@@ -64,7 +63,7 @@ def test_an_unreadable_image_is_listed_and_left_out_of_later_stages(damaged):
         (line,) = [line for line in messages if line.startswith(f"{name}: ")]
         assert line.startswith(f"{name}: 2 images failed, e.g. train_00002: ")
         assert line.endswith(f"(all are in {name}/manifest.json)")
-    assert {name: set(failed_images(damaged, name)) for name in STAGES if failed_images(damaged, name)} == {"cam": lost, "segment": lost}
+    assert {name: set(damaged.failed_images(name)) for name in STAGES if damaged.failed_images(name)} == {"cam": lost, "segment": lost}
 
 
 def test_a_stage_whose_images_all_fail_is_not_done(copied):

@@ -12,6 +12,7 @@ from tests.conftest import TINY
 from vwl.config.files import load_recipe, overridden
 from vwl.data.index import Index, Row, make_index, write_index
 from vwl.errors import VwlError
+from vwl.storage.record import stored_file
 from vwl.workflow.run_folder import Run, versions
 from vwl.workflow.stages import STAGES
 
@@ -40,11 +41,13 @@ def run(folder, index_path) -> Run:
 
 
 def finish(run: Run, *stages: str) -> None:
-    """Leave what finished stages leave: a file and a manifest."""
+    """Leave what finished stages leave: their files and a manifest."""
     for stage in stages:
         manifest = run.start_stage(stage)
-        run.stage_folder(stage).write("result", stage.encode())
-        run.write_manifest(replace(manifest, state="done"))
+        names = run.expected_files(replace(manifest, state="done"))
+        for name in ("result", *names):
+            run.stage_folder(stage).write(name, stage.encode())
+        run.finish_stage(replace(manifest, state="done"), {name: stored_file(run.stage_folder(stage), name) for name in names})
 
 
 def outdated(run: Run, *overrides: str) -> str:
@@ -231,7 +234,7 @@ def test_a_stage_of_other_settings_begins_from_nothing(run, folder, index_path):
     finish(run, "classifier", "cam")
     new = Run.start(folder, overridden(RECIPE, ["cam.scales=[0.5]"]), index_path, overwrite=True)
     assert new.start_stage("cam").state == "running"
-    assert new.stage_folder("cam").names() == ["manifest.json"]
+    assert new.stage_folder("cam").names() == ["manifest.json", "record.json"]
     assert new.is_done("classifier")
 
 

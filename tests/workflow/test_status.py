@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from tests.workflow.runs import changed, delete_stages, run_locally
-from vwl.workflow.inputs import stage_rows
 from vwl.workflow.stages import STAGES
 from vwl.workflow.status import StageStatus, stage_status
 
@@ -13,7 +12,7 @@ def test_the_status_counts_only_images_that_did_not_fail_before(damaged):
     assert stage_status(damaged, "cam").note == "2 images failed"
     crf = stage_status(damaged, "crf")
     assert (crf.state, crf.done, crf.total, crf.note) == ("done", 10, 10, "")
-    assert [row.image_id for row in stage_rows(damaged, "masks")] == [f"train_{n:05d}" for n in range(8) if n != 2]
+    assert [row.image_id for row in damaged.stage_rows("masks")] == [f"train_{n:05d}" for n in range(8) if n != 2]
 
 
 def test_the_status_of_finished_stages(tiny_run):

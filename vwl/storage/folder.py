@@ -101,9 +101,17 @@ class Folder:
         Raises:
             VwlError: it cannot be listed (no permission, or a file).
         """
+        return sorted(name for name in self.sizes_and_mtimes() if name.endswith(suffix))
+
+    def sizes_and_mtimes(self) -> dict[str, tuple[int, int]]:
+        """Return size (bytes) and modification time (nanoseconds since 1970) by name, as `names` lists files; one request for all.
+
+        Raises:
+            VwlError: as `names`.
+        """
         selector = fs.FileSelector(self.path, allow_not_found=True)
         infos = self._call(f"list {self.uri}", lambda: self.filesystem.get_file_info(selector))
-        return sorted(i.base_name for i in infos if i.is_file and i.base_name.endswith(suffix) and not i.base_name.startswith(".part-"))
+        return {i.base_name: (int(i.size or 0), int(i.mtime_ns or 0)) for i in infos if i.is_file and not i.base_name.startswith(".part-")}
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes.

@@ -31,6 +31,8 @@ from vwl.training.tensorboard import TensorBoard
 Metrics = dict[str, float]
 _LOADER_THREADS = 2
 """Threads of a worker that read and augment images."""
+WEIGHTS = "weights.pt"
+"""Name of the file of a finished training's weights."""
 LOG_EVERY = 10
 """Steps between lines of metrics.jsonl."""
 
@@ -95,7 +97,7 @@ def train(task: Task, layout: Layout, folder: Folder, fingerprint: str, callback
         if rank() == 0:
             callbacks.on_step(trainer.step, task.num_steps, metrics)
     if rank() == 0:
-        checkpoint.save(folder, "weights.pt", {"model": task.model.state_dict(), "fingerprint": fingerprint})
+        checkpoint.save(folder, WEIGHTS, {"model": task.model.state_dict(), "fingerprint": fingerprint})
     return TrainResult(True, trainer.step, trainer.scores, pretrained)
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from vwl.errors import VwlError
 from vwl.evaluation.scoring import Score, choose_threshold, class_thresholds, percent, score_maps, score_masks
+from vwl.storage.record import read_record
 from vwl.storage.score_maps import MapReader
-from vwl.workflow.inputs import Background, class_scales, stage_rows
+from vwl.workflow.inputs import Background, class_scales
 from vwl.workflow.manifest import Manifest, StageScore
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import SCORED, SPLITS, STAGES, scored_rows, training_rows
@@ -48,7 +49,12 @@ def score_again(run: Run, stage: str) -> bool:
     assert manifest is not None
     if manifest.scoring_settings == _scoring_settings(run, stage):
         return False
-    run.write_manifest(choose_and_score(run, manifest))
+    record = read_record(run.stage_folder(stage))
+    manifest = choose_and_score(run, manifest)
+    if record is None or not record.files:
+        run.write_manifest(manifest)
+    else:
+        run.finish_stage(manifest, {name: file for name, file in record.files.items() if not name.startswith("scores-")})
     return True
 
 
@@ -83,7 +89,7 @@ def _score_splits(run: Run, manifest: Manifest) -> list[Score]:
     stage, folder = manifest.stage, run.stage_folder(manifest.stage)
     names = run.recipe.evaluation.classes
     class_ids = None if names is None else run.index.class_ids(names)
-    available = {row.image_id for row in stage_rows(run, stage)} - set(manifest.failed)
+    available = {row.image_id for row in run.stage_rows(stage)} - set(manifest.failed)
     scores = []
     for split in SPLITS:
         rows = [row for row in scored_rows(run.index, split) if row.image_id in available]

@@ -3,8 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from vwl.inference.runner import shards, unfinished
-from vwl.workflow.inputs import stage_rows
+from vwl.inference.runner import unfinished
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES
 
@@ -45,7 +44,7 @@ def stage_status(run: Run, stage: str) -> StageStatus:
         if steps:
             done, total, note = steps[-1]["step"], steps[-1]["num_steps"], f"loss {steps[-1]['loss']:.4f}"
     else:
-        all_shards = shards(stage_rows(run, stage))
+        all_shards = run.shards(stage)
         total = sum(len(shard.rows) for shard in all_shards)
         done = total - sum(len(shard.rows) for shard in unfinished(all_shards, run.stage_folder(stage)))
         note = f"{len(manifest.failed)} images failed" if manifest.failed else note
