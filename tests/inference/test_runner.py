@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.inference.conftest import draw, save_index
 from vwl.constants import map_size
 from vwl.data.index import Index, Row, write_index
 from vwl.errors import Damaged, VwlError
@@ -19,8 +18,6 @@ from vwl.storage.checked import digest, read_checked
 from vwl.storage.folder import Folder
 from vwl.storage.masks import decode_mask
 from vwl.storage.score_maps import MapReader, ScoreMap
-
-NUM_IMAGES = 2 * SHARD_SIZE + 3
 
 
 class Bright(Stage):
@@ -40,17 +37,6 @@ class Brightness(Bright):
         grey = np.asarray(self.index.read_image(row)).mean(axis=2) / 255
         height, width = grey.shape
         return ScoreMap(row.image_id, (1,), height, width, grey[None, ::4, ::4].astype(np.float16))
-
-
-@pytest.fixture
-def index(tmp_path) -> Index:
-    drawn = {f"p{number:02d}": (draw(9, 10 + number % 3, number), (1,)) for number in range(NUM_IMAGES)}
-    return save_index(tmp_path / "images", drawn, ("background", "bright"))
-
-
-@pytest.fixture
-def out(tmp_path) -> Folder:
-    return Folder(tmp_path / "out")
 
 
 def contents(out: Folder) -> dict[str, bytes]:

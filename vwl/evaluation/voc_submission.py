@@ -5,6 +5,7 @@ import zipfile
 
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
+from vwl.storage.masks import read_result
 from vwl.workflow.run_folder import Run
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -36,6 +37,6 @@ def write_submission(run: Run, split: str, folder: Folder, name: str, competitio
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for row in rows:
             path = f"results/VOC2012/Segmentation/{competition}_{split}_cls/{row.image_id}.png"
-            archive.writestr(zipfile.ZipInfo(path, _EPOCH), masks.read(f"{row.image_id}.png"))
+            archive.writestr(zipfile.ZipInfo(path, _EPOCH), read_result(masks, row.image_id))
     folder.write(name, sink.getvalue())
     return len(rows)
