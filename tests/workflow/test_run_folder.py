@@ -12,6 +12,7 @@ from tests.conftest import TINY
 from vwl.config.files import load_recipe, overridden
 from vwl.data.index import Index, Row, make_index, write_index
 from vwl.errors import VwlError
+from vwl.storage.checked import digest
 from vwl.storage.record import stored_file
 from vwl.workflow.run_folder import Run, versions
 from vwl.workflow.stages import STAGES
@@ -64,6 +65,7 @@ def test_a_new_run_holds_its_recipe_and_its_data(run, folder, index_path):
         "index": index_path,
         "index_fingerprint": run.index.fingerprint(),
         "recipe": "demo",
+        "recipe_digest": digest(Path(folder, "recipe.yaml").read_bytes()),
     }
 
 
@@ -258,6 +260,37 @@ def test_an_outdated_input_is_not_done(run, folder, index_path):
 
 def test_a_run_of_an_earlier_version_is_refused_with_the_new_name_of_its_key(run, folder):
     stored = Path(folder, "recipe.yaml")
+    about = json.loads(Path(folder, "run.json").read_text())
+    del about["recipe_digest"]  # which that version did not write
+    Path(folder, "run.json").write_text(json.dumps(about))
     stored.write_text(stored.read_text().replace("  codebook:\n    strategy:", "  words: memory\n  codebook:\n    strategy:"))
     with pytest.raises(VwlError, match=r"recipe\.yaml: 'classifier.words' is now 'classifier.codebook.strategy'"):
         Run.open(folder)
+
+
+DAMAGES = [
+    lambda data: b"",
+    lambda data: b"{",
+    lambda data: b"[]",
+    lambda data: b"\xff\xfe",
+    lambda data: b"a: [",
+    lambda data: b"3",
+    lambda data: data[: data.rindex(b"\n", 0, -2) + 1],  # without its last line
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [("recipe.yaml", None), *((name, damage) for name in ("run.json", "recipe.yaml") for damage in DAMAGES)]
+)
+def test_a_damaged_file_of_the_run_is_one_line_whose_advice_keeps_what_is_done(run, folder, index_path, name, damage):
+    finish(run, *STAGES)
+    path = Path(folder, name)
+    path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
+    for again in (lambda: Run.open(folder), lambda: Run.start(folder, RECIPE, index_path)):
+        with pytest.raises(VwlError) as caught:
+            again()
+        assert str(caught.value) == (
+            f"{path} is missing or damaged; write it again with --data INDEX, --recipe RECIPE and --overwrite (finished stages are kept)"
+        )
+    Run.start(folder, RECIPE, index_path, overwrite=True)
+    assert all(Run.open(folder).is_done(stage) for stage in STAGES)

@@ -14,12 +14,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
-from vwl.config.files import differences, recipe_from, to_yaml
+from vwl.config.files import differences
 from vwl.config.recipe import Recipe, fingerprint
 from vwl.config.versions import versions
 from vwl.data.index import Index, Row, read_index
@@ -30,6 +28,7 @@ from vwl.storage.folder import Folder
 from vwl.storage.record import Record, StoredFile, faults, listing, read_record, stored_file, write_record
 from vwl.training.loop import WEIGHTS
 from vwl.workflow.manifest import Manifest, read_manifest, write_manifest
+from vwl.workflow.run_files import RunFiles, is_run, read_run_files, write_run_files
 from vwl.workflow.stages import STAGES
 
 
@@ -61,20 +60,20 @@ class Run:
         """
         run = cls(Folder(folder), recipe, read_index(index_path), _absolute(index_path))
         run.index.class_ids(recipe.evaluation.classes or ())
-        if run.folder.exists("run.json") and not overwrite:
-            stored = run.folder.read_json("run.json")
-            changed = differences(recipe_from(_stored_recipe(run.folder), f"{folder}/recipe.yaml"), recipe)
+        fingerprint = run.index.fingerprint()
+        if is_run(run.folder) and not overwrite:
+            stored = read_run_files(run.folder)
+            changed = differences(stored.recipe, recipe)
             if changed:
                 shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
                 raise VwlError(
                     f"{folder} is a run with another recipe ({shown}); use another --run folder, or --overwrite to replace the recipe"
                 )
-            if stored["index_fingerprint"] != run.index.fingerprint():
+            if stored.index_fingerprint != fingerprint:
                 raise VwlError(
-                    f"{folder} is a run on another data set ({stored['index']}); use another --run folder, or --overwrite to replace it"
+                    f"{folder} is a run on another data set ({stored.index}); use another --run folder, or --overwrite to replace it"
                 )
-        run.folder.write("recipe.yaml", to_yaml(recipe).encode())
-        run.folder.write_json("run.json", {"index": run.index_path, "index_fingerprint": run.index.fingerprint(), "recipe": recipe.name})
+        write_run_files(run.folder, RunFiles(run.index_path, fingerprint, recipe))
         return run
 
     @classmethod
@@ -82,13 +81,13 @@ class Run:
         """Open an existing run folder.
 
         Raises:
-            VwlError: there is none.
+            VwlError: there is none, or its files are damaged.
         """
         opened = Folder(folder)
-        if not opened.exists("run.json"):
+        if not is_run(opened):
             raise VwlError(f"{folder} is not a run folder (it has no run.json); start a run with: vwl run --data INDEX --run {folder}")
-        index_path = opened.read_json("run.json")["index"]
-        return cls(opened, recipe_from(_stored_recipe(opened), f"{folder}/recipe.yaml"), read_index(index_path), index_path)
+        stored = read_run_files(opened)
+        return cls(opened, stored.recipe, read_index(stored.index), stored.index)
 
     def stage_folder(self, stage: str) -> Folder:
         """Return the folder of a stage."""
@@ -270,10 +269,6 @@ def has_result(run: Folder, stage: str, fingerprint: str) -> bool:
 def local_time() -> str:
     """Return the local time as ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def _stored_recipe(folder: Folder) -> dict[str, Any]:
-    return dict(yaml.safe_load(folder.read("recipe.yaml")))
 
 
 def _absolute(path: str) -> str:
