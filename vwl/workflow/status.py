@@ -2,9 +2,12 @@
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 
 from vwl.inference.runner import unfinished
-from vwl.workflow.run_folder import Run
+from vwl.storage.lock import is_locked
+from vwl.workflow.manifest import Manifest
+from vwl.workflow.run_folder import Run, fault_line
 from vwl.workflow.stages import STAGES
 
 
@@ -14,10 +17,11 @@ class StageStatus:
 
     Attributes:
         stage: its name.
-        state: `not started`, `running`, `done`, or `outdated` where settings or inputs have changed since.
+        state: `not started`; `running` while a process works on it, `interrupted` when none does and it has not ended; `done`, or
+            `incomplete` where files of its result are missing or damaged; `outdated` where settings or inputs have changed since.
         done, total: steps of a training, images of an inference stage; none if unknown.
-        seconds: working time; none before the start.
-        note: newest loss, number of failed images, or why it is outdated.
+        seconds: working time, of a running stage until now; none before the start.
+        note: newest loss, number of failed images, or a line on the state.
     """
 
     stage: str
@@ -29,23 +33,50 @@ class StageStatus:
 
 
 def stage_status(run: Run, stage: str) -> StageStatus:
-    """Return how far a stage is, from its manifest, its metrics and its finished shards."""
+    """Return how far a stage is, from its manifest, its lock, its metrics and its files."""
     manifest = run.manifest(stage)
     if manifest is None:
         return StageStatus(stage, "not started")
-    outdated = manifest.fingerprint != run.fingerprint(stage)
-    state, note = ("outdated", "settings or inputs have changed since") if outdated else (manifest.state, "")
+    state, note = _state(run, manifest)
+    seconds = manifest.seconds
+    if state == "running" and manifest.resumed is not None:
+        since = datetime.now().astimezone() - datetime.strptime(manifest.resumed, "%Y-%m-%dT%H:%M:%S%z")
+        seconds = round(seconds + max(0.0, since.total_seconds()), 1)
     done: int | None = None
     total: int | None = None
     if STAGES[stage].kind == "train":
         folder = run.stage_folder(stage)
-        lines = folder.read("metrics.jsonl").decode().splitlines() if folder.exists("metrics.jsonl") else []
-        steps = [entry for entry in map(json.loads, lines) if "loss" in entry]
+        lines = folder.read("metrics.jsonl").decode(errors="replace").splitlines() if folder.exists("metrics.jsonl") else []
+        steps = [entry for entry in map(_entry, lines) if "loss" in entry]
         if steps:
-            done, total, note = steps[-1]["step"], steps[-1]["num_steps"], f"loss {steps[-1]['loss']:.4f}"
+            done, total = int(steps[-1]["step"]), int(steps[-1]["num_steps"])
+            note = "; ".join(filter(None, (f"loss {steps[-1]['loss']:.4f}", note)))
     else:
         all_shards = run.shards(stage)
         total = sum(len(shard.rows) for shard in all_shards)
         done = total - sum(len(shard.rows) for shard in unfinished(all_shards, run.stage_folder(stage)))
-        note = f"{len(manifest.failed)} images failed" if manifest.failed else note
-    return StageStatus(stage, state, done, total, manifest.seconds, note)
+        note = "; ".join(filter(None, (f"{len(manifest.failed)} images failed" if manifest.failed else "", note)))
+    return StageStatus(stage, state, done, total, seconds, note)
+
+
+def _state(run: Run, manifest: Manifest) -> tuple[str, str]:
+    """Return a stage's state and a line on it."""
+    stage = manifest.stage
+    if manifest.fingerprint != run.fingerprint(stage):
+        return "outdated", "settings or inputs have changed since"
+    if manifest.state == "done":
+        damage = fault_line(run.stage_folder(stage), run.faults(stage))
+        return ("incomplete", f"{damage}; run the same command again") if damage else ("done", "")
+    locked = is_locked(run.folder, stage)
+    if locked is None:
+        return "running", "or interrupted: this storage has no locks"
+    return ("running", "") if locked else ("interrupted", "run the same command again to resume")
+
+
+def _entry(line: str) -> dict[str, float]:
+    """Return a line of metrics.jsonl; nothing if it is incomplete, because it is just being written or its process was killed."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}
