@@ -137,8 +137,9 @@ def run_stages_with_progress(
     fit_workers: bool = False,
     strict: bool = False,
     streamed: bool = False,
+    splits: Sequence[str] = (),
 ) -> None:
-    """Run stages with progress on the terminal; `streamed` runs the stages after CAM while its maps are made."""
+    """Run stages with progress on the terminal; `streamed` runs the stages after CAM while its maps are made, `splits` as `run_stages`."""
     from vwl.cli.console import progress_view, say
     from vwl.engine.base import Engine, open_engine
     from vwl.storage.lock import exclusive_lock
@@ -155,7 +156,7 @@ def run_stages_with_progress(
         engine, view = held.enter_context(open_engine(backend, address)), held.enter_context(progress_view())
         if streamed:
             engine = Engine(engine.trainer, Streaming(run, engine.shard_runner, strict))
-        run_stages(run, names, engine, where, view.update, say, fit_workers, strict)
+        run_stages(run, names, engine, where, view.update, say, fit_workers, strict, splits)
 
 
 def end_with_failures(run: "Run", names: Sequence[str]) -> None:
