@@ -172,16 +172,19 @@ def end_with_failures(run: "Run", names: Sequence[str]) -> None:
 
 
 def print_stage_table(run: "Run", as_json: bool) -> None:
-    """Print the table of scored stages."""
-    from vwl.cli.console import print_json, print_table, say
-    from vwl.workflow.scoring import score_table
+    """Print the table of scored stages.
+
+    Raises:
+        VwlError: nothing was scored; says why. With `as_json` an empty list is printed before.
+    """
+    from vwl.cli.console import print_json, print_table
+    from vwl.workflow.scoring import score_table, why_unscored
 
     lines = [vars(line) for line in score_table(run)]
     if not lines:
-        say("nothing was scored: no scored stage is done, or the index has no ground truth")
         if as_json:
             print_json([])
-        return
+        raise VwlError(f"nothing was scored: {why_unscored(run)}")
     columns = list(lines[0])
     title = f"{run.folder} · recipe {run.recipe.name} · mIoU over {run.recipe.evaluation.described}"
     print_table(title, columns, [list(line.values()) for line in lines], as_json)

@@ -152,11 +152,16 @@ def test_a_manifest_of_another_version_is_one_line_of_status_and_run(copied):
     assert path.read_bytes() == content
 
 
-def test_a_run_without_scores_prints_an_empty_list(copied):
+def test_a_run_without_scores_prints_an_empty_list_and_ends_with_exit_code_1(copied):
     shutil.rmtree(Path(copied.folder.path, "cam"))
     for name in ("crf", "walk", "segment"):
         shutil.rmtree(Path(copied.folder.path, name))
-    assert vwl_json("evaluate", "--run", copied.folder) == []
+    result = vwl("evaluate", "--run", copied.folder, "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, [])
+    assert (
+        result.stderr
+        == f"error: nothing was scored: none of the stages cam, crf, walk, segment is done; run: vwl run --run {copied.folder}\n"
+    )
 
 
 def test_a_run_with_a_truncated_image_does_everything_else_and_ends_with_exit_code_1(copied):

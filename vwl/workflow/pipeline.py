@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from vwl.config.layout import Layout
 from vwl.engine.base import Engine, OnProgress
-from vwl.errors import VwlError
+from vwl.errors import Interrupted, VwlError, interrupts_in_c
 from vwl.inference.runner import unfinished, waiting_images
 from vwl.inference.shard_files import check_shards, forget
 from vwl.storage.record import StoredFile, read_record, stored_file
 from vwl.training.build import TrainSpec
+from vwl.training.checkpoint import steps
 from vwl.training.loop import WEIGHTS
 from vwl.workflow.inputs import inference_spec, input_background
 from vwl.workflow.manifest import Manifest, restore_manifest
@@ -48,6 +49,7 @@ def run_stages(
     Raises:
         VwlError: a stage's inputs are missing, a batch cannot be divided among the workers, or a stage raised it.
         Interrupted: stopped on request; finished work is kept.
+        KeyboardInterrupt: stopped before anything was finished.
     """
     layouts = {stage: _training_layout(run, stage, layout, fit_workers) for stage in stages if STAGES[stage].kind == "train"}
     for stage in stages:
@@ -55,36 +57,64 @@ def run_stages(
     for stage in SCORED:
         if run.is_done(stage) and score_again(run, stage):
             on_message(f"{stage}: scored anew, its threshold or the scored classes have changed")
-    for stage in stages:
-        wanted = splits if stage == "segment" else ()
-        if run.is_done(stage, wanted):
-            _add_record(run, stage)
-            on_message(f"{stage}: done before, skipped")
-            continue
-        run.require(stage)
-        before = _forget_faults(run, stage, on_message)
-        manifest, start = run.start_stage(stage, wanted), time.monotonic()
+    for number, stage in enumerate(stages):
         try:
-            if STAGES[stage].kind == "train":
-                if layouts[stage].workers != layout.workers:
-                    on_message(f"{stage}: its batch is divided among {layouts[stage].workers} of the {layout.workers} workers")
-                manifest = _train(run, manifest, engine, layouts[stage], on_progress)
-            else:
-                manifest = _infer(run, manifest, engine, on_progress, strict)
-        finally:
-            manifest = replace(manifest, seconds=round(manifest.seconds + time.monotonic() - start, 3))
-            run.write_manifest(manifest)
-        run.stage_folder(stage).sweep()  # no process writes there any more
-        manifest = replace(manifest, state="done", finished=local_time())
-        if stage in SCORED:
-            manifest = choose_and_score(run, manifest)
-        files = _result_files(run, stage)
-        run.finish_stage(manifest, files)
-        if before and STAGES[stage].kind == "train" and files[WEIGHTS].digest != before:
-            on_message(f"{stage}: its new weights are not those from before; what later stages made with those is kept")
-        if manifest.failed:
-            first, reason = next(iter(manifest.failed.items()))
-            on_message(f"{stage}: {len(manifest.failed)} images failed, e.g. {first}: {reason} (all are in {stage}/manifest.json)")
+            with interrupts_in_c():
+                _run_stage(run, stage, engine, layouts.get(stage, layout), layout.workers, on_progress, on_message, strict, splits)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            message = str(stop) or f"{stage} stopped"
+            if number or _has_work(run, stage):
+                raise Interrupted(message) from None
+            raise KeyboardInterrupt(f"{message}; nothing was finished yet") from None
+
+
+def _run_stage(
+    run: Run,
+    stage: str,
+    engine: Engine,
+    layout: Layout,
+    workers: int,
+    on_progress: OnProgress,
+    on_message: Callable[[str], None],
+    strict: bool,
+    splits: Sequence[str],
+) -> None:
+    """Run a stage if it is not done; `layout` is the stage's own, `workers` the number that was asked for."""
+    wanted = splits if stage == "segment" else ()
+    if run.is_done(stage, wanted):
+        _add_record(run, stage)
+        on_message(f"{stage}: done before, skipped")
+        return
+    run.require(stage)
+    before = _forget_faults(run, stage, on_message)
+    manifest, start = run.start_stage(stage, wanted), time.monotonic()
+    try:
+        if STAGES[stage].kind == "train":
+            if layout.workers != workers:
+                on_message(f"{stage}: its batch is divided among {layout.workers} of the {workers} workers")
+            manifest = _train(run, manifest, engine, layout, on_progress)
+        else:
+            manifest = _infer(run, manifest, engine, on_progress, strict)
+    finally:
+        manifest = replace(manifest, seconds=round(manifest.seconds + time.monotonic() - start, 3))
+        run.write_manifest(manifest)
+    run.stage_folder(stage).sweep()  # no process writes there any more
+    manifest = replace(manifest, state="done", finished=local_time())
+    if stage in SCORED:
+        manifest = choose_and_score(run, manifest)
+    files = _result_files(run, stage)
+    run.finish_stage(manifest, files)
+    if before and STAGES[stage].kind == "train" and files[WEIGHTS].digest != before:
+        on_message(f"{stage}: its new weights are not those from before; what later stages made with those is kept")
+    if manifest.failed:
+        first, reason = next(iter(manifest.failed.items()))
+        on_message(f"{stage}: {len(manifest.failed)} images failed, e.g. {first}: {reason} (all are in {stage}/manifest.json)")
+
+
+def _has_work(run: Run, stage: str) -> bool:
+    """Return whether a stage that has not ended has left something that it will not make again."""
+    folder = run.stage_folder(stage)
+    return bool(steps(folder / "checkpoints") if STAGES[stage].kind == "train" else (folder / "done").names(".json"))
 
 
 def _forget_faults(run: Run, stage: str, on_message: Callable[[str], None]) -> str:

@@ -1,5 +1,6 @@
 """Chooses the background threshold of a finished stage and scores it: all that may change without running the stage again."""
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,17 +65,52 @@ def score_table(run: Run) -> list[ScoreLine]:
     return [ScoreLine(**vars(score), seconds=manifest.seconds) for manifest in manifests for score in manifest.scores]
 
 
+def why_unscored(run: Run) -> str:
+    """Return why no stage of a run has a score, and what to do."""
+    truth = [row.image_id for split in SPLITS for row in scored_rows(run.index, split)]
+    if not truth:
+        return (
+            f"{run.index_path} has no ground truth for labelled images of {' or '.join(SPLITS)}; "
+            "make the index again with masks, and use another --run folder"
+        )
+    done = [stage for stage in SCORED if run.is_done(stage)]
+    if not done:
+        return f"none of the stages {', '.join(SCORED)} is done; run: vwl run --run {run.folder}"
+    return f"all {len(truth)} images with ground truth failed; {run.folder}/{done[0]}/manifest.json says why"
+
+
 def stored_score(run: Run, stage: str, split: str) -> dict[str, Any]:
     """Return the content of a stage's `scores-<split>.json`: every class, threshold curve, confusion matrix.
 
     Raises:
-        VwlError: the stage was not scored on this split.
+        VwlError: the stage was not scored on this split, or the file is missing or damaged; says why and what to do.
     """
-    folder = run.folder / stage
-    if stage not in SCORED or not folder.exists(f"scores-{split}.json"):
-        available = [f"{name} on {s}" for name in SCORED for s in SPLITS if (run.folder / name).exists(f"scores-{s}.json")]
-        raise VwlError(f"{run.folder} has no score of {stage} on {split}; it has {', '.join(available) or 'none'}")
-    return dict(folder.read_json(f"scores-{split}.json"))
+    manifest, folder, name = (run.manifest(stage) if stage in SCORED else None), run.folder / stage, f"scores-{split}.json"
+    if manifest is not None and manifest.state == "done" and split in {score.split for score in manifest.scores}:
+        try:
+            score = json.loads(folder.read(name)) if folder.exists(name) else None
+        except ValueError:
+            score = None
+        if not isinstance(score, dict):
+            raise VwlError(f"{folder.uri_of(name)} is missing or damaged; make it again with: vwl infer {stage} --run {run.folder}")
+        return score
+    available = [f"{line.stage} on {line.split}" for line in score_table(run)]
+    raise VwlError(
+        f"{run.folder} has no score of {stage} on {split}: {_why_unscored(run, stage, split, manifest)}; "
+        f"it has {', '.join(available) or 'none'}"
+    )
+
+
+def _why_unscored(run: Run, stage: str, split: str, manifest: Manifest | None) -> str:
+    if stage not in SCORED:
+        return f"only {', '.join(SCORED)} are scored"
+    if split not in SPLITS:
+        return f"only {' and '.join(SPLITS)} are scored"
+    if not scored_rows(run.index, split):
+        return f"{run.index_path} has no ground truth for labelled images of {split}"
+    if manifest is None or manifest.state != "done":
+        return f"the stage is not done (vwl infer {stage} --run {run.folder})"
+    return f"all images of {split} with ground truth failed"
 
 
 def _scoring_settings(run: Run, stage: str) -> dict[str, Any]:
