@@ -85,8 +85,9 @@ def stored_score(run: Run, stage: str, split: str) -> dict[str, Any]:
     Raises:
         VwlError: the stage was not scored on this split, or the file is missing or damaged; says why and what to do.
     """
-    manifest, folder, name = (run.manifest(stage) if stage in SCORED else None), run.folder / stage, f"scores-{split}.json"
+    manifest = run.manifest(stage) if stage in SCORED else None
     if manifest is not None and manifest.state == "done" and split in {score.split for score in manifest.scores}:
+        folder, name = run.stage_folder(stage), f"scores-{split}.json"
         try:
             score = json.loads(folder.read(name)) if folder.exists(name) else None
         except ValueError:
