@@ -263,11 +263,19 @@ class _Trainer:
             self.board.add(line)
 
 
+def _step_of(line: str) -> int | None:
+    """Return the step of a line of metrics.jsonl; none if the line is damaged, e.g. cut off."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def _drop_later_lines(folder: Folder, step: int) -> None:
     if not folder.exists("metrics.jsonl"):
         return
-    lines = folder.read("metrics.jsonl").decode().splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    lines = folder.read("metrics.jsonl").decode(errors="replace").splitlines()
+    kept = [line for line in lines if (logged := _step_of(line)) is not None and logged <= step]
     folder.write("metrics.jsonl", "".join(f"{line}\n" for line in kept).encode())
 
 

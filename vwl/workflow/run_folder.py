@@ -246,8 +246,8 @@ def fault_line(folder: Folder, found: Mapping[str, str]) -> str:
     """Return one line on faulty files, which names the first by its full path; empty if there are none."""
     if not found:
         return ""
-    name, fault = min(found.items())
-    return f"{folder.uri_of(name)} {fault}" + (f" (and {len(found) - 1} more files)" if len(found) > 1 else "")
+    (name, fault), more = min(found.items()), len(found) - 1
+    return f"{folder.uri_of(name)} {fault}" + (f" (and {more} more file{'s' if more > 1 else ''})" if more else "")
 
 
 def stage_fingerprint(stage: str, recipe: Recipe, index_fingerprint: str) -> str:
