@@ -13,8 +13,9 @@ from vwl.config.files import load_recipe, overridden
 from vwl.data.index import Index, Row, make_index, write_index
 from vwl.errors import VwlError
 from vwl.storage.checked import digest
+from vwl.storage.folder import Folder
 from vwl.storage.record import stored_file
-from vwl.workflow.run_folder import Run, versions
+from vwl.workflow.run_folder import Run, fault_line, versions
 from vwl.workflow.stages import STAGES
 
 RECIPE = load_recipe("demo", [*TINY, "cam.background_threshold=0.3", "crf.background=0.2", "walk.background_threshold=0.3"])
@@ -294,3 +295,10 @@ def test_a_damaged_file_of_the_run_is_one_line_whose_advice_keeps_what_is_done(r
         )
     Run.start(folder, RECIPE, index_path, overwrite=True)
     assert all(Run.open(folder).is_done(stage) for stage in STAGES)
+
+
+@pytest.mark.parametrize(("number", "more"), [(1, ""), (2, " (and 1 more file)"), (12, " (and 11 more files)")])
+def test_faulty_files_are_one_line_with_the_first_by_its_full_path(tmp_path, number, more):
+    found = {f"{n:02d}.png": "is missing" for n in reversed(range(number))}
+    assert fault_line(Folder(tmp_path), found) == f"{tmp_path}/00.png is missing{more}"
+    assert fault_line(Folder(tmp_path), {}) == ""
