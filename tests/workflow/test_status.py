@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.ray_cluster import VWL
 from tests.workflow.runs import changed, delete_stages, run_locally
 from vwl.workflow.run_folder import Run
@@ -90,6 +92,15 @@ def test_a_stage_whose_files_are_missing_is_incomplete(copied):
     path.unlink()
     line = stage_status(copied, "masks")
     assert (line.state, line.note) == ("incomplete", f"{path} is missing; run the same command again")
+    assert (line.done, line.total) == (0, 8)  # images of whole shards
+
+
+@pytest.mark.parametrize("line", [b"{", b"[]", b'{"loss": 1}', b'{"loss": "x", "step": 1, "num_steps": 2}', b"\xff"])
+def test_damaged_lines_of_the_metrics_are_passed_over(copied, line):
+    before = stage_status(copied, "classifier")
+    with Path(copied.folder.path, "classifier/metrics.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    assert stage_status(copied, "classifier") == before
 
 
 def test_where_nothing_can_be_locked_a_stage_is_said_to_run_or_to_be_interrupted(copied, monkeypatch):

@@ -92,11 +92,16 @@ def _fault(out: Folder, name: str, file: StoredFile, there: Mapping[str, tuple[i
     return content_fault(out, name, file) if file.digest and mtime_ns > marked_ns else ""
 
 
+def shards_of(all_shards: Sequence[Shard], maps: bool, names: Iterable[str]) -> list[Shard]:
+    """Return the shards that some files belong to."""
+    wanted = set(names)
+    return [shard for shard in all_shards if wanted.intersection(expected_files(shard, maps, ()))]
+
+
 def forget(all_shards: Sequence[Shard], out: Folder, maps: bool, faulty: Iterable[str]) -> None:
     """Delete faulty files and the markers of their shards, so that these shards run again."""
     names = set(faulty)
-    for shard in all_shards:
+    for shard in shards_of(all_shards, maps, names):
         own = names.intersection(expected_files(shard, maps, ()))
-        if own:
-            for name in (f"done/{shard.marker}", *sorted(own)):
-                out.delete(name)
+        for name in (f"done/{shard.marker}", *sorted(own)):
+            out.delete(name)

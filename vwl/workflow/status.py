@@ -1,10 +1,12 @@
 """How far the stages of a run are, for `vwl status`."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from vwl.inference.runner import unfinished
+from vwl.inference.shard_files import shards_of
 from vwl.storage.lock import is_locked
 from vwl.workflow.manifest import Manifest
 from vwl.workflow.run_folder import Run, fault_line
@@ -37,7 +39,8 @@ def stage_status(run: Run, stage: str) -> StageStatus:
     manifest = run.manifest(stage)
     if manifest is None:
         return StageStatus(stage, "not started")
-    state, note = _state(run, manifest)
+    found = run.faults(stage)
+    state, note = _state(run, manifest, found)
     seconds = manifest.seconds
     if state == "running" and manifest.resumed is not None:
         since = datetime.now().astimezone() - datetime.strptime(manifest.resumed, "%Y-%m-%dT%H:%M:%S%z")
@@ -47,25 +50,26 @@ def stage_status(run: Run, stage: str) -> StageStatus:
     if STAGES[stage].kind == "train":
         folder = run.stage_folder(stage)
         lines = folder.read("metrics.jsonl").decode(errors="replace").splitlines() if folder.exists("metrics.jsonl") else []
-        steps = [entry for entry in map(_entry, lines) if "loss" in entry]
+        steps = [step for step in map(_logged_step, lines) if step is not None]
         if steps:
-            done, total = int(steps[-1]["step"]), int(steps[-1]["num_steps"])
-            note = "; ".join(filter(None, (f"loss {steps[-1]['loss']:.4f}", note)))
+            done, total, loss = steps[-1]
+            note = "; ".join(filter(None, (f"loss {loss:.4f}", note)))
     else:
         all_shards = run.shards(stage)
         total = sum(len(shard.rows) for shard in all_shards)
-        done = total - sum(len(shard.rows) for shard in unfinished(all_shards, run.stage_folder(stage)))
+        left = {*unfinished(all_shards, run.stage_folder(stage)), *shards_of(all_shards, STAGES[stage].kind == "maps", found)}
+        done = total - sum(len(shard.rows) for shard in left)
         note = "; ".join(filter(None, (f"{len(manifest.failed)} images failed" if manifest.failed else "", note)))
     return StageStatus(stage, state, done, total, seconds, note)
 
 
-def _state(run: Run, manifest: Manifest) -> tuple[str, str]:
-    """Return a stage's state and a line on it."""
+def _state(run: Run, manifest: Manifest, found: Mapping[str, str]) -> tuple[str, str]:
+    """Return a stage's state and a line on it; `found` are its faulty files."""
     stage = manifest.stage
     if manifest.fingerprint != run.fingerprint(stage):
         return "outdated", "settings or inputs have changed since"
     if manifest.state == "done":
-        damage = fault_line(run.stage_folder(stage), run.faults(stage))
+        damage = fault_line(run.stage_folder(stage), found)
         return ("incomplete", f"{damage}; run the same command again") if damage else ("done", "")
     locked = is_locked(run.folder, stage)
     if locked is None:
@@ -73,10 +77,10 @@ def _state(run: Run, manifest: Manifest) -> tuple[str, str]:
     return ("running", "") if locked else ("interrupted", "run the same command again to resume")
 
 
-def _entry(line: str) -> dict[str, float]:
-    """Return a line of metrics.jsonl; nothing if it is incomplete, because it is just being written or its process was killed."""
+def _logged_step(line: str) -> tuple[int, int, float] | None:
+    """Return step, number of steps and loss of a line of metrics.jsonl; none if it has none or is damaged, e.g. cut off by a kill."""
     try:
         entry = json.loads(line)
-    except ValueError:
-        return {}
-    return entry if isinstance(entry, dict) else {}
+        return int(entry["step"]), int(entry["num_steps"]), float(entry["loss"])
+    except (ValueError, KeyError, TypeError):
+        return None
