@@ -5,15 +5,13 @@ torch and Ray. A new command is one line in `COMMANDS`.
 """
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module, metadata
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from vwl.errors import Interrupted, VwlError
+from vwl.errors import Interrupted, VwlError, interrupts_in_c
 
 
 class Command(NamedTuple):
@@ -64,30 +62,19 @@ class Commands(TyperGroup):
             VwlError: with --debug.
         """
         try:
-            with _interrupts_in_c():
+            with interrupts_in_c():
                 return super().invoke(ctx)
         except VwlError as error:
             if ctx.params["debug"]:
                 raise
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(1) from None
-        except (Interrupted, KeyboardInterrupt) as stop:
-            typer.echo(f"{str(stop) or 'stopped'}; finished work is saved; run the same command to resume", err=True)
+        except Interrupted as stop:
+            typer.echo(f"{stop}; finished work is saved; run the same command to resume", err=True)
             raise typer.Exit(130) from None
-
-
-@contextmanager
-def _interrupts_in_c() -> Iterator[None]:
-    """Turn a SystemError that C code (e.g. numba's) raises on Ctrl-C back into the interrupt."""
-    try:
-        yield
-    except SystemError as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, KeyboardInterrupt):
-                raise cause from None
-            cause = cause.__cause__ or cause.__context__
-        raise
+        except KeyboardInterrupt as stop:
+            typer.echo(str(stop) or "stopped", err=True)
+            raise typer.Exit(130) from None
 
 
 app = typer.Typer(

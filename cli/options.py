@@ -137,8 +137,9 @@ def run_stages_with_progress(
     fit_workers: bool = False,
     strict: bool = False,
     streamed: bool = False,
+    splits: Sequence[str] = (),
 ) -> None:
-    """Run stages with progress on the terminal; `streamed` runs the stages after CAM while its maps are made."""
+    """Run stages with progress on the terminal; `streamed` runs the stages after CAM while its maps are made, `splits` as `run_stages`."""
     from vwl.cli.console import progress_view, say
     from vwl.engine.base import Engine, open_engine
     from vwl.storage.lock import exclusive_lock
@@ -155,15 +156,14 @@ def run_stages_with_progress(
         engine, view = held.enter_context(open_engine(backend, address)), held.enter_context(progress_view())
         if streamed:
             engine = Engine(engine.trainer, Streaming(run, engine.shard_runner, strict))
-        run_stages(run, names, engine, where, view.update, say, fit_workers, strict)
+        run_stages(run, names, engine, where, view.update, say, fit_workers, strict, splits)
 
 
 def end_with_failures(run: "Run", names: Sequence[str]) -> None:
     """If images failed in the named stages, say how many and end with exit code 1."""
     from vwl.cli.console import say
-    from vwl.workflow.inputs import failed_images
 
-    failed = {name: images for name in names if (images := failed_images(run, name))}
+    failed = {name: images for name in names if (images := run.failed_images(name))}
     if failed:
         number = len({image_id for images in failed.values() for image_id in images})
         where = ", ".join(f"{run.folder}/{name}/manifest.json" for name in failed)
@@ -172,16 +172,19 @@ def end_with_failures(run: "Run", names: Sequence[str]) -> None:
 
 
 def print_stage_table(run: "Run", as_json: bool) -> None:
-    """Print the table of scored stages."""
-    from vwl.cli.console import print_json, print_table, say
-    from vwl.workflow.scoring import score_table
+    """Print the table of scored stages.
+
+    Raises:
+        VwlError: nothing was scored; says why. With `as_json` an empty list is printed before.
+    """
+    from vwl.cli.console import print_json, print_table
+    from vwl.workflow.scoring import score_table, why_unscored
 
     lines = [vars(line) for line in score_table(run)]
     if not lines:
-        say("nothing was scored: no scored stage is done, or the index has no ground truth")
         if as_json:
             print_json([])
-        return
+        raise VwlError(f"nothing was scored: {why_unscored(run)}")
     columns = list(lines[0])
     title = f"{run.folder} · recipe {run.recipe.name} · mIoU over {run.recipe.evaluation.described}"
     print_table(title, columns, [list(line.values()) for line in lines], as_json)

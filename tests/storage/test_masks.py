@@ -6,12 +6,14 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.orientation import TURNED, turned
-from vwl.errors import VwlError
+from vwl.errors import Damaged, VwlError
 from vwl.storage.folder import Folder
-from vwl.storage.masks import decode_mask, encode_mask, missing, voc_palette
+from vwl.storage.masks import decode_mask, encode_mask, missing, read_result, voc_palette
 
 
 def png(mode: str, size: tuple[int, int] = (5, 4), kind: str = "PNG") -> bytes:
@@ -99,3 +101,16 @@ def test_the_palette_is_that_of_the_voc_devkit():
 def test_missing_names_the_images_without_a_file(tmp_path):
     Folder(tmp_path).write("b.png", b"")
     assert missing(Folder(tmp_path), ["a", "b", "c"]) == ["a", "c"]
+
+
+@given(at=st.integers(0, 10_000), bit=st.integers(0, 7), cut=st.booleans())
+def test_a_mask_of_a_run_that_was_changed_is_named(tmp_path_factory, at, bit, cut):
+    folder = Folder(tmp_path_factory.mktemp("run") / "walk")
+    whole = encode_mask(np.random.default_rng(0).integers(0, 9, (20, 30), dtype=np.uint8), voc_palette())
+    folder.write("a.png", whole)
+    assert read_result(folder, "a") == whole
+    at %= len(whole)
+    folder.write("a.png", whole[:at] if cut else bytes(byte ^ (1 << bit if n == at else 0) for n, byte in enumerate(whole)))
+    with pytest.raises(Damaged) as caught:
+        read_result(folder, "a")
+    assert str(caught.value) == f"mask {folder.path}/a.png is damaged; delete it and run its stage again (vwl infer walk)"

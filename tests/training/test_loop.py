@@ -265,10 +265,11 @@ class TestResume:
         run(tmp_path, Slope(momentum=0.9))
         self.assert_like(tmp_path, whole)
 
-    def test_half_a_line_of_a_crash_is_dropped(self, tmp_path, whole):
+    @pytest.mark.parametrize("damaged", [b'{"step": 5, "lo', b'{"step": 5, "lo\n{}\n', b'\xff\xfe}\n[]\n{"step": "x"}\n{"step": 5}x}\n'])
+    def test_damaged_lines_of_a_crash_are_dropped(self, tmp_path, whole, damaged):
         run(tmp_path, Slope(momentum=0.9), stop_before(5))
-        with (tmp_path / "metrics.jsonl").open("a") as file:
-            file.write('{"step": 5, "lo')
+        with (tmp_path / "metrics.jsonl").open("ab") as file:
+            file.write(damaged)
         run(tmp_path, Slope(momentum=0.9))
         self.assert_like(tmp_path, whole)
 

@@ -19,7 +19,7 @@ from vwl.maps.cam import best_class, upsample
 from vwl.maps.confusion import Scores, confusion_matrix, scores
 from vwl.maps.thresholds import Otsu, ThresholdHistogram, grid
 from vwl.storage.folder import Folder
-from vwl.storage.masks import decode_mask
+from vwl.storage.masks import decode_mask, read_result
 from vwl.storage.score_maps import MapReader
 
 MIN_IMAGES_PER_CLASS = 10
@@ -180,7 +180,7 @@ def score_masks(
     def part(some: Sequence[Row]) -> np.ndarray:
         total = np.zeros((len(index.classes),) * 2, np.int64)
         for row in some:
-            mask = decode_mask(masks.read(f"{row.image_id}.png"), f"{masks}/{row.image_id}.png")
+            mask = decode_mask(read_result(masks, row.image_id), f"{masks}/{row.image_id}.png")
             total += confusion_matrix(_same_size(index.read_mask(row), mask, row), mask, len(index.classes))
         return total
 

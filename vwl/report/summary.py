@@ -11,7 +11,7 @@ from vwl.data.index import Row
 from vwl.maps.cam import upsample
 from vwl.report.overlays import heat_overlay, mask_overlay
 from vwl.report.sheets import Panel, contact_sheet, encode_png, panel_row
-from vwl.storage.masks import decode_mask, missing
+from vwl.storage.masks import decode_mask, missing, read_result
 from vwl.storage.score_maps import MapReader
 from vwl.workflow.run_folder import Run
 from vwl.workflow.scoring import score_table
@@ -53,7 +53,7 @@ def image_panels(run: Run, row: Row) -> list[Panel]:
                 values = upsample(score.values, score.height, score.width)
                 panels.append(Panel(stage, heat_overlay(image, values, score.classes, palette)))
         elif folder.exists(f"{row.image_id}.png"):
-            mask = decode_mask(folder.read(f"{row.image_id}.png"), row.image_id)
+            mask = decode_mask(read_result(folder, row.image_id), row.image_id)
             panels.append(Panel(stage, mask_overlay(image, mask, palette)))
     if row.mask is not None:
         panels.append(Panel("truth", mask_overlay(image, run.index.read_mask(row), palette)))

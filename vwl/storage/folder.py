@@ -106,13 +106,21 @@ class Folder:
         Raises:
             VwlError: it cannot be listed (no permission, a file, or a name in it that is not UTF-8).
         """
+        return sorted(name for name in self.sizes_and_mtimes() if name.endswith(suffix))
 
-        def files() -> list[str]:
-            return [info.base_name for info in self.filesystem.get_file_info(selector) if info.is_file]
+    def sizes_and_mtimes(self) -> dict[str, tuple[int, int]]:
+        """Return size (bytes) and modification time (nanoseconds since 1970) by name, as `names` lists files; one request for all.
+
+        Raises:
+            VwlError: as `names`.
+        """
+
+        def files() -> dict[str, tuple[int, int]]:
+            infos = self.filesystem.get_file_info(selector)
+            return {info.base_name: (int(info.size or 0), int(info.mtime_ns or 0)) for info in infos if info.is_file}
 
         selector = fs.FileSelector(self.path, allow_not_found=True)
-        names = self._call(f"list {self.uri}", files)
-        return sorted(name for name in names if name.endswith(suffix) and not name.startswith(".part-"))
+        return {name: found for name, found in self._call(f"list {self.uri}", files).items() if not name.startswith(".part-")}
 
     def require_inside(self, name: str) -> None:
         """Check that the name of a file, which comes from a data file, names no link out of this folder and nothing but a file.

@@ -31,6 +31,8 @@ from vwl.training.tensorboard import TensorBoard
 Metrics = dict[str, float]
 _LOADER_THREADS = 2
 """Threads of a worker that read and augment images."""
+WEIGHTS = "weights.pt"
+"""Name of the file of a finished training's weights."""
 LOG_EVERY = 10
 """Steps between lines of metrics.jsonl."""
 
@@ -99,7 +101,7 @@ def train(task: Task, layout: Layout, folder: Folder, fingerprint: str, callback
         if rank() == 0:
             callbacks.on_step(trainer.step, task.num_steps, metrics)
     if rank() == 0:
-        checkpoint.save(folder, "weights.pt", {"model": task.model.state_dict(), "fingerprint": fingerprint})
+        checkpoint.save(folder, WEIGHTS, {"model": task.model.state_dict(), "fingerprint": fingerprint})
     return TrainResult(True, trainer.step, trainer.scores, pretrained)
 
 
@@ -273,11 +275,19 @@ class _Trainer:
             self.board.add(line)
 
 
+def _step_of(line: str) -> int | None:
+    """Return the step of a line of metrics.jsonl; none if the line is damaged, e.g. cut off."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def _drop_later_lines(folder: Folder, step: int) -> None:
     if not folder.exists("metrics.jsonl"):
         return
-    lines = folder.read("metrics.jsonl").decode().splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    lines = folder.read("metrics.jsonl").decode(errors="replace").splitlines()
+    kept = [line for line in lines if (logged := _step_of(line)) is not None and logged <= step]
     folder.write("metrics.jsonl", "".join(f"{line}\n" for line in kept).encode())
 
 

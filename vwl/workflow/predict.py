@@ -14,7 +14,7 @@ from vwl.report.overlays import mask_overlay
 from vwl.report.sheets import encode_png
 from vwl.storage.folder import Folder
 from vwl.storage.masks import encode_mask
-from vwl.workflow.run_folder import Run
+from vwl.workflow.run_folder import Run, fault_line
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ def predict_files(run: Run, images: Sequence[Path], out: Path, crf: bool) -> lis
         VwlError: the run has no trained segmentation model, an image cannot be read, or two images have the same name.
     """
     if not run.is_done("segmenter"):
+        damage = fault_line(run.stage_folder("segmenter"), run.faults("segmenter"))
+        if damage:
+            raise VwlError(f"{damage}; make it again with: vwl train segmenter --run {run.folder}")
         raise VwlError(f"{run.folder} has no trained segmentation model; finish the run with: vwl run --run {run.folder}")
     names = [path.stem for path in images]
     duplicate = next((name for name in names if names.count(name) > 1), None)
