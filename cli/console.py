@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console, Group
@@ -29,6 +28,9 @@ tables = Console(highlight=False)
 messages = Console(stderr=True, highlight=False)
 """On stderr: messages and progress."""
 
+_DURATIONS = {"seconds": 1, "hours": 3600}
+"""Columns of durations, and their unit in seconds."""
+
 Value = str | int | float | bool | None
 
 
@@ -39,7 +41,12 @@ def say(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout; numbers that JSON does not know (nan, inf) become null."""
-    tables.print(Text(json.dumps(_finite(value), indent=2, ensure_ascii=False)), soft_wrap=True)
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False)
+    try:
+        text.encode(tables.encoding)
+    except UnicodeEncodeError:  # an ASCII terminal, or a file name that is not UTF-8
+        text = json.dumps(_finite(value), indent=2)
+    tables.print(Text(text), soft_wrap=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Value]], as_json: bool = False) -> None:
@@ -48,7 +55,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Valu
     Args:
         title: stands above the table.
         columns: names, also the keys of the objects.
-        rows: plain values; a column of numbers is set to the right, floats have four digits, none is a dash.
+        rows: plain values; a column of numbers is set to the right, floats have four digits, none is a dash. A column `seconds` or
+            `hours` is shown as `time`, in words of `duration`.
         as_json: print JSON instead, with all digits.
     """
     if as_json:
@@ -58,9 +66,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Valu
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         numeric = any(_is_number(row[number]) for row in rows) and all(_is_number(row[number]) or row[number] is None for row in rows)
-        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold", no_wrap=number == 0)
+        name = "time" if column in _DURATIONS else column.replace("_", " ")
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=number == 0)
     for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row))
+        table.add_row(*(Text(_shown(value, column)) for value, column in zip(row, columns, strict=True)))
     if tables.is_terminal:
         tables.print(table)
     else:  # a file has no width: nothing is folded
@@ -206,17 +215,24 @@ def _line(progress: "Progress", pace: _Pace, now: float) -> str:
 
 def duration(seconds: float) -> str:
     """Return seconds as `0s`, `59s`, `1m02s`, `3h05m` or `2d 3h`."""
-    whole = timedelta(seconds=round(seconds))
-    minutes, rest = divmod(whole.seconds, 60)
-    if whole.days:
-        return f"{whole.days}d {minutes // 60}h"
-    if minutes >= 60:
-        return f"{minutes // 60}h{minutes % 60:02d}m"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 24:
+        return f"{hours // 24}d {hours % 24}h"
+    if hours:
+        return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
 def _is_number(value: Value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: Value, column: str) -> str:
+    """Return a table's cell as text."""
+    if column in _DURATIONS and isinstance(value, int | float):
+        return duration(value * _DURATIONS[column])
+    return _cell(value)
 
 
 def _cell(value: Value) -> str:

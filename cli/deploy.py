@@ -1,9 +1,11 @@
 """`vwl deploy`: write the files that start a cluster, all from one description."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from vwl.cli.options import Override
 
 app = typer.Typer(no_args_is_help=True, help="Write files that start a Ray cluster: KubeRay manifests, ray up files, a Slurm script.")
 
@@ -15,16 +17,16 @@ def deploy() -> None:
 
 @app.command()
 def render(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="kuberay, ray-up or slurm.")],
-    workers: Annotated[int | None, typer.Option(min=0, help="Number of GPU nodes (gpu.count).")] = None,
-    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs of each GPU node (gpu.gpus).")] = None,
-    cpu_workers: Annotated[int | None, typer.Option(min=0, help="Number of CPU nodes (cpu.count).")] = None,
-    image: Annotated[str | None, typer.Option(help="Container image with vwl.")] = None,
+    kind: Annotated[Literal["kuberay", "ray-up", "slurm"], typer.Argument(metavar="KIND", help="Kind of cluster.")],
+    workers: Annotated[int | None, typer.Option(metavar="N", min=0, help="Number of GPU nodes (gpu.count).")] = None,
+    gpus: Annotated[int | None, typer.Option(metavar="N", min=0, help="GPUs of each GPU node (gpu.gpus).")] = None,
+    cpu_workers: Annotated[int | None, typer.Option(metavar="N", min=0, help="Number of CPU nodes (cpu.count).")] = None,
+    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="Container image with vwl.")] = None,
     description: Annotated[
         str | None, typer.Option("--from", metavar="FILE", help="YAML file that describes the cluster, like deploy/cluster.yaml.")
     ] = None,
-    override: Annotated[list[str] | None, typer.Option("-o", "--override", help="Change one key: section.key=value. Repeatable.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the files (default: print them).")] = None,
+    override: Override = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder for the files (default: print them).")] = None,
 ) -> None:
     """Write the files of one kind of cluster; deploy/README.md says how to use them.
 

@@ -12,10 +12,12 @@ MARKS = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
 def doctor(
     address: Annotated[
         str | None,
-        typer.Option(help="Cluster to check: HEAD:6379 or auto (default: RAY_ADDRESS), or http://HEAD:8265."),
+        typer.Option(metavar="ADDRESS", help="Cluster to check: HEAD:6379 or auto (default: RAY_ADDRESS), or http://HEAD:8265."),
     ] = None,
-    storage: Annotated[str | None, typer.Option(help="Folder or URI for runs; read and written from every node.")] = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="Wait until the cluster has this many nodes, up to five minutes.")] = None,
+    storage: Annotated[str | None, typer.Option(metavar="FOLDER", help="Folder or URI for runs; read and written from every node.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Wait until the cluster has this many nodes, up to five minutes.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check Python, packages, CRF, disk and memory, and the nodes, clocks, storage and network of a cluster; exit code 1 on errors.

@@ -9,14 +9,17 @@ import typer
 from vwl.cli.options import (
     Address,
     Backend,
+    BackendName,
     Crf,
+    CrfName,
     Override,
     Overwrite,
     RunFolder,
     Strict,
+    WithRun,
     end_with_failures,
     layout,
-    open_run,
+    plan_start,
     run_stages_with_progress,
     with_crf,
 )
@@ -63,18 +66,18 @@ def _infer(
     run: str,
     override: Sequence[str] | None,
     address: str | None,
-    backend: str,
+    backend: BackendName,
     overwrite: bool,
     strict: bool,
-    crf: str | None = None,
+    crf: CrfName | None = None,
     splits: Sequence[str] = (),
 ) -> None:
     from vwl.workflow.streaming import STREAMED
 
     stages = STREAMED if name == "stream" else (name,)
     refined = [stage.replace("-", "_") for stage in stages if stage in _REFINED]
-    opened = open_run(run, None, None, with_crf(refined, crf, override), overwrite)
-    run_stages_with_progress(opened, stages, layout(), backend, address, strict=strict, streamed=name == "stream", splits=splits)
+    start = plan_start(run, None, None, with_crf(refined, crf, override), overwrite)
+    opened = run_stages_with_progress(start, stages, layout(), backend, address, strict=strict, streamed=name == "stream", splits=splits)
     end_with_failures(opened, stages)
 
 
@@ -121,7 +124,7 @@ def _add(name: str) -> None:
       vwl infer {name} --run runs/voc
       vwl infer {name} --run runs/voc {second}
     """
-    app.command(name)(command)
+    app.command(name, cls=WithRun)(command)
 
 
 for _name in _ABOUT:

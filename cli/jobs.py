@@ -58,7 +58,9 @@ def status(job: JobName, address: JobsAddress = None, as_json: Json = False) -> 
 def logs(
     job: JobName,
     address: JobsAddress = None,
-    follow_it: Annotated[bool, typer.Option("--follow", help="Follow the output until the job ends, and end with its exit code.")] = False,
+    follow_it: Annotated[
+        bool, typer.Option("--follow", metavar="", help="Follow the output until the job ends, and end with its exit code.")
+    ] = False,
 ) -> None:
     """Print the output of a job.
 

@@ -5,12 +5,17 @@ torch and Ray. A new command is one line in `COMMANDS`.
 """
 
 import signal
+import sys
 from importlib import import_module, metadata
+from inspect import signature
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
 
+from vwl.cli.options import WithRun, command_line
+from vwl.cli.output import guarded_output, printable
 from vwl.errors import Interrupted, VwlError, interrupts_in_c
 
 
@@ -43,7 +48,10 @@ COMMANDS = {
 
 
 class Commands(TyperGroup):
-    """The commands of the table, imported when called. A `VwlError` ends in one line and exit code 1, an interrupt in 130."""
+    """The commands of the table, imported when called.
+
+    A `VwlError` ends in one line and exit code 1, a wrong option in one line and 2, an interrupt in 130.
+    """
 
     def __init__(self, **settings: Any) -> None:
         placeholders = {name: TyperCommand(name, help=command.summary) for name, command in COMMANDS.items()}
@@ -58,7 +66,7 @@ class Commands(TyperGroup):
         """Run a command.
 
         Raises:
-            typer.Exit: with 1 after a `VwlError`, with 130 after an interrupt.
+            typer.Exit: with 1 after a `VwlError`, with 2 after a wrong option, with 130 after an interrupt.
             VwlError: with --debug.
         """
         try:
@@ -67,14 +75,28 @@ class Commands(TyperGroup):
         except VwlError as error:
             if ctx.params["debug"]:
                 raise
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            print(f"error: {printable(str(error))}", file=sys.stderr)
             raise typer.Exit(1) from None
+        except TyperException as error:
+            if error.exit_code != 2 or type(error).__name__ == "NoArgsIsHelpError" or ctx.params["debug"]:
+                raise
+            command = command_line(getattr(error, "ctx", None) or ctx)
+            print(f"error: {printable(_usage(error))}; see {command} --help", file=sys.stderr)
+            raise typer.Exit(2) from None
         except Interrupted as stop:
-            typer.echo(f"{stop}; finished work is saved; run the same command to resume", err=True)
+            print(f"{stop}; finished work is saved; run the same command to resume", file=sys.stderr)
             raise typer.Exit(130) from None
         except KeyboardInterrupt as stop:
-            typer.echo(str(stop) or "stopped", err=True)
+            print(str(stop) or "stopped", file=sys.stderr)
             raise typer.Exit(130) from None
+
+
+def _usage(error: TyperException) -> str:
+    """Return what is wrong with a command line, as other errors begin and end."""
+    text = error.format_message().removeprefix("Invalid value: ").rstrip(".")
+    for found, written in (("Value error, ", ""), (": Input should", ": it should")):  # pydantic's words
+        text = text.replace(found, written)
+    return text[:1].lower() + text[1:]
 
 
 app = typer.Typer(
@@ -93,8 +115,10 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def vwl(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Semantic segmentation from image labels: visual words, hybrid pooling, IRNet, DeepLabV2.
 
@@ -108,7 +132,8 @@ def vwl(
 def main() -> None:
     """Run the command line; a request to terminate is treated as Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app(prog_name="vwl")
+    with guarded_output():
+        app(prog_name="vwl")
 
 
 def _imported(command: Command) -> Any:
@@ -116,7 +141,7 @@ def _imported(command: Command) -> Any:
     if isinstance(target, typer.Typer):
         return typer.main.get_group(target)
     single = typer.Typer(add_completion=False)
-    single.command()(target)
+    single.command(cls=WithRun if "run" in signature(target).parameters else TyperCommand)(target)
     return typer.main.get_command(single)
 
 

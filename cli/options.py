@@ -3,78 +3,106 @@
 import functools
 import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from inspect import signature
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
+from typer.exceptions import TyperException
 
-from vwl.errors import VwlError
+from vwl.errors import VwlError, shortened
 
 if TYPE_CHECKING:
     from vwl.config.layout import Layout
     from vwl.workflow.run_folder import Run
+    from vwl.workflow.start import Start
 
-RunFolder = Annotated[str, typer.Option("--run", help="Run folder: path or URI (s3://...).")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run folder: path or URI (s3://...).")]
-Data = Annotated[str | None, typer.Option("--data", help="Index table, made by vwl data prepare. Not needed for an existing run.")]
-RecipeName = Annotated[str | None, typer.Option("--recipe", help="Built-in recipe (vwl recipe list) or YAML file.")]
-Override = Annotated[list[str] | None, typer.Option("-o", "--override", help="Change one key: section.key=value. Repeatable.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run's recipe; stages that depend on a changed key run again.")]
-Workers = Annotated[str, typer.Option(help="Data-parallel training workers: N, or elastic: MIN:MAX.", metavar="N|N:M")]
-CpusPerWorker = Annotated[int | None, typer.Option(help="CPU threads of each worker (default: this machine's CPUs / workers).", min=1)]
-GpusPerWorker = Annotated[int, typer.Option(help="GPUs of each worker, 0 or 1.", min=0, max=1)]
+
+def _key_values(pairs: list[str] | None) -> list[str] | None:
+    """Refuse overrides that are no KEY=VALUE; which keys and values there are is the recipe's to say."""
+    for pair in pairs or ():
+        if "=" not in pair:
+            raise typer.BadParameter(f"'{shortened(pair)}' is not of the form KEY=VALUE")
+    return pairs
+
+
+RunFolder = Annotated[str, typer.Option("--run", metavar="FOLDER", help="Run folder: path or URI (s3://...).")]
+SearchFolder = Annotated[str, typer.Option("--run", metavar="FOLDER", help="Folder of the searches: path or URI (s3://...).")]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="INDEX", help="Index table, made by vwl data prepare. Not needed for an existing run.")
+]
+RecipeName = Annotated[str | None, typer.Option("--recipe", metavar="RECIPE", help="Built-in recipe (vwl recipe list) or YAML file.")]
+Override = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--override", metavar="KEY=VALUE", callback=_key_values, help="Change one key: section.key=value. Repeatable."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", metavar="", help="Replace the run's recipe; stages that depend on a changed key run again.")
+]
+Workers = Annotated[str, typer.Option(help="Data-parallel training workers: N, or elastic: MIN:MAX.", metavar="N|MIN:MAX")]
+CpusPerWorker = Annotated[
+    int | None, typer.Option(metavar="N", help="CPU threads of each worker (default: this machine's CPUs / workers).", min=1)
+]
+GpusPerWorker = Annotated[int, typer.Option(metavar="N", help="GPUs of each worker, 0 or 1.", min=0, max=1)]
 MicroBatch = Annotated[
-    int | None, typer.Option(help="Images that a worker passes through the network at once (default: by device).", min=1)
+    int | None, typer.Option(metavar="N", help="Images that a worker passes through the network at once (default: by device).", min=1)
 ]
-Precision = Annotated[str, typer.Option(help="float32, or bf16 (autocast).")]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile the network with torch.compile.")]
-CheckpointSteps = Annotated[int, typer.Option(help="Training steps between checkpoints.", min=1)]
-StartFrom = Annotated[str | None, typer.Option(help="Start from the weights of a whole network (start_from in the recipe).")]
-Address = Annotated[str | None, typer.Option(help="Ray cluster (default: RAY_ADDRESS, else a local Ray is started).")]
-Backend = Annotated[str, typer.Option(help="ray, or local: in this process, without Ray.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that fails, instead of listing it.")]
+PrecisionName = Literal["float32", "bf16"]
+Precision = Annotated[PrecisionName, typer.Option(help="Of the arithmetic; bf16 is autocast.")]
+Compile = Annotated[bool, typer.Option("--compile", metavar="", help="Compile the network with torch.compile.")]
+CheckpointSteps = Annotated[int, typer.Option(metavar="N", help="Training steps between checkpoints.", min=1)]
+StartFrom = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Start from the weights of a whole network (start_from in the recipe).")
+]
+Address = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Ray cluster (default: RAY_ADDRESS, else a local Ray is started).")]
+BackendName = Literal["ray", "local"]
+Backend = Annotated[BackendName, typer.Option(help="Where to compute; local is this process, without Ray.")]
+Strict = Annotated[bool, typer.Option("--strict", metavar="", help="Stop at the first image that fails, instead of listing it.")]
+CrfName = Literal["auto", "native", "torch", "pydensecrf"]
 Crf = Annotated[
-    str | None,
-    typer.Option("--crf", help="Implementation of the dense CRF: auto, native, torch or pydensecrf (kernels.implementation)."),
+    CrfName | None, typer.Option("--crf", metavar="NAME", help="Implementation of the dense CRF: auto, native, torch or pydensecrf.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
 
 DEFAULT_RECIPE = "paper-voc"
 
 
-def open_run(run: str, data: str | None, recipe: str | None, override: Sequence[str] | None, overwrite: bool = False) -> "Run":
-    """Open a run folder: an existing one, or a new one made from data and recipe.
+class WithRun(TyperCommand):
+    """A command that names its run by --run; a run named without it is refused with the line that is right."""
 
-    The recipe of an existing run is replaced only while no other command works in the folder.
-    """
-    from vwl.config.files import load_recipe, overridden
-    from vwl.storage.folder import Folder
-    from vwl.storage.lock import exclusive_lock
-    from vwl.workflow.run_folder import Run
-    from vwl.workflow.stages import STAGES
-
-    wanted = None if data is None and recipe is None else load_recipe(recipe or DEFAULT_RECIPE, override or ())
-    if data is None:
-        existing = Run.open(run)
-        if wanted is None and not override:
-            return existing
-        data = existing.index_path
-        wanted = wanted or overridden(existing.recipe, override or ())
-    assert wanted is not None
-    with ExitStack() as held:
-        for stage in STAGES if overwrite and Folder(run).exists("run.json") else ():
-            held.enter_context(exclusive_lock(Folder(run), stage))
-        return Run.start(run, wanted, data, overwrite)
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, and explain a missing --run where the first argument looks like one."""
+        try:
+            return super().parse_args(ctx, list(args))
+        except TyperException:
+            if not args or args[0].startswith("-") or "--run" in args:
+                raise
+            raise typer.BadParameter(f"name the run with --run: {command_line(ctx)} --run {shlex.join(args)}", ctx=ctx) from None
 
 
-def with_crf(sections: Sequence[str], crf: str | None, override: Sequence[str] | None) -> Sequence[str] | None:
+def command_line(ctx: Any) -> str:
+    """Return the words that call a command: `vwl`, whatever the process is named, and its names."""
+    return " ".join(["vwl", *ctx.command_path.split()[1:]])
+
+
+def plan_start(run: str, data: str | None, recipe: str | None, override: Sequence[str] | None, overwrite: bool = False) -> "Start":
+    """Read what a command starts, and say which recipe a new run takes where none was given."""
+    from vwl.cli.console import say
+    from vwl.workflow.start import Start
+
+    start = Start.plan(run, data, recipe or (DEFAULT_RECIPE if data is not None else None), override or (), overwrite)
+    if start.is_new and recipe is None:
+        say(f"recipe: {DEFAULT_RECIPE}, the default (vwl recipe list shows others, --recipe takes one)")
+    return start
+
+
+def with_crf(sections: Sequence[str], crf: CrfName | None, override: Sequence[str] | None) -> Sequence[str] | None:
     """Return the overrides with those of `--crf` for these sections of the recipe."""
     if crf is None:
         return override
-    if crf not in {"auto", "native", "torch", "pydensecrf"}:
-        raise VwlError(f"--crf {crf} is not one of auto, native, torch, pydensecrf")
     return [*(override or ()), *(f"{section}.kernels.implementation={crf}" for section in sections)]
 
 
@@ -91,8 +119,6 @@ def layout(
     from vwl.config.layout import Layout
 
     smallest, largest = _worker_counts(workers)
-    if precision not in {"float32", "bf16"}:
-        raise VwlError(f"--precision {precision} is neither float32 nor bf16")
     return Layout(
         workers=largest,
         cpus_per_worker=cpus_per_worker or max(1, (os.cpu_count() or 1) // largest),
@@ -109,7 +135,7 @@ def _worker_counts(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
     smallest, largest = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= smallest <= largest:
-        raise VwlError(f"--workers {text} is neither a number of workers nor MIN:MAX, e.g. 2:4")
+        raise typer.BadParameter(f"'{text}' is neither a number of workers nor MIN:MAX, e.g. 2:4", param_hint="'--workers'")
     return smallest, largest
 
 
@@ -129,34 +155,52 @@ def with_layout(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def run_stages_with_progress(
-    run: "Run",
+    start: "Start",
     names: Sequence[str],
     where: "Layout",
-    backend: str,
+    backend: BackendName,
     address: str | None,
     fit_workers: bool = False,
     strict: bool = False,
     streamed: bool = False,
     splits: Sequence[str] = (),
-) -> None:
-    """Run stages with progress on the terminal; `streamed` runs the stages after CAM while its maps are made, `splits` as `run_stages`."""
+) -> "Run":
+    """Check a start, run its stages with progress on the terminal, and return the run.
+
+    A new run's folder is written after all checks. `streamed` runs the stages after CAM while its maps are made, `splits` as `run_stages`.
+    """
     from vwl.cli.console import progress_view, say
     from vwl.engine.base import Engine, open_engine
     from vwl.storage.lock import exclusive_lock
     from vwl.workflow.pipeline import run_stages
+    from vwl.workflow.preflight import check_cluster, check_start
     from vwl.workflow.streaming import Streaming
 
-    if backend not in {"ray", "local"}:
-        raise VwlError(f"--backend {backend} is neither ray nor local")
     if backend == "local" and where.workers > 1:
-        raise VwlError("--backend local is one process; leave --workers out, or use --backend ray")
+        raise typer.BadParameter("--backend local is one process; leave --workers out, or use --backend ray", param_hint="'--workers'")
+    layouts = check_start(start.run, names, where, backend, fit_workers)
+    run = start.run if start.is_new else start.bind()
+    has_folder = run.folder.exists()
     with ExitStack() as held:
-        for name in names:
-            held.enter_context(exclusive_lock(run.folder, name))
-        engine, view = held.enter_context(open_engine(backend, address)), held.enter_context(progress_view())
+
+        def lock() -> None:  # makes the folder
+            for name in names:
+                held.enter_context(exclusive_lock(run.folder, name))
+
+        if has_folder:
+            lock()
+        engine = held.enter_context(open_engine(backend, address))
+        if backend == "ray":
+            check_cluster(layouts)
+        if not has_folder:
+            lock()
+        if start.is_new:
+            run = start.bind()
+        view = held.enter_context(progress_view())
         if streamed:
             engine = Engine(engine.trainer, Streaming(run, engine.shard_runner, strict))
         run_stages(run, names, engine, where, view.update, say, fit_workers, strict, splits)
+    return run
 
 
 def end_with_failures(run: "Run", names: Sequence[str]) -> None:

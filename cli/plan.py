@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vwl.cli.options import DEFAULT_RECIPE, Address, Json, Override, with_layout
+from vwl.cli.options import DEFAULT_RECIPE, Json, Override, with_layout
 
 if TYPE_CHECKING:
     from vwl.cluster.plan import Resources
@@ -12,16 +12,22 @@ if TYPE_CHECKING:
 
 @with_layout
 def plan(
-    data: Annotated[str, typer.Option("--data", help="Index table, made by vwl data prepare.")],
-    recipe: Annotated[str, typer.Option("--recipe", help="Built-in recipe (vwl recipe list) or YAML file.")] = DEFAULT_RECIPE,
+    data: Annotated[str, typer.Option("--data", metavar="INDEX", help="Index table, made by vwl data prepare.")],
+    recipe: Annotated[
+        str, typer.Option("--recipe", metavar="RECIPE", help="Built-in recipe (vwl recipe list) or YAML file.")
+    ] = DEFAULT_RECIPE,
     override: Override = None,
     *,
     where: Any,
-    run: Annotated[str, typer.Option("--run", help="Folder of the run, whose free disk is checked.")] = ".",
-    from_run: Annotated[str | None, typer.Option("--from", help="Earlier run on such machines, from whose times hours are scaled.")] = None,
-    from_cpus: Annotated[int | None, typer.Option(min=1, help="CPUs that the run of --from used (default: all of this machine).")] = None,
-    from_gpus: Annotated[int, typer.Option(min=0, help="GPUs that the run of --from used.")] = 0,
-    address: Address = None,
+    run: Annotated[str, typer.Option("--run", metavar="FOLDER", help="Folder of the run, whose free disk is checked.")] = ".",
+    from_run: Annotated[
+        str | None, typer.Option("--from", metavar="FOLDER", help="Earlier run on such machines, from whose times hours are scaled.")
+    ] = None,
+    from_cpus: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="CPUs that the run of --from used (default: all of this machine).")
+    ] = None,
+    from_gpus: Annotated[int, typer.Option(metavar="N", min=0, help="GPUs that the run of --from used.")] = 0,
+    address: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Ray cluster (default: RAY_ADDRESS, else this machine).")] = None,
     as_json: Json = False,
 ) -> None:
     """Show images, hours and disk of each stage, and check that this machine or a cluster has enough resources.

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from vwl.cli.options import Json, Override
+
 app = typer.Typer(no_args_is_help=True, help="List and show recipes and their keys.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A built-in recipe or a YAML file.")]
-Overrides = Annotated[list[str] | None, typer.Option("--override", "-o", metavar="KEY=VALUE", help="Set a key; may be given again.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
@@ -30,7 +30,7 @@ def list_recipes(as_json: Json = False) -> None:
 @app.command()
 def show(
     name: Name,
-    override: Overrides = None,
+    override: Override = None,
     against: Annotated[str | None, typer.Option(metavar="NAME", help="Show only what differs from this recipe.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -59,7 +59,7 @@ def show(
 
 @app.command()
 def keys(
-    section: Annotated[str | None, typer.Argument(metavar="[SECTION]", help="Only the keys of this section.")] = None,
+    section: Annotated[str | None, typer.Argument(metavar="SECTION", help="Only the keys of this section.")] = None,
     as_json: Json = False,
 ) -> None:
     """Print every key of a recipe: its type, its default and what it means.

@@ -16,7 +16,7 @@ from vwl.cli.options import (
     RunFolder,
     Strict,
     end_with_failures,
-    open_run,
+    plan_start,
     print_stage_table,
     run_stages_with_progress,
     with_crf,
@@ -51,8 +51,8 @@ def run(
     from vwl.report.summary import write_report
     from vwl.workflow.stages import STAGES
 
-    opened = open_run(run, data, recipe, with_crf(("crf", "irnet_labels", "segment"), crf, override), overwrite)
-    run_stages_with_progress(opened, list(STAGES), where, backend, address, fit_workers=True, strict=strict)
+    start = plan_start(run, data, recipe, with_crf(("crf", "irnet_labels", "segment"), crf, override), overwrite)
+    opened = run_stages_with_progress(start, list(STAGES), where, backend, address, fit_workers=True, strict=strict)
     pictures = write_report(opened)
     try:
         print_stage_table(opened, as_json)
@@ -63,7 +63,7 @@ def run(
 
 
 def demo(
-    folder: Annotated[str, typer.Option(help="Folder for scenes and run.")] = "demo",
+    folder: Annotated[str, typer.Option(metavar="FOLDER", help="Folder for scenes and run.")] = "demo",
     backend: Backend = "ray",
     as_json: Json = False,
 ) -> None:

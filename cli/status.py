@@ -1,15 +1,15 @@
 """`vwl status`: how far each stage of a run is."""
 
-from vwl.cli.options import Json, RunArgument
+from vwl.cli.options import Json, RunFolder
 
 
-def status(run: RunArgument, as_json: Json = False) -> None:
+def status(run: RunFolder, as_json: Json = False) -> None:
     """Show each stage's state, progress, time and last loss.
 
     \b
     Examples:
-      vwl status runs/voc
-      vwl status runs/voc --json
+      vwl status --run runs/voc
+      vwl status --run runs/voc --json
     """
     from vwl.cli.console import print_table
     from vwl.workflow.run_folder import Run

@@ -6,28 +6,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vwl.errors import VwlError
-
 if TYPE_CHECKING:
     from vwl.cluster.jobs import Jobs
 
 JobsAddress = Annotated[
-    str | None, typer.Option("--address", help="Cluster: http://HEAD:8265 (default: RAY_ADDRESS, else one on this machine).")
+    str | None,
+    typer.Option("--address", metavar="ADDRESS", help="Cluster: http://HEAD:8265 (default: RAY_ADDRESS, else one on this machine)."),
 ]
-Wait = Annotated[bool, typer.Option("--wait/--detach", help="Follow the job and end with its exit code, or return at once.")]
+Wait = Annotated[bool, typer.Option("--wait/--detach", metavar="", help="Follow the job and end with its exit code, or return at once.")]
 
 
 def submit(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="Any vwl command with its options.")],
     address: JobsAddress = None,
     wait: Wait = True,
-    name: Annotated[str | None, typer.Option(help="The job's id (default: made from command and time).")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The job's id (default: made from command and time).")] = None,
     env: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Environment variable for driver and workers. Repeatable.")
     ] = None,
-    python: Annotated[str, typer.Option(help="Python interpreter on the cluster's nodes.")] = "python",
-    packages: Annotated[bool, typer.Option("--packages", help="Install the pinned packages first (default: the nodes have them).")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, without sending it.")] = False,
+    python: Annotated[str, typer.Option(metavar="PATH", help="Python interpreter on the cluster's nodes.")] = "python",
+    packages: Annotated[
+        bool, typer.Option("--packages", metavar="", help="Install the pinned packages first (default: the nodes have them).")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Show what would be sent, without sending it.")] = False,
 ) -> None:
     """Run a command on a cluster. Code is sent, data is not: the nodes must be able to read index, images and run folder.
 
@@ -120,6 +121,6 @@ def _environment(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise VwlError(f"--env {pair} is not of the form KEY=VALUE")
+            raise typer.BadParameter(f"'{pair}' is not of the form KEY=VALUE", param_hint="'--env'")
         found[key] = value
     return found

@@ -15,7 +15,8 @@ from vwl.cli.options import (
     RecipeName,
     RunFolder,
     StartFrom,
-    open_run,
+    WithRun,
+    plan_start,
     run_stages_with_progress,
     with_layout,
 )
@@ -23,7 +24,7 @@ from vwl.cli.options import (
 app = typer.Typer(no_args_is_help=True, help="Train one network of a run; resumes from its last checkpoint.")
 
 
-@app.command()
+@app.command(cls=WithRun)
 @with_layout
 def classifier(
     run: RunFolder,
@@ -44,11 +45,11 @@ def classifier(
       vwl train classifier --data voc.parquet --recipe paper-voc --run runs/voc --workers 4 --gpus-per-worker 1
       vwl train classifier --data voc.parquet --recipe small --run runs/k128 -o classifier.codebook.num_codewords=128
     """
-    opened = open_run(run, data, recipe, _starting_from("classifier", start_from, override), overwrite)
-    run_stages_with_progress(opened, ["classifier"], where, backend, address)
+    start = plan_start(run, data, recipe, _starting_from("classifier", start_from, override), overwrite)
+    run_stages_with_progress(start, ["classifier"], where, backend, address)
 
 
-@app.command()
+@app.command(cls=WithRun)
 @with_layout
 def irnet(
     run: RunFolder,
@@ -67,11 +68,11 @@ def irnet(
       vwl train irnet --run runs/voc
       vwl train irnet --run runs/voc -o irnet.epochs=4 --overwrite
     """
-    opened = open_run(run, None, None, _starting_from("irnet", start_from, override), overwrite)
-    run_stages_with_progress(opened, ["irnet"], where, backend, address)
+    start = plan_start(run, None, None, _starting_from("irnet", start_from, override), overwrite)
+    run_stages_with_progress(start, ["irnet"], where, backend, address)
 
 
-@app.command()
+@app.command(cls=WithRun)
 @with_layout
 def segmenter(
     run: RunFolder,
@@ -90,8 +91,8 @@ def segmenter(
       vwl train segmenter --run runs/voc
       vwl train segmenter --run runs/voc --workers 2:4 --gpus-per-worker 1 --address auto
     """
-    opened = open_run(run, None, None, _starting_from("segmenter", start_from, override), overwrite)
-    run_stages_with_progress(opened, ["segmenter"], where, backend, address)
+    start = plan_start(run, None, None, _starting_from("segmenter", start_from, override), overwrite)
+    run_stages_with_progress(start, ["segmenter"], where, backend, address)
 
 
 def _starting_from(stage: str, weights: str | None, override: list[str] | None) -> list[str] | None:

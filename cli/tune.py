@@ -1,12 +1,13 @@
 """`vwl tune`: searches over recipes on Ray Tune, and their tables: the paper's or a user's own."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
-from vwl.cli.options import DEFAULT_RECIPE, Address, Data, Json, MicroBatch, Override, RecipeName, RunArgument
+from vwl.cli.options import DEFAULT_RECIPE, Address, Data, Json, MicroBatch, Override, PrecisionName, RecipeName, SearchFolder, WithRun
 from vwl.errors import VwlError
 
 if TYPE_CHECKING:
@@ -40,33 +41,54 @@ app = typer.Typer(
 )
 
 
+def _threshold(given: str | None) -> str | None:
+    """Refuse a threshold that is neither a rule nor a number from 0 to 1."""
+    with suppress(ValueError):
+        if given in {None, "auto", "auto-by-class", "recipe"} or 0 <= float(str(given)) <= 1:
+            return given
+    raise typer.BadParameter(f"'{given}' is neither auto, auto-by-class, recipe nor a number from 0 to 1")
+
+
 @app.command()
 def run(
-    space: Annotated[str | None, typer.Argument(help="Built-in space (vwl tune spaces) or YAML file. Not needed with --resume.")] = None,
+    space: Annotated[
+        str | None, typer.Argument(metavar="SPACE", help="Built-in space (vwl tune spaces) or YAML file. Not needed with --resume.")
+    ] = None,
     recipe: RecipeName = None,
     data: Data = None,
-    run: Annotated[str | None, typer.Option("--run", help="Folder of the search (path or URI); it can hold several.")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="FOLDER", help="Folder of the search (path or URI); it can hold several.")
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
-            help="Resume the searches in this folder with the options they were started with; --data gives a new path of their data set."
+            metavar="FOLDER",
+            help="Resume the searches in this folder with the options they were started with; --data gives a new path of their data set.",
         ),
     ] = None,
     override: Override = None,
-    seeds: Annotated[int | None, typer.Option(help="Seeds of each setting (default: 1), counted up from the recipe's seed.", min=1)] = None,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="N", help="Seeds of each setting (default: 1), counted up from the recipe's seed.", min=1)
+    ] = None,
     threshold: Annotated[
         str | None,
         typer.Option(
-            help="Background threshold: auto (default) or auto-by-class, both without ground truth, recipe (the recipe's), or a number."
+            metavar="RULE|NUMBER",
+            callback=_threshold,
+            help="Background threshold: auto (default) or auto-by-class, both without ground truth, recipe (the recipe's), or a number.",
         ),
     ] = None,
-    workers_per_trial: Annotated[int | None, typer.Option(help="Data-parallel training workers of a trial (default: 1).", min=1)] = None,
-    cpus_per_worker: Annotated[int | None, typer.Option(help="CPU threads of each worker (default: 1).", min=1)] = None,
-    gpus_per_worker: Annotated[int | None, typer.Option(help="GPUs of each worker: 0 (default) or 1.", min=0, max=1)] = None,
+    workers_per_trial: Annotated[
+        int | None, typer.Option(metavar="N", help="Data-parallel training workers of a trial (default: 1).", min=1)
+    ] = None,
+    cpus_per_worker: Annotated[int | None, typer.Option(metavar="N", help="CPU threads of each worker (default: 1).", min=1)] = None,
+    gpus_per_worker: Annotated[int | None, typer.Option(metavar="N", help="GPUs of each worker: 0 (default) or 1.", min=0, max=1)] = None,
     micro_batch: MicroBatch = None,
-    precision: Annotated[str | None, typer.Option(help="float32 (default) or bf16 (autocast).")] = None,
-    checkpoint_steps: Annotated[int | None, typer.Option(help="Training steps between checkpoints (default: 25).", min=1)] = None,
-    concurrent: Annotated[str | None, typer.Option(help="Trials at a time: a number, or auto (default): as many as fit.")] = None,
+    precision: Annotated[PrecisionName | None, typer.Option(help="Of the arithmetic (default: float32); bf16 is autocast.")] = None,
+    checkpoint_steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Training steps between checkpoints (default: 25).", min=1)
+    ] = None,
+    concurrent: Annotated[str | None, typer.Option(metavar="N|auto", help="Trials at a time (default: auto, as many as fit).")] = None,
     address: Address = None,
 ) -> None:
     """Train and score every setting of a space with several seeds. Trials that the folder holds already are not run again.
@@ -142,7 +164,7 @@ def _resources(given: dict[str, Any]) -> "TuneResources":
     options = _DEFAULTS | given
     concurrent = None if options["concurrent"] == "auto" else str(options["concurrent"])
     if concurrent is not None and not (concurrent.isdecimal() and int(concurrent) > 0):
-        raise VwlError(f"--concurrent {concurrent} is neither auto nor a positive number of trials")
+        raise typer.BadParameter(f"'{concurrent}' is neither auto nor a positive number of trials", param_hint="'--concurrent'")
     trial_layout = layout(
         str(options["workers"]),
         options["cpus"],
@@ -177,16 +199,19 @@ def _plan(space: str, recipe: str | None, data: str | None, override: list[str] 
     )
 
 
-SpaceName = Annotated[str | None, typer.Option("--space", help="One of the folder's searches (default: all).")]
+SpaceName = Annotated[str | None, typer.Option("--space", metavar="SPACE", help="One of the folder's searches (default: all).")]
 
 
-@app.command()
+@app.command(cls=WithRun)
 def table(
-    run: RunArgument,
+    run: SearchFolder,
     space: SpaceName = None,
-    form: Annotated[str, typer.Option("--format", help="terminal, markdown, latex, csv or json.")] = "terminal",
+    form: Annotated[
+        Literal["terminal", "markdown", "latex", "csv", "json"], typer.Option("--format", help="Format of the tables.")
+    ] = "terminal",
     out: Annotated[
-        str | None, typer.Option(help="Write every format, the plots (PNG, SVG) and the trials (Parquet) into this folder.")
+        str | None,
+        typer.Option(metavar="FOLDER", help="Write every format, the plots (PNG, SVG) and the trials (Parquet) into this folder."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -194,9 +219,9 @@ def table(
 
     \b
     Examples:
-      vwl tune table runs/tables
-      vwl tune table runs/tables --space table4 --format latex
-      vwl tune table runs/tables --json
+      vwl tune table --run runs/tables
+      vwl tune table --run runs/tables --space table4 --format latex
+      vwl tune table --run runs/tables --json
     """
     from vwl.cli.console import print_json, say, tables
     from vwl.storage.folder import Folder
@@ -204,8 +229,6 @@ def table(
     from vwl.tuning.formats import FORMATS
     from vwl.tuning.results import PARQUET, write_parquet
 
-    if form not in {"terminal", *FORMATS}:
-        raise VwlError(f"--format {form} is none of terminal, {', '.join(FORMATS)}")
     root = Folder(run)
     searched = report.tables(root, space)
     write_parquet(root)
@@ -233,20 +256,20 @@ def show(shown: "Table") -> None:
         tables.print(note, markup=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(cls=WithRun)
 def best(
-    run: RunArgument,
+    run: SearchFolder,
     space: SpaceName = None,
-    split: Annotated[str, typer.Option(help="Split whose mIoU is compared: train or val.")] = "val",
-    out: Annotated[str | None, typer.Option(help="Recipe file to write (default: best.yaml in the folder).")] = None,
+    split: Annotated[Literal["train", "val"], typer.Option(help="Split whose mIoU is compared.")] = "val",
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="Recipe file to write (default: best.yaml in the folder).")] = None,
     as_json: Json = False,
 ) -> None:
     """Write the recipe of the best trial: the best seed of the setting with the best mean over seeds.
 
     \b
     Examples:
-      vwl tune best runs/tables
-      vwl tune best runs/tables --space table5a --split train --out k.yaml
+      vwl tune best --run runs/tables
+      vwl tune best --run runs/tables --space table5a --split train --out k.yaml
     """
     from vwl.cli.console import print_table
     from vwl.config.files import to_yaml

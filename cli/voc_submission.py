@@ -1,25 +1,27 @@
 """`vwl voc-submission`: the segmentation model's masks as the PASCAL VOC server takes them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from vwl.cli.options import RunArgument
+from vwl.cli.options import RunFolder
 
 
 def voc_submission(
-    run: RunArgument,
-    split: Annotated[str, typer.Option(help="Split to pack: test, val or train.")] = "test",
-    out: Annotated[str, typer.Option(help="Zip file to write.")] = "results.zip",
-    competition: Annotated[str, typer.Option(help="comp5 (trained on VOC only) or comp6 (trained on other data too).")] = "comp6",
+    run: RunFolder,
+    split: Annotated[Literal["test", "val", "train"], typer.Option(help="Split to pack.")] = "test",
+    out: Annotated[str, typer.Option(metavar="FILE", help="Zip file to write.")] = "results.zip",
+    competition: Annotated[
+        Literal["comp5", "comp6"], typer.Option(help="comp5 is trained on VOC only, comp6 on other data too.")
+    ] = "comp6",
 ) -> None:
     """Pack the masks of a split into a zip file for the PASCAL VOC server.
 
     \b
     Examples:
-      vwl voc-submission runs/voc
-      vwl voc-submission runs/voc --split val --out val.zip
+      vwl voc-submission --run runs/voc
+      vwl voc-submission --run runs/voc --split val --out val.zip
     """
     from vwl.cli.console import say
     from vwl.evaluation.voc_submission import write_submission

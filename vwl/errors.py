@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+_LONGEST = 100
+"""Characters of a user's text that a message repeats."""
+
 
 class VwlError(Exception):
     """A user's mistake. The message names the file or key and says what to do."""
@@ -23,7 +26,7 @@ class Interrupted(Exception):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name nearest to `word`, or an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word[:_LONGEST], list(known), n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
@@ -39,3 +42,8 @@ def interrupts_in_c() -> Iterator[None]:
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
         raise
+
+
+def shortened(text: str) -> str:
+    """Return a user's text for a message, with the middle left out where it is long."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 4 :]}"

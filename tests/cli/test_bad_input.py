@@ -171,7 +171,7 @@ def test_a_stage_whose_input_is_missing_names_the_command(scenes, tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
-    assert_one_line(vwl("status", tmp_path / "nothing"), "is not a run folder")
+    assert_one_line(vwl("status", "--run", tmp_path / "nothing"), "is not a run folder")
 
 
 def test_an_index_that_is_not_there_names_the_command(tmp_path):

@@ -68,13 +68,13 @@ def test_the_examples_run(house, line):
 
 
 def test_status_as_json_has_a_line_a_stage(tiny_run):
-    lines = vwl_json("status", tiny_run.folder)
+    lines = vwl_json("status", "--run", tiny_run.folder)
     assert [line["stage"] for line in lines] == list(STAGES)
     assert {line["state"] for line in lines} == {"done"}
 
 
 def test_status_as_a_table_names_every_stage(tiny_run):
-    shown = vwl("status", tiny_run.folder).stdout
+    shown = vwl("status", "--run", tiny_run.folder).stdout
     assert "recipe demo" in shown
     assert all(f"\n{name} " in shown for name in STAGES)
 
@@ -95,7 +95,8 @@ def test_a_stages_score_as_json_has_every_class(tiny_run, stage, split):
 def test_a_stages_score_as_a_table_has_a_line_a_class(tiny_run):
     lines = vwl("evaluate", "--run", tiny_run.folder, "--stage", "segment").stdout.splitlines()
     assert lines[0].startswith("segment on val, 4 images: mIoU ")
-    assert lines[1].split() == ["class", "iou", "precision", "recall", "over_activation", "under_activation"]
+    assert lines[1].split("  ")[0] == "class"
+    assert lines[1].endswith("iou  precision  recall  over activation  under activation")
     assert {line.split()[0] for line in lines[2:]} <= set(tiny_run.index.classes)
 
 
@@ -142,12 +143,13 @@ def test_a_manifest_of_another_version_is_one_line_of_status_and_run(copied):
     path = Path(copied.folder.path, "cam", "manifest.json")
     write_checked(copied.folder / "cam", "manifest.json", {**read_checked(copied.folder / "cam", "manifest.json"), "decisions": {}})
     content = path.read_bytes()
-    for command in (["status", copied.folder], ["run", "--run", copied.folder, "--backend", "local"]):
+    for command in (["status", "--run", copied.folder], ["run", "--run", copied.folder, "--backend", "local"]):
         result = vwl(*command)
         assert result.exit_code == 1
-        assert result.stderr == (
+        (line,) = [line for line in result.stderr.splitlines() if "done before, skipped" not in line]
+        assert line == (
             f"error: {path} is damaged or of another version of vwl; "
-            f"delete {path.parent} to run the stage again, or use another --run folder\n"
+            f"delete {path.parent} to run the stage again, or use another --run folder"
         )
     assert path.read_bytes() == content
 
@@ -216,7 +218,11 @@ def test_a_whole_run_takes_the_implementation_for_all_its_stages(copied):
 @pytest.mark.parametrize("command", [["run"], ["infer", "crf"]])
 def test_an_unknown_implementation_is_refused_in_one_line(copied, command):
     result = vwl(*command, "--run", copied.folder, "--backend", "local", "--crf", "simplecrf")
-    assert (result.exit_code, result.stderr) == (1, "error: --crf simplecrf is not one of auto, native, torch, pydensecrf\n")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: invalid value for '--crf': 'simplecrf' is not one of 'auto', 'native', 'torch', 'pydensecrf'; "
+        f"see vwl {' '.join(command)} --help\n"
+    )
 
 
 def test_without_the_package_every_stage_works_and_asking_for_it_is_one_line(copied, monkeypatch):

@@ -155,3 +155,14 @@ def drawn(view) -> list[str]:
 )
 def test_durations_are_short(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("column", "value", "shown"), [("seconds", 61.2, "1m01s"), ("hours", 3.1, "3h06m"), ("hours", 0.01, "36s")])
+def test_durations_are_shown_in_hours_and_minutes_and_are_numbers_in_json(column, value, shown, capsys):
+    print_table("times", ["best_stage", column], [["cam", value], ["crf", None]])
+    printed = capsys.readouterr().out
+    assert "best stage" in printed
+    assert "time" in printed
+    assert shown in printed
+    print_table("times", ["best_stage", column], [["cam", value]], as_json=True)
+    assert json.loads(capsys.readouterr().out) == [{"best_stage": "cam", column: value}]

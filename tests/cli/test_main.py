@@ -116,6 +116,36 @@ def test_the_error_for_an_unknown_command_names_the_nearest(run):
     assert "'recipe'" in result.stderr
 
 
+def test_a_wrong_option_is_one_line_and_exit_code_2(run):
+    result = run("greet", "you", "--loudly")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: no such option: --loudly")
+    assert result.stderr.endswith("; see vwl greet --help\n")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["status", "evaluate", "voc-submission", "train irnet", "infer cam", "tune table", "tune best"])
+def test_a_run_that_is_named_without_its_option_is_refused_with_the_right_line(run, command):
+    result = run(*command.split(), "runs/voc", "--json")
+    assert result.exit_code == 2
+    assert f"name the run with --run: vwl {command} --run runs/voc --json" in result.stderr
+
+
+def test_a_command_without_its_sub_command_shows_its_help(run):
+    assert "recipe [OPTIONS] COMMAND" in run("recipe").output
+
+
+@pytest.mark.parametrize("name", all_commands())
+def test_no_help_text_is_cut_at_80_columns(run, name, monkeypatch):
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    assert "…" not in run(*name.split(), "--help").stdout
+
+
+@pytest.mark.parametrize("name", [name for name in all_commands() if name.split()[0] not in {"data", "evaluate"}])
+def test_every_option_shows_its_choices_or_what_it_takes(run, name):
+    assert re.findall(r" --\w.*<(?:str|int|float|path|list)\b.*?>", run(*name.split(), "--help").stdout) == []
+
+
 def test_the_version_is_that_of_the_package(run):
     assert run("--version").stdout == f"vwl {metadata.version('vwl')}\n"
 

@@ -71,7 +71,7 @@ def test_keys_are_those_of_the_recipe_with_its_defaults():
         ("cam.background_threshold", "number 0..1 | auto | auto-by-class"),
         ("cam.long_side", "integer > 0 | null"),
         ("cam.hflip", "boolean"),
-        ("cam.scales", "list of number > 0"),
+        ("cam.scales", "list of number > 0 <= 16"),
         ("classifier.resize", "[integer > 0, integer > 0]"),
         ("irnet_labels.confidence", "number > 0 < 1"),
     ],

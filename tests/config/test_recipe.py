@@ -3,9 +3,12 @@
 import re
 
 import pytest
+import torch
 
 from vwl.config.files import builtin_recipes, differences, load_recipe
-from vwl.config.recipe import Recipe, Section, fingerprint
+from vwl.config.recipe import Irnet, Recipe, Section, fingerprint
+from vwl.errors import VwlError
+from vwl.models.affinity_loss import pair_affinities
 
 
 def test_the_paper_its_code_and_each_row_of_its_tables_have_a_recipe():
@@ -123,3 +126,16 @@ def test_fingerprints_differ_with_values_and_not_with_their_spelling():
     assert fingerprint(section) == fingerprint(load_recipe("paper-voc", ["classifier.gap_weight=2"]).classifier)
     assert fingerprint(section) != fingerprint(load_recipe("paper-voc", ["classifier.gap_weight=3"]).classifier)
     assert re.fullmatch("[0-9a-f]{16}", fingerprint(section))
+
+
+@pytest.mark.parametrize("radius", [2, 3, 5, 10])
+def test_the_smallest_crop_of_a_radius_is_the_smallest_that_the_affinity_loss_takes(radius):
+    smallest = max(16, 8 * (radius - 1) + 1)
+    cells = -(-smallest // 4)
+    assert Irnet(crop=smallest, radius=radius).crop == smallest
+    assert pair_affinities(torch.rand(1, 1, cells, cells), radius).numel() > 0
+    if smallest > 16:
+        with pytest.raises(ValueError, match=f"set crop to {smallest} or more"):
+            Irnet(crop=smallest - 1, radius=radius)
+        with pytest.raises(VwlError, match=r"irnet\.crop"):
+            pair_affinities(torch.rand(1, 1, cells - 1, cells - 1), radius)

@@ -14,7 +14,7 @@ from vwl.storage.folder import Folder
 
 def test_the_masks_of_a_split_are_under_the_servers_path(tiny_run, tmp_path):
     out = tmp_path / "val.zip"
-    done = CliRunner().invoke(app, ["voc-submission", str(tiny_run.folder), "--split", "val", "--out", str(out)])
+    done = CliRunner().invoke(app, ["voc-submission", "--run", str(tiny_run.folder), "--split", "val", "--out", str(out)])
     assert done.exit_code == 0, done.output
     rows = tiny_run.index.split("val")
     with zipfile.ZipFile(out) as archive:

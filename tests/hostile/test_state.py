@@ -133,7 +133,7 @@ MANIFESTS = [
     *(
         case(
             f"status restores a manifest: {damage.__name__}",
-            "status RUN --json",
+            "status --run RUN --json",
             0,
             '"state": "done"',
             damage=damage,
@@ -150,7 +150,7 @@ MANIFESTS = [
             damage=other_version,
             file="cam/manifest.json",
         )
-        for words in ("status RUN", RUN, "evaluate --run RUN", "infer crf --run RUN --backend local")
+        for words in ("status --run RUN", RUN, "evaluate --run RUN", "infer crf --run RUN --backend local")
     ),
 ]
 RUN_FILES = [
@@ -164,19 +164,24 @@ RUN_FILES = [
     )
     for name in ("run.json", "recipe.yaml")
     for damage in (empty, truncate)
-    for words in ("status RUN", RUN)
+    for words in ("status --run RUN", RUN)
 ] + [
-    case("recipe.yaml is deleted", "status RUN", 1, "run/recipe.yaml is missing or damaged", damage=delete, file="recipe.yaml"),
+    case("recipe.yaml is deleted", "status --run RUN", 1, "run/recipe.yaml is missing or damaged", damage=delete, file="recipe.yaml"),
     case(
-        "run.json is deleted", "status RUN", 1, "is not a run folder (it has no run.json); start a run with", damage=delete, file="run.json"
+        "run.json is deleted",
+        "status --run RUN",
+        1,
+        "is not a run folder (it has no run.json); start a run with",
+        damage=delete,
+        file="run.json",
     ),
-    case("run.json is a list", "status RUN", 1, "run/run.json is missing or damaged", damage=list_instead, file="run.json"),
-    case("run.json has another type", "status RUN", 1, "run/run.json is missing", damage=number_instead, file="run.json"),
+    case("run.json is a list", "status --run RUN", 1, "run/run.json is missing or damaged", damage=list_instead, file="run.json"),
+    case("run.json has another type", "status --run RUN", 1, "run/run.json is missing", damage=number_instead, file="run.json"),
 ]
 OTHERS = [
     case(
         "status names what is missing",
-        "status RUN",
+        "status --run RUN",
         0,
         "incomplete",
         "run/masks/train_00003.png is missing",
@@ -192,7 +197,7 @@ OTHERS = [
         damage=truncate,
         file="segmenter/weights.pt",
     ),
-    case("a metrics file that is cut off", "status RUN", 0, "done", damage=truncate, file="classifier/metrics.jsonl"),
+    case("a metrics file that is cut off", "status --run RUN", 0, "done", damage=truncate, file="classifier/metrics.jsonl"),
     case("a record that is lost", RUN, 0, "cam: done before, skipped", damage=delete, file="cam/record.json"),
     case("a record that is damaged", RUN, 0, "cam: done before, skipped", damage=flip, file="cam/record.json"),
     case(
@@ -247,7 +252,7 @@ OTHERS = [
     case("segmenting a split that is done", "infer segment --run RUN --split val --backend local", 0, "segment: done before, skipped"),
     case(
         "packing a split of which masks are missing",
-        "voc-submission RUN --split val --out RUN/val.zip",
+        "voc-submission --run RUN --split val --out RUN/val.zip",
         1,
         "run/segment lacks 1 of 4 masks of val, e.g. val_00002; run: vwl infer segment --split val --run /",
         damage=delete,
@@ -255,14 +260,17 @@ OTHERS = [
     ),
     case(
         "packing a damaged mask",
-        "voc-submission RUN --split val --out RUN/val.zip",
+        "voc-submission --run RUN --split val --out RUN/val.zip",
         1,
         "run/segment/val_00002.png is damaged; delete it",
         damage=flip_unnoticed,
         file="segment/val_00002.png",
     ),
     case(
-        "packing a split without images", "voc-submission RUN --split test --out RUN/val.zip", 1, "the index has no images in split 'test'"
+        "packing a split without images",
+        "voc-submission --run RUN --split test --out RUN/val.zip",
+        1,
+        "the index has no images in split 'test'",
     ),
 ]
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vwl.report.sheets import CAPTION_HEIGHT, GAP, Panel, contact_sheet, encode_png, panel_row
+from vwl.report.overlays import display_palette
+from vwl.report.sheets import CAPTION_HEIGHT, GAP, Colour, Panel, aligned_rows, contact_sheet, encode_png, legend, panel_row
 
 
 def test_a_row_holds_every_image_at_one_height():
@@ -25,6 +26,46 @@ def test_a_long_caption_is_shortened_to_the_width_of_its_image():
     row = np.asarray(panel_row([Panel("a caption " * 20, grey), Panel("", grey)], height=50))
     assert (row[: CAPTION_HEIGHT + GAP, :100] < 255).any()
     assert (row[: CAPTION_HEIGHT + GAP, 100:] == 255).all()
+
+
+@pytest.mark.parametrize("letter", "äöüßéñłğŽаλ")
+def test_captions_have_the_letters_of_other_languages(letter):
+    def drawn(text: str) -> bytes:
+        return panel_row([Panel(text, np.zeros((9, 90, 3), np.uint8))], height=9).tobytes()
+
+    assert drawn(letter) not in {drawn("\U0010ffff"), drawn("")}, "the box of a missing letter"
+
+
+def test_panels_of_one_position_are_below_each_other_whatever_the_images_sizes():
+    red, green, blue = (
+        np.full((50, width, 3), colour, np.uint8) for width, colour in ((40, (255, 0, 0)), (90, (0, 255, 0)), (60, (0, 0, 255)))
+    )
+    rows = aligned_rows([[Panel("a", red), Panel("b", None), Panel("c", blue)], [Panel("a", green), Panel("b", red), Panel("c", red)]], 50)
+    assert [row.size for row in rows] == [(90 + GAP + 40 + GAP + 60, 50 + CAPTION_HEIGHT + GAP)] * 2
+    first, second = (np.asarray(row)[CAPTION_HEIGHT + GAP :] for row in rows)
+    left = 90 + GAP + 40 + GAP
+    assert (first[:, left:] == (0, 0, 255)).all()
+    assert (second[:, left : left + 40] == (255, 0, 0)).all()
+    assert (first[:, 90 + GAP : left] == 255).all(), "the place of a missing panel is empty"
+
+
+@pytest.mark.parametrize("width", [1, 60, 500])
+def test_a_legend_shows_every_colour_within_its_width(width):
+    colours = [Colour("Kuh", (255, 0, 0)), Colour("Mähdrescher", (0, 0, 255)), Colour("c" * 99, (0, 255, 0))]
+    drawn = np.asarray(legend(colours, width))
+    assert drawn.shape[1] == width
+    assert all((drawn == rgb).all(axis=2).any() for _, rgb in colours) or width == 1
+
+
+def test_the_colours_of_neighbouring_classes_differ_and_show_on_grey():
+    colours = np.array(display_palette()).reshape(256, 3).astype(int)
+    assert colours[0].tolist() == [0, 0, 0]
+    assert colours[255].tolist() == [255, 255, 255]
+    for class_id in range(1, 255):
+        assert colours[class_id].max() == 255
+        assert np.ptp(colours[class_id]) > 100, "not grey"
+    near = [np.abs(colours[a] - colours[b]).sum() for a in range(1, 22) for b in range(a + 1, 22)]
+    assert min(near) > 80
 
 
 def test_a_sheet_holds_every_row():

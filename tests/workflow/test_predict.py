@@ -9,9 +9,9 @@ from PIL import Image
 from vwl.errors import VwlError
 from vwl.inference.build import load_segmenter
 from vwl.inference.segment import SegmentStage
-from vwl.report.overlays import mask_overlay
+from vwl.report.overlays import display_palette, mask_overlay
 from vwl.storage.masks import decode_mask
-from vwl.workflow.predict import predict_files
+from vwl.workflow.predict import _overlay, predict_files
 from vwl.workflow.run_folder import Run
 
 
@@ -40,8 +40,20 @@ def test_the_mask_is_indexed_with_the_data_sets_palette(tiny_run, image, tmp_pat
 
 def test_the_overlay_shows_the_mask_on_the_image(tiny_run, image, tmp_path):
     predict_files(tiny_run, [image], tmp_path, crf=True)
-    expected = mask_overlay(np.asarray(Image.open(image)), mask_in(tmp_path / "val_00001_mask.png"), tiny_run.index.palette)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "val_00001_overlay.png")), expected)
+    expected = mask_overlay(np.asarray(Image.open(image)), mask_in(tmp_path / "val_00001_mask.png"), display_palette())
+    overlay = np.asarray(Image.open(tmp_path / "val_00001_overlay.png"))
+    np.testing.assert_array_equal(overlay[: len(expected)], expected)  # a legend follows
+
+
+@pytest.mark.parametrize(("class_ids", "colours"), [((0, 1, 255), [1]), ((0, 2), [2]), ((0, 255), [])])
+def test_the_overlay_has_a_legend_of_the_classes_in_the_mask(class_ids, colours):
+    mask = np.zeros((40, 160), np.uint8)
+    mask[:, : len(class_ids)] = class_ids
+    below = np.asarray(_overlay(np.zeros((40, 160, 3), np.uint8), mask, ["background", "Kuh", "Größe"]))[40:]
+    palette = np.array(display_palette()).reshape(256, 3)
+    shown = [number for number in (1, 2) if (below == palette[number]).all(axis=2).any()]
+    assert shown == colours
+    assert (len(below) > 0) == bool(colours)
 
 
 def test_without_the_crf_each_pixel_takes_its_most_probable_class(tiny_run, image, tmp_path):
@@ -55,7 +67,7 @@ def test_a_prediction_names_its_classes_and_files(tiny_run, image, tmp_path):
     (prediction,) = predict_files(tiny_run, [image], tmp_path, crf=True)
     ids = np.unique(mask_in(prediction.mask))
     assert prediction.image == str(image)
-    assert prediction.classes == (", ".join(tiny_run.index.classes[i] for i in ids if i) or "only background")
+    assert prediction.classes == tuple(tiny_run.index.classes[i] for i in ids if i)
     assert Path(prediction.overlay).is_file()
 
 
@@ -80,11 +92,23 @@ def test_a_run_without_a_segmentation_model_names_the_command_that_makes_it(tiny
         predict_files(begun, [image], tmp_path / "out", crf=True)
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "cannot read"), (b"no picture", "it is not an image")])
-def test_a_image_that_cannot_be_read_is_named(tiny_run, tmp_path, content, message):
+@pytest.mark.parametrize(("content", "message"), [(None, "it does not exist"), (b"no picture", "it is not an image")])
+def test_an_image_that_cannot_be_read_is_listed_and_the_others_are_segmented(tiny_run, image, tmp_path, content, message):
     path = tmp_path / "image.jpg"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(VwlError, match=message) as caught:
-        predict_files(tiny_run, [path], tmp_path / "out", crf=True)
-    assert str(path) in str(caught.value)
+    bad, good = predict_files(tiny_run, [path, image], tmp_path / "out", crf=True)
+    assert message in bad.problem
+    assert str(path) in bad.problem
+    assert (bad.image, bad.classes, bad.mask, bad.overlay) == (str(path), (), None, None)
+    assert good.problem is None
+    assert mask_in(good.mask).any()
+
+
+def test_a_mask_is_not_written_over_an_image_that_is_segmented(tiny_run, image, tmp_path):
+    for name in ("a.png", "a_mask.png"):
+        Image.open(image).save(tmp_path / name)
+    before = (tmp_path / "a_mask.png").read_bytes()
+    with pytest.raises(VwlError, match=r"would be written over the image .*a_mask\.png; choose another --out folder"):
+        predict_files(tiny_run, [tmp_path / "a.png", tmp_path / "a_mask.png"], tmp_path, crf=False)
+    assert (tmp_path / "a_mask.png").read_bytes() == before

@@ -14,10 +14,11 @@ from vwl.config.sections import (
     Backbone,
     Codebook,
     CrfKernels,
+    Crop,
     Fraction,
     Optimiser,
     Positive,
-    PositiveFloat,
+    Scale,
     Scales,
     Section,
     Threshold,
@@ -25,6 +26,7 @@ from vwl.config.sections import (
     not_empty,
     ordered,
 )
+from vwl.constants import MAP_STRIDE
 
 __all__ = [
     "Backbone",
@@ -76,7 +78,7 @@ class Classifier(Section):
     """Passes over the training images; 0: the network stays as it starts, which needs `linear_probe: init` or `start_from`."""
     batch_size: Positive = 16
     """Images per step, over all workers and micro-batches."""
-    crop: Positive = 512
+    crop: Crop = 512
     """Side of the random square crop, pixels; smaller images are padded."""
     resize: Annotated[tuple[Positive, Positive], AfterValidator(ordered)] = (320, 640)
     """Images are resized, before the crop, to a long side drawn uniformly from this range (both ends included), pixels."""
@@ -84,7 +86,7 @@ class Classifier(Section):
     @model_validator(mode="after")
     def _heads_are_learned(self) -> Self:
         if not self.epochs and self.linear_probe != "init" and self.start_from is None:
-            raise ValueError("with epochs 0 needs linear_probe: init, or start_from")
+            raise ValueError("epochs 0 needs linear_probe: init, or start_from")
         return self
 
 
@@ -143,14 +145,22 @@ class Irnet(Section):
     """Passes over the training images."""
     batch_size: Positive = 32
     """Images per step, over all workers and micro-batches."""
-    crop: Positive = 512
-    """Side of the random square crop, pixels; smaller images are padded."""
+    crop: Crop = 512
+    """Side of the random square crop, pixels, above 8 * (radius - 1); smaller images are padded."""
     long_side: Positive | None = None
     """Images are first resized to this long side, pixels; null: their own size."""
-    rescale: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(ordered)] = (0.5, 1.5)
+    rescale: Annotated[tuple[Scale, Scale], AfterValidator(ordered)] = (0.5, 1.5)
     """Images are then resized by a factor drawn uniformly from this range."""
-    radius: Positive = 10
+    radius: int = Field(10, ge=2)
     """The loss takes pairs of cells nearer to each other than this, in cells of the stride-4 grid."""
+
+    @model_validator(mode="after")
+    def _crop_holds_the_radius(self) -> Self:
+        """Refuse a crop in which no cell has all its partners inside (`vwl.models.affinity_loss`): it needs 2 * radius - 1 cells a side."""
+        smallest = MAP_STRIDE * (2 * self.radius - 2) + 1
+        if self.crop < smallest:
+            raise ValueError(f"crop = {self.crop} is too small for radius = {self.radius}; set crop to {smallest} or more, or lower radius")
+        return self
 
 
 class Walk(Section):
@@ -158,7 +168,7 @@ class Walk(Section):
 
     radius: Positive = 5
     """A step reaches cells nearer than this, in cells of the stride-4 grid."""
-    exponent: float = Field(10.0, ge=0)
+    exponent: float = Field(10.0, gt=0)
     """Power to which affinities are raised, beta of IRNet."""
     steps: Positive = 256
     """Steps of the walk; 2^8 in IRNet."""
@@ -189,7 +199,7 @@ class Segmenter(Section):
     """Stride of the features relative to the input, pixels."""
     atrous_rates: Annotated[tuple[Positive, ...], AfterValidator(not_empty)] = (6, 12, 18, 24)
     """Dilation rates of the parallel 3x3 convolutions (ASPP)."""
-    input_scales: tuple[PositiveFloat, ...] = (0.5, 0.75)
+    input_scales: tuple[Scale, ...] = (0.5, 0.75)
     """Further scales of the input, in training and prediction: the logits of all scales are fused by their maximum, and in training each
     scale has its own loss in addition to that of the fused logits; []: none."""
     optimiser: Optimiser = Optimiser(learning_rate=0.001, weight_decay=5e-4)
@@ -198,7 +208,7 @@ class Segmenter(Section):
     """Training steps."""
     batch_size: Positive = 10
     """Images per step, over all workers and micro-batches."""
-    crop: Positive = 321
+    crop: Crop = 321
     """Side of the random square crop, pixels; smaller images are padded."""
     long_side: Positive | None = None
     """Images are first resized to this long side, pixels; null: their own size."""

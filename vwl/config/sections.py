@@ -22,11 +22,13 @@ def not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 Positive = Annotated[int, Field(gt=0)]
+Crop = Annotated[int, Field(ge=16)]  # the largest stride of features in a training
 Tile = Annotated[int, Field(ge=128, multiple_of=32)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Threshold = Fraction | Literal["auto", "auto-by-class"]
-Scales = Annotated[tuple[PositiveFloat, ...], AfterValidator(not_empty)]
+Scale = Annotated[float, Field(gt=0, le=16)]
+Scales = Annotated[tuple[Scale, ...], AfterValidator(not_empty)]
 
 
 class Section(StrictModel):

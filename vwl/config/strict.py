@@ -1,11 +1,17 @@
 """The base of all settings that users write (recipes, search spaces, cluster descriptions), and their errors in one line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from vwl.errors import did_you_mean
+from vwl.errors import did_you_mean, shortened
+
+_UNKNOWN = {"extra_forbidden", "invalid_key"}
+"""Pydantic's errors for a key that the model lacks; the second is for keys that are no text."""
+_MOST_SHOWN = 20
+"""Wrong keys that an error lists."""
 
 
 class StrictModel(BaseModel):
@@ -15,16 +21,19 @@ class StrictModel(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse true and false where a field takes none: Python counts them as 1 and 0."""
+    def _plain_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false where a field takes none, because Python counts them as 1 and 0, and whole numbers of more than 64 bits."""
         annotation = cls.model_fields[info.field_name or ""].annotation
-        if not _takes_bool(annotation) and any(isinstance(part, bool) for part in (value if isinstance(value, list | tuple) else [value])):
+        parts = value if isinstance(value, list | tuple) else [value]
+        if not _takes_bool(annotation) and any(isinstance(part, bool) for part in parts):
             raise ValueError("should not be true or false")
+        if any(isinstance(part, int) and not -(2**63) <= part < 2**63 for part in parts):
+            raise ValueError("should be a number of at most 64 bits")
         return value
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel], noun: str = "key") -> str:
-    """Return the errors of a model's validation as one line that names every wrong key.
+    """Return the errors of a model's validation as one line that names every wrong key, but not more than 20.
 
     Args:
         error: raised by `model.model_validate`.
@@ -34,29 +43,34 @@ def describe_errors(error: ValidationError, model: type[BaseModel], noun: str = 
     by_key: dict[str, list[Any]] = {}
     for item in error.errors():
         by_key.setdefault(".".join(_key(model, item)), []).append(item)
-    return "; ".join(_describe(key, items, model, noun) for key, items in by_key.items())
+    shown = "; ".join(_describe(key, items, model, noun) for key, items in islice(by_key.items(), _MOST_SHOWN))
+    return f"{shown}; and {len(by_key) - _MOST_SHOWN} more" if len(by_key) > _MOST_SHOWN else shown
 
 
 def _describe(key: str, errors: Sequence[Any], model: type[BaseModel], noun: str) -> str:
     """Return the errors of one key; a key of several types (a number or 'auto') has one error for each type."""
     first = errors[0]
-    if first["type"] == "extra_forbidden":
+    if first["type"] in _UNKNOWN:
         section, _ = _resolve(model, first["loc"])
-        return f"unknown {noun} '{key}'{did_you_mean(str(first['loc'][-1]), section.model_fields)}"
+        return f"unknown {noun} '{shortened(key)}'{did_you_mean(str(first['loc'][-1]), section.model_fields)}"
     if first["type"] == "missing":
         return f"the {noun} '{key}' is missing"
     message = " or ".join(error["msg"].removeprefix("Input ").removeprefix("Value error, ") for error in errors)
     if not key:
         return message
-    if isinstance(first["input"], dict):  # keys that do not go together
-        return f"{key} {message[0].lower()}{message[1:]}"
+    if any(error["type"] in {"model_type", "model_attributes_type"} for error in errors):
+        if first["input"] is None:
+            return f"the section '{key}' is empty; give it {noun}s or delete it"
+        return f"{key} is a section of {noun}s and not a value (given: {shortened(repr(first['input']))})"
+    if first["type"] == "value_error" and isinstance(first["input"], Mapping | BaseModel):  # about several keys of a section
+        return f"{key}: {message}"
     hint = "; write null for none" if first["input"] == "none" and first["type"].endswith(("_parsing", "_type")) else ""
-    return f"{key} {message[0].lower()}{message[1:]} (given: {first['input']!r}{hint})"
+    return f"{key} {message[0].lower()}{message[1:]} (given: {shortened(repr(first['input']))}{hint})"
 
 
 def _key(model: type[BaseModel], item: Any) -> list[str]:
     _, path = _resolve(model, item["loc"])
-    return [*path, str(item["loc"][-1])] if item["type"] == "extra_forbidden" else path
+    return [*path, str(item["loc"][-1])] if item["type"] in _UNKNOWN else path
 
 
 def _resolve(model: Any, loc: Sequence[str | int]) -> tuple[Any, list[str]]:

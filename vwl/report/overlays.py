@@ -4,6 +4,7 @@ Pure functions of arrays: they read no files and know no runs. `vwl.report.sheet
 saves them as they are.
 """
 
+import colorsys
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,16 @@ from PIL import Image
 from scipy import ndimage
 
 from vwl.constants import IGNORE
+
+
+def display_palette() -> tuple[int, ...]:
+    """Return 768 values, RGB of each of the 256 class ids: bright colours that show on grey and on dark images.
+
+    Palettes of data sets are made for masks on black; VOC's has (128, 128, 0) and (64, 0, 0), which hardly show on an image. Neighbouring
+    ids differ by 0.433 of the circle of hues, and every 7 ids are lighter than the 7 before. 0 is black, ignored pixels are white.
+    """
+    colours = [colorsys.hsv_to_rgb((class_id - 1) * 0.433 % 1, (0.95, 0.55)[(class_id - 1) // 7 % 2], 1.0) for class_id in range(1, IGNORE)]
+    return (0, 0, 0, *(round(255 * channel) for colour in colours for channel in colour), 255, 255, 255)
 
 
 def heat_overlay(image: np.ndarray, maps: np.ndarray, class_ids: Sequence[int], palette: Sequence[int], alpha: float = 0.85) -> np.ndarray:

@@ -6,11 +6,12 @@
 from dataclasses import asdict
 
 import numpy as np
+from PIL import Image
 
 from vwl.data.index import Row
 from vwl.maps.cam import upsample
-from vwl.report.overlays import heat_overlay, mask_overlay
-from vwl.report.sheets import Panel, contact_sheet, encode_png, panel_row
+from vwl.report.overlays import display_palette, heat_overlay, mask_overlay
+from vwl.report.sheets import Panel, aligned_rows, class_colours, contact_sheet, encode_png, legend, panel_row
 from vwl.storage.masks import decode_mask, missing, read_result
 from vwl.storage.score_maps import MapReader
 from vwl.workflow.run_folder import Run
@@ -31,33 +32,42 @@ def write_report(run: Run) -> str:
     rows = _with_final_mask(run, scored_rows(run.index, "val")) or _with_final_mask(run, training_rows(run.index))
     chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(NUM_PICTURES, len(rows))).round().astype(int)]
     folder = run.folder / "pictures"
-    pictures = []
-    for row in chosen:
-        pictures.append(panel_row(image_panels(run, row)))
-        folder.write(f"{row.image_id}.png", encode_png(pictures[-1]))
-    folder.write("all.png", encode_png(contact_sheet(pictures)))
+    rows_of_panels = [image_panels(run, row) for row in chosen]
+    for row, panels in zip(chosen, rows_of_panels, strict=True):
+        picture = panel_row([panel for panel in panels if panel.image is not None])
+        folder.write(f"{row.image_id}.png", encode_png(contact_sheet([picture, _legend(run, [row], picture.width)])))
+    aligned = aligned_rows(rows_of_panels)
+    folder.write("all.png", encode_png(contact_sheet([_legend(run, chosen, aligned[0].width), *aligned])))
     return str(folder)
 
 
 def image_panels(run: Run, row: Row) -> list[Panel]:
-    """Return the panels of one image: the image itself, the result of each stage that has one, and the ground truth if there is any."""
-    image, palette = np.asarray(run.index.read_image(row)), run.index.palette
+    """Return the panels of one image: the image itself, the result of each stage, and the ground truth; those that it lacks are empty."""
+    image, palette = np.asarray(run.index.read_image(row)), display_palette()
     names = ", ".join(run.index.classes[label] for label in row.labels)
     panels = [Panel(f"{row.image_id}: {names}", image)]
     for stage in SCORED:
-        folder = run.folder / stage
+        folder, overlay = run.folder / stage, None
         if STAGES[stage].kind == "maps":
             maps = MapReader(folder)
             if row.image_id in maps:
                 score = maps.read(row.image_id)
-                values = upsample(score.values, score.height, score.width)
-                panels.append(Panel(stage, heat_overlay(image, values, score.classes, palette)))
+                overlay = heat_overlay(image, upsample(score.values, score.height, score.width), score.classes, palette)
         elif folder.exists(f"{row.image_id}.png"):
             mask = decode_mask(read_result(folder, row.image_id), row.image_id)
-            panels.append(Panel(stage, mask_overlay(image, mask, palette)))
-    if row.mask is not None:
-        panels.append(Panel("truth", mask_overlay(image, run.index.read_mask(row), palette)))
-    return panels
+            overlay = mask_overlay(image, mask, palette)
+        panels.append(Panel(stage, overlay))
+    truth = None if row.mask is None else mask_overlay(image, run.index.read_mask(row), palette)
+    return [*panels, Panel("truth", truth)]
+
+
+def _legend(run: Run, rows: list[Row], width: int) -> Image.Image:
+    """Return the legend of the classes in the images' labels and final masks."""
+    class_ids = {label for row in rows for label in row.labels}
+    for row in rows:
+        mask = decode_mask(read_result(run.folder / "segment", row.image_id), row.image_id)
+        class_ids |= set(np.unique(mask).tolist())
+    return legend(class_colours(run.index.classes, class_ids), width)
 
 
 def _with_final_mask(run: Run, rows: list[Row]) -> list[Row]:

@@ -149,10 +149,12 @@ class Folder:
         """Return a file's bytes.
 
         Raises:
-            VwlError: it does not exist or cannot be read.
+            VwlError: it does not exist or cannot be read, or is a pipe or device, whose end might never come.
         """
 
         def read() -> bytes:
+            if self.is_local and self.filesystem.get_file_info(path).type == fs.FileType.Unknown:
+                raise VwlError(f"cannot read {self.uri_of(name)}: it is not a regular file")
             with self.filesystem.open_input_stream(path) as stream:
                 return bytes(stream.read())
 

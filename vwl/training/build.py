@@ -46,7 +46,7 @@ def build_task(spec: TrainSpec) -> Task:
     index = read_index(spec.index_path)
     rows = index.split(TRAIN_SPLIT)
     if spec.stage == "classifier":
-        _require_labels(rows)
+        require_labels(rows)
         held_out = [row for row in index.rows if row.split == "val" and row.labels]
         return ClassifierTask(spec.recipe, index, rows, held_out)
     assert spec.masks is not None
@@ -57,7 +57,12 @@ def build_task(spec: TrainSpec) -> Task:
     return (IrnetTask if spec.stage == "irnet" else SegmenterTask)(spec.recipe, index, rows, spec.masks)
 
 
-def _require_labels(rows: list[Row]) -> None:
+def require_labels(rows: list[Row]) -> None:
+    """Check that every image to train the classifier on has a label.
+
+    Raises:
+        VwlError: one has none.
+    """
     unlabelled = [row.image_id for row in rows if not row.labels]
     if unlabelled:
         raise VwlError(

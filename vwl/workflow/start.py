@@ -1,0 +1,72 @@
+"""A run that a command is about to start: its recipe and index are read, and its folder is written only when `bind` is called.
+
+Between the two, `vwl.workflow.preflight` checks what can be known, so that a start that fails leaves no run folder behind.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from vwl.config.files import load_recipe, overridden
+from vwl.data.index import read_index
+from vwl.storage.folder import Folder
+from vwl.storage.lock import exclusive_lock
+from vwl.workflow.run_folder import Run
+from vwl.workflow.stages import STAGES
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run before its start.
+
+    Attributes:
+        run: its recipe, index and folder; the folder of a new run does not exist yet.
+        is_new: whether the folder holds no run yet.
+        is_given: whether a recipe, an override or an index was given, which `bind` compares with the folder's or writes into it.
+        overwrite: replace the recipe of an existing run.
+    """
+
+    run: Run
+    is_new: bool
+    is_given: bool
+    overwrite: bool = False
+
+    @classmethod
+    def plan(cls, folder: str, data: str | None, recipe: str | None, override: Sequence[str] = (), overwrite: bool = False) -> "Start":
+        """Read what a command starts.
+
+        Args:
+            folder: the run folder.
+            data: index of a new run; None: the run exists.
+            recipe: its recipe, needed with `data`; None: that of the existing run.
+            override: changes of the recipe, ``section.key=value``.
+            overwrite: replace the recipe of an existing run.
+
+        Raises:
+            VwlError: recipe or index are wrong, or the run does not exist and there is no index for a new one.
+        """
+        wanted = None if recipe is None else load_recipe(recipe, override)
+        is_new = not Folder(folder).exists("run.json")
+        if data is None:
+            existing = Run.open(folder)
+            if wanted is None and not override:
+                return cls(existing, is_new, is_given=False)
+            data = existing.index_path
+            wanted = wanted or overridden(existing.recipe, override)
+        assert wanted is not None
+        run = Run(Folder(folder), wanted, read_index(data), data)
+        run.index.class_ids(wanted.evaluation.classes or ())
+        return cls(run, is_new, is_given=True, overwrite=overwrite)
+
+    def bind(self) -> Run:
+        """Write the run folder and return the run; the recipe of an existing run is replaced only while no command works in its folder.
+
+        Raises:
+            VwlError: the folder belongs to another recipe or index, another command works in it, or it cannot be written.
+        """
+        if not self.is_given:
+            return self.run
+        with ExitStack() as held:
+            for stage in STAGES if self.overwrite and not self.is_new else ():
+                held.enter_context(exclusive_lock(self.run.folder, stage))
+            return Run.start(self.run.folder.uri, self.run.recipe, self.run.index_path, self.overwrite)
