@@ -168,7 +168,7 @@ def test_a_link_that_leaves_the_root_is_not_read(tmp_path):
 def test_an_index_does_not_replace_what_is_not_a_file(tmp_path, kind):
     target = tmp_path / "target"
     os.mkfifo(target) if kind == "pipe" else target.mkdir()
-    with pytest.raises(VwlError, match=r"target is a folder, pipe or device; name a file for the index table"):
+    with pytest.raises(VwlError, match=r"target: it is a folder, pipe or device; name a file"):
         write_index(index_of(*ROWS), target)
     assert not target.is_file()
     assert list(tmp_path.iterdir()) == [target]

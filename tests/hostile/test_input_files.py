@@ -82,8 +82,8 @@ def scenes(*options: str) -> Callable[[Path], Arguments]:
 
 
 OUTPUTS = [
-    Case("a folder as index", out("folder"), 1, ("folder is a folder, pipe or device; name a file for the index table",)),
-    Case("a pipe as index", out("pipe"), 1, ("pipe is a folder, pipe or device; name a file for the index table",)),
+    Case("a folder as index", out("folder"), 1, ("folder: it is a folder, pipe or device; name a file",)),
+    Case("a pipe as index", out("pipe"), 1, ("pipe: it is a folder, pipe or device; name a file",)),
     Case("no name as index", out(""), 1, ("'' names no file; give an index table such as index.parquet",)),
     Case("a file in a file", out("labels.csv/index.parquet"), 1, ("cannot write", "labels.csv/index.parquet")),
     Case("negative seed", scenes("--seed", "-1"), 1, ("the seed of scenes is -1; it cannot be negative",)),

@@ -217,3 +217,12 @@ class TestRequireInside:
         (root / "link.png").symlink_to("../root2/a.png")
         with pytest.raises(VwlError, match="leads out of"):
             Folder(root).require_inside("link.png")
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_a_folder_or_pipe_is_not_replaced_by_a_file(tmp_path, make):
+    make(tmp_path / "out")
+    before = (tmp_path / "out").stat()
+    with pytest.raises(VwlError, match="out: it is a folder, pipe or device; name a file"):
+        Folder(tmp_path).write("out", b"x")
+    assert (tmp_path / "out").stat() == before

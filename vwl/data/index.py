@@ -209,9 +209,6 @@ def write_index(index: Index, path: str | Path) -> None:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
     folder, name = _located(path)
-    target = Path(folder.path, name)
-    if folder.is_local and target.exists() and not target.is_file():  # renaming a file onto a device would replace it
-        raise VwlError(f"{path} is a folder, pipe or device; name a file for the index table")
     folder.write(name, sink.getvalue())
 
 

@@ -174,9 +174,13 @@ class Folder:
         """Write a file atomically and create its folder.
 
         Raises:
-            VwlError: it cannot be written (no permission, disk full); an earlier version of the file is kept.
+            VwlError: it cannot be written (no permission, disk full), or the name is a folder's, pipe's or device's; an earlier version of
+                the file is kept.
         """
         target = self._full(name)
+        # Renaming a file onto a device would replace the device.
+        if self.is_local and os.path.exists(target) and not os.path.isfile(target):
+            raise VwlError(f"cannot write {self.uri_of(name)}: it is a folder, pipe or device; name a file")
         self._call(f"write {self.uri_of(name)}", lambda: self._write(target, data), "; free space or choose another folder")
 
     def _write(self, target: str, data: bytes) -> None:
