@@ -30,6 +30,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "run": Command("vwl.cli.run", "run", "Run all stages in order, skipping those that are done."),
     "demo": Command("vwl.cli.run", "demo", "Run the whole method on generated scenes, in minutes."),
+    "reproduce": Command("vwl.cli.reproduce", "reproduce", "Reproduce the paper's results on VOC or COCO, compared stage by stage."),
     "data": Command("vwl.cli.data", "app", "Make, show and check index tables of data sets."),
     "recipe": Command("vwl.cli.recipe", "app", "List and show recipes and their keys."),
     "train": Command("vwl.cli.train", "app", "Train one network: classifier, irnet, segmenter."),

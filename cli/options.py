@@ -67,8 +67,6 @@ Crf = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
 
-DEFAULT_RECIPE = "paper-voc"
-
 
 class WithRun(TyperCommand):
     """A command that names its run by --run; a run named without it is refused with the line that is right."""
@@ -93,9 +91,9 @@ def plan_start(run: str, data: str | None, recipe: str | None, override: Sequenc
     from vwl.cli.console import say
     from vwl.workflow.start import Start
 
-    start = Start.plan(run, data, recipe or (DEFAULT_RECIPE if data is not None else None), override or (), overwrite)
+    start = Start.plan(run, data, recipe, override or (), overwrite)
     if start.is_new and recipe is None:
-        say(f"recipe: {DEFAULT_RECIPE}, the default (vwl recipe list shows others, --recipe takes one)")
+        say(f"recipe: {start.run.recipe.name}, the default (vwl recipe list shows others, --recipe takes one)")
     return start
 
 

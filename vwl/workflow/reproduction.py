@@ -14,6 +14,9 @@ from vwl.workflow.manifest import StageScore
 from vwl.workflow.run_folder import Run
 
 PAGE = "reproduction.md"
+STEPS = (("classifier", "cam"), ("crf",), ("irnet-labels", "irnet", "walk"), ("masks", "segmenter", "segment"))
+"""The stages in groups that end with a scored one."""
+FAR = "far outside the band"
 _FAILED_SHARE = 0.01
 _THRESHOLD_LOSS = 2.0
 _GENERAL = {
