@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -66,8 +66,15 @@ def folder(
     masks: Annotated[str | None, typer.Option(help="Folder of PNG masks named like the images.")] = None,
     val_share: Annotated[float, typer.Option(help="Share of the images for split val, 0 to below 1.")] = 0.0,
     classes: Annotated[str | None, typer.Option(help="Text file with one class name per line, in the order of the mask ids.")] = None,
+    separator: Annotated[
+        Literal["semicolon", "bar", "comma", "blank"] | None,
+        typer.Option(help="What separates labels. Default: the one of ; | , that the file uses, else blanks."),
+    ] = None,
 ) -> None:
     """Index a folder of images with a CSV file of labels.
+
+    The column labels holds class names such as dog;traffic light. They are separated by ; | or , in the whole file, or by blanks
+    if none of these occurs. A name in quotes is kept as it is. Names that differ only in case or blanks are refused.
 
     \b
     Examples:
@@ -76,7 +83,7 @@ def folder(
     """
     from vwl.data.folder import prepare_folder
 
-    _finish(*prepare_folder(images, labels, masks, val_share, classes), out)
+    _finish(*prepare_folder(images, labels, masks, val_share, classes, separator), out)
 
 
 @prepare.command()
@@ -89,6 +96,7 @@ def scenes(
     heights: Annotated[tuple[int, int], typer.Option(help="Smallest and largest height in pixels.")] = (180, 220),
     widths: Annotated[tuple[int, int], typer.Option(help="Smallest and largest width in pixels.")] = (240, 280),
     seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
+    heads: Annotated[bool, typer.Option("--heads", help="Also write heads/*.png: masks of the parts that tell the classes apart.")] = False,
 ) -> None:
     """Draw scenes with exact masks and index them; needs no download.
 
@@ -99,7 +107,7 @@ def scenes(
     """
     from vwl.data.scenes import prepare_scenes
 
-    _finish(*prepare_scenes(folder, num_train, num_val, heights, widths, num_classes, seed), out)
+    _finish(*prepare_scenes(folder, num_train, num_val, heights, widths, num_classes, seed, heads), out)
 
 
 @app.command()

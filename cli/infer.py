@@ -1,6 +1,8 @@
 """`vwl infer`: one inference stage of a run, or the first three together."""
 
 from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated
 
 import typer
 
@@ -30,7 +32,10 @@ _ABOUT = {
     "irnet-labels": "Confident labels for the boundary network, from two thresholds and a dense CRF.",
     "walk": "The maps after a random walk along the learned boundaries.",
     "masks": "Pseudo masks: the walk's maps cut at the background threshold.",
-    "segment": "Masks of the segmentation model, multi-scale with horizontal flip and CRF.",
+    "segment": """Masks of the segmentation model, multi-scale with horizontal flip and CRF.
+
+    Without --split of the images with ground truth (of the training images where there is none) and of test.
+    With it also of every image of a split; masks that are there are kept.""",
     "stream": """CAM, CRF and IRNet's labels in one pass: CPUs refine finished maps while the network makes the others.
 
     The results are those of one stage after the other. It saves time where networks run on GPUs and leave CPUs free.
@@ -38,6 +43,20 @@ _ABOUT = {
 }
 
 
+class SplitName(StrEnum):
+    """A split of an index, or all of them."""
+
+    TRAIN = "train"
+    AUG = "aug"
+    VAL = "val"
+    TEST = "test"
+    ALL = "all"
+
+
+Split = Annotated[
+    list[SplitName] | None,
+    typer.Option("--split", help="Also segment every image of this split, with or without ground truth. Repeatable."),
+]
 _REFINED = ("crf", "irnet-labels", "segment", "stream")
 """Stages with a dense CRF."""
 
@@ -51,13 +70,14 @@ def _infer(
     overwrite: bool,
     strict: bool,
     crf: CrfName | None = None,
+    splits: Sequence[str] = (),
 ) -> None:
     from vwl.workflow.streaming import STREAMED
 
     stages = STREAMED if name == "stream" else (name,)
     refined = [stage.replace("-", "_") for stage in stages if stage in _REFINED]
     start = plan_start(run, None, None, with_crf(refined, crf, override), overwrite)
-    opened = run_stages_with_progress(start, stages, layout(), backend, address, strict=strict, streamed=name == "stream")
+    opened = run_stages_with_progress(start, stages, layout(), backend, address, strict=strict, streamed=name == "stream", splits=splits)
     end_with_failures(opened, stages)
 
 
@@ -83,13 +103,26 @@ def _add(name: str) -> None:
     ) -> None:
         _infer(name, run, override, address, backend, overwrite, strict, crf)
 
-    command = infer_refined if name in _REFINED else infer
+    def infer_split(
+        run: RunFolder,
+        split: Split = None,
+        override: Override = None,
+        crf: Crf = None,
+        address: Address = None,
+        backend: Backend = "ray",
+        overwrite: Overwrite = False,
+        strict: Strict = False,
+    ) -> None:
+        _infer(name, run, override, address, backend, overwrite, strict, crf, [each.value for each in split or ()])
+
+    command = infer_split if name == "segment" else infer_refined if name in _REFINED else infer
+    second = "--split val" if name == "segment" else "--address auto"
     command.__doc__ = f"""{_ABOUT[name]}
 
     \b
     Examples:
       vwl infer {name} --run runs/voc
-      vwl infer {name} --run runs/voc --address auto
+      vwl infer {name} --run runs/voc {second}
     """
     app.command(name, cls=WithRun)(command)
 

@@ -6,8 +6,6 @@ torch and Ray. A new command is one line in `COMMANDS`.
 
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module, metadata
 from inspect import signature
 from typing import Annotated, Any, NamedTuple
@@ -18,7 +16,7 @@ from typer.exceptions import TyperException
 
 from vwl.cli.options import WithRun, command_line
 from vwl.cli.output import guarded_output, printable
-from vwl.errors import Interrupted, VwlError
+from vwl.errors import Interrupted, VwlError, interrupts_in_c
 
 
 class Command(NamedTuple):
@@ -32,6 +30,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "run": Command("vwl.cli.run", "run", "Run all stages in order, skipping those that are done."),
     "demo": Command("vwl.cli.run", "demo", "Run the whole method on generated scenes, in minutes."),
+    "reproduce": Command("vwl.cli.reproduce", "reproduce", "Reproduce the paper's results on VOC or COCO, compared stage by stage."),
     "data": Command("vwl.cli.data", "app", "Make, show and check index tables of data sets."),
     "recipe": Command("vwl.cli.recipe", "app", "List and show recipes and their keys."),
     "train": Command("vwl.cli.train", "app", "Train one network: classifier, irnet, segmenter."),
@@ -47,8 +46,6 @@ COMMANDS = {
     "deploy": Command("vwl.cli.deploy", "app", "Write cluster files: KubeRay manifests, ray up files, a Slurm script."),
     "doctor": Command("vwl.cli.doctor", "doctor", "Check whether this machine and a cluster can run vwl."),
 }
-RESUMED = {"run", "demo", "train", "infer", "tune"}
-"""Commands that save their work and go on with it when they are started again."""
 
 
 class Commands(TyperGroup):
@@ -74,7 +71,7 @@ class Commands(TyperGroup):
             VwlError: with --debug.
         """
         try:
-            with _interrupts_in_c():
+            with interrupts_in_c():
                 return super().invoke(ctx)
         except VwlError as error:
             if ctx.params["debug"]:
@@ -87,9 +84,11 @@ class Commands(TyperGroup):
             command = command_line(getattr(error, "ctx", None) or ctx)
             print(f"error: {printable(_usage(error))}; see {command} --help", file=sys.stderr)
             raise typer.Exit(2) from None
-        except (Interrupted, KeyboardInterrupt) as stop:
-            saved = "; finished work is saved; run the same command to resume" if ctx.invoked_subcommand in RESUMED else ""
-            print(f"{str(stop) or 'stopped'}{saved}", file=sys.stderr)
+        except Interrupted as stop:
+            print(f"{stop}; finished work is saved; run the same command to resume", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except KeyboardInterrupt as stop:
+            print(str(stop) or "stopped", file=sys.stderr)
             raise typer.Exit(130) from None
 
 
@@ -99,20 +98,6 @@ def _usage(error: TyperException) -> str:
     for found, written in (("Value error, ", ""), (": Input should", ": it should")):  # pydantic's words
         text = text.replace(found, written)
     return text[:1].lower() + text[1:]
-
-
-@contextmanager
-def _interrupts_in_c() -> Iterator[None]:
-    """Turn a SystemError that C code (e.g. numba's) raises on Ctrl-C back into the interrupt."""
-    try:
-        yield
-    except SystemError as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, KeyboardInterrupt):
-                raise cause from None
-            cause = cause.__cause__ or cause.__context__
-        raise
 
 
 app = typer.Typer(

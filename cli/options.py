@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
-from vwl.errors import shortened
+from vwl.errors import VwlError, shortened
 
 if TYPE_CHECKING:
     from vwl.config.layout import Layout
@@ -67,8 +67,6 @@ Crf = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
 
-DEFAULT_RECIPE = "paper-voc"
-
 
 class WithRun(TyperCommand):
     """A command that names its run by --run; a run named without it is refused with the line that is right."""
@@ -93,9 +91,9 @@ def plan_start(run: str, data: str | None, recipe: str | None, override: Sequenc
     from vwl.cli.console import say
     from vwl.workflow.start import Start
 
-    start = Start.plan(run, data, recipe or (DEFAULT_RECIPE if data is not None else None), override or (), overwrite)
+    start = Start.plan(run, data, recipe, override or (), overwrite)
     if start.is_new and recipe is None:
-        say(f"recipe: {DEFAULT_RECIPE}, the default (vwl recipe list shows others, --recipe takes one)")
+        say(f"recipe: {start.run.recipe.name}, the default (vwl recipe list shows others, --recipe takes one)")
     return start
 
 
@@ -163,10 +161,11 @@ def run_stages_with_progress(
     fit_workers: bool = False,
     strict: bool = False,
     streamed: bool = False,
+    splits: Sequence[str] = (),
 ) -> "Run":
     """Check a start, run its stages with progress on the terminal, and return the run.
 
-    A new run's folder is written after all checks. `streamed` runs the stages after CAM while its maps are made.
+    A new run's folder is written after all checks. `streamed` runs the stages after CAM while its maps are made, `splits` as `run_stages`.
     """
     from vwl.cli.console import progress_view, say
     from vwl.engine.base import Engine, open_engine
@@ -198,16 +197,15 @@ def run_stages_with_progress(
         view = held.enter_context(progress_view())
         if streamed:
             engine = Engine(engine.trainer, Streaming(run, engine.shard_runner, strict))
-        run_stages(run, names, engine, where, view.update, say, fit_workers, strict)
+        run_stages(run, names, engine, where, view.update, say, fit_workers, strict, splits)
     return run
 
 
 def end_with_failures(run: "Run", names: Sequence[str]) -> None:
     """If images failed in the named stages, say how many and end with exit code 1."""
     from vwl.cli.console import say
-    from vwl.workflow.inputs import failed_images
 
-    failed = {name: images for name in names if (images := failed_images(run, name))}
+    failed = {name: images for name in names if (images := run.failed_images(name))}
     if failed:
         number = len({image_id for images in failed.values() for image_id in images})
         where = ", ".join(f"{run.folder}/{name}/manifest.json" for name in failed)
@@ -216,16 +214,19 @@ def end_with_failures(run: "Run", names: Sequence[str]) -> None:
 
 
 def print_stage_table(run: "Run", as_json: bool) -> None:
-    """Print the table of scored stages."""
-    from vwl.cli.console import print_json, print_table, say
-    from vwl.workflow.scoring import score_table
+    """Print the table of scored stages.
+
+    Raises:
+        VwlError: nothing was scored; says why. With `as_json` an empty list is printed before.
+    """
+    from vwl.cli.console import print_json, print_table
+    from vwl.workflow.scoring import score_table, why_unscored
 
     lines = [vars(line) for line in score_table(run)]
     if not lines:
-        say("nothing was scored: no scored stage is done, or the index has no ground truth")
         if as_json:
             print_json([])
-        return
+        raise VwlError(f"nothing was scored: {why_unscored(run)}")
     columns = list(lines[0])
     title = f"{run.folder} · recipe {run.recipe.name} · mIoU over {run.recipe.evaluation.described}"
     print_table(title, columns, [list(line.values()) for line in lines], as_json)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vwl.cli.options import DEFAULT_RECIPE, Json, Override, with_layout
+from vwl.cli.options import Json, Override, with_layout
 
 if TYPE_CHECKING:
     from vwl.cluster.plan import Resources
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def plan(
     data: Annotated[str, typer.Option("--data", metavar="INDEX", help="Index table, made by vwl data prepare.")],
     recipe: Annotated[
-        str, typer.Option("--recipe", metavar="RECIPE", help="Built-in recipe (vwl recipe list) or YAML file.")
-    ] = DEFAULT_RECIPE,
+        str | None, typer.Option("--recipe", metavar="RECIPE", help="Built-in recipe (vwl recipe list) or YAML file (default: as vwl run).")
+    ] = None,
     override: Override = None,
     *,
     where: Any,
@@ -46,9 +46,11 @@ def plan(
     from vwl.config.files import load_recipe
     from vwl.data.index import read_index
     from vwl.workflow.run_folder import Run
+    from vwl.workflow.start import default_recipe
 
     resources = _resources(address, run)
-    wanted, index = load_recipe(recipe, override or ()), read_index(data)
+    index = read_index(data)
+    wanted = load_recipe(recipe or default_recipe(index), override or ())
     calibration = calibrate(Run.open(from_run), from_cpus or os.cpu_count() or 1, from_gpus) if from_run else None
     stages = planned(wanted, index, where, resources, calibration)
     found = list(checks(wanted, index, where, resources, stages))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from vwl.cli.options import DEFAULT_RECIPE, Address, Data, Json, MicroBatch, Override, PrecisionName, RecipeName, SearchFolder, WithRun
+from vwl.cli.options import Address, Data, Json, MicroBatch, Override, PrecisionName, RecipeName, SearchFolder, WithRun
 from vwl.errors import VwlError
 
 if TYPE_CHECKING:
@@ -189,14 +189,15 @@ def _plan(space: str, recipe: str | None, data: str | None, override: list[str] 
     from vwl.data.index import read_index
     from vwl.tuning.search import Search
     from vwl.tuning.space import load_space
+    from vwl.workflow.start import default_recipe
 
     loaded = load_space(space)
     if data is None:
         raise VwlError("give --data INDEX, the table that vwl data prepare writes")
     index_path = _index_path(data)
-    return Search.plan(
-        loaded, load_recipe(recipe or loaded.recipe or DEFAULT_RECIPE, override or ()), read_index(index_path), index_path, seeds, threshold
-    )
+    index = read_index(index_path)
+    wanted = load_recipe(recipe or loaded.recipe or default_recipe(index), override or ())
+    return Search.plan(loaded, wanted, index, index_path, seeds, threshold)
 
 
 SpaceName = Annotated[str | None, typer.Option("--space", metavar="SPACE", help="One of the folder's searches (default: all).")]

@@ -117,3 +117,18 @@ def processes_of(leader: int) -> list[int]:
         if session == leader:
             found.append(int(entry.name))
     return found
+
+
+def processes_below(ancestor: int) -> list[int]:
+    """Every living process that descends from a process, and the process itself."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+
+    def is_below(process: int) -> bool:
+        while process and process != ancestor:
+            process = parents.get(process, 0)
+        return process == ancestor
+
+    return [process for process in parents if is_below(process)]

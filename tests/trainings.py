@@ -26,6 +26,7 @@ RECIPE = Recipe(
     seed=3,
     classifier=Classifier(
         backbone=PLAIN,
+        linear_probe="none",
         frozen_stages=3,
         codebook=Codebook(num_codewords=16, momentum=0.1),
         optimiser=Optimiser(learning_rate=0.02),

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from tests.helpers import copy_run, truncate
 from vwl.cli import evaluate, infer, predict, status
 from vwl.cli.main import app
+from vwl.storage.checked import read_checked, write_checked
 from vwl.workflow.run_folder import Run
 from vwl.workflow.scoring import score_table
 from vwl.workflow.stages import SCORED, STAGES
@@ -138,27 +139,31 @@ def test_a_run_that_is_done_prints_its_table_as_json_and_makes_its_pictures(copi
     assert (copied.folder / "pictures").exists("all.png")
 
 
-def test_a_manifest_that_is_damaged_or_of_another_version_is_one_line_of_status_and_run(copied):
+def test_a_manifest_of_another_version_is_one_line_of_status_and_run(copied):
     path = Path(copied.folder.path, "cam", "manifest.json")
-    other_version = json.dumps({**json.loads(path.read_text()), "decisions": {}}).encode()
-    for content in (b'{"stage": ', other_version):
-        path.write_bytes(content)
-        for command in (["status", "--run", copied.folder], ["run", "--run", copied.folder, "--backend", "local"]):
-            result = vwl(*command)
-            assert result.exit_code == 1
-            (line,) = [line for line in result.stderr.splitlines() if "done before, skipped" not in line]
-            assert line == (
-                f"error: {path} is damaged or of another version of vwl; "
-                f"delete {path.parent} to run the stage again, or use another --run folder"
-            )
-        assert path.read_bytes() == content
+    write_checked(copied.folder / "cam", "manifest.json", {**read_checked(copied.folder / "cam", "manifest.json"), "decisions": {}})
+    content = path.read_bytes()
+    for command in (["status", "--run", copied.folder], ["run", "--run", copied.folder, "--backend", "local"]):
+        result = vwl(*command)
+        assert result.exit_code == 1
+        (line,) = [line for line in result.stderr.splitlines() if "done before, skipped" not in line]
+        assert line == (
+            f"error: {path} is damaged or of another version of vwl; "
+            f"delete {path.parent} to run the stage again, or use another --run folder"
+        )
+    assert path.read_bytes() == content
 
 
-def test_a_run_without_scores_prints_an_empty_list(copied):
+def test_a_run_without_scores_prints_an_empty_list_and_ends_with_exit_code_1(copied):
     shutil.rmtree(Path(copied.folder.path, "cam"))
     for name in ("crf", "walk", "segment"):
         shutil.rmtree(Path(copied.folder.path, name))
-    assert vwl_json("evaluate", "--run", copied.folder) == []
+    result = vwl("evaluate", "--run", copied.folder, "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, [])
+    assert (
+        result.stderr
+        == f"error: nothing was scored: none of the stages cam, crf, walk, segment is done; run: vwl run --run {copied.folder}\n"
+    )
 
 
 def test_a_run_with_a_truncated_image_does_everything_else_and_ends_with_exit_code_1(copied):

@@ -120,7 +120,8 @@ class TestRefusal:
     @pytest.mark.parametrize(
         ("override", "message"),
         [
-            ("classifier.epochs=0", "classifier.epochs should be greater than 0 (given: 0)"),
+            ("classifier.epochs=-1", "classifier.epochs should be greater than or equal to 0 (given: -1)"),
+            ("classifier.epochs=0", "classifier: epochs 0 needs linear_probe: init, or start_from"),
             ("classifier.crop=512.5", "classifier.crop should be a valid integer, got a number with a fractional part (given: 512.5)"),
             ("classifier.pooling=max", "classifier.pooling should be 'gap' or 'hybrid' (given: 'max')"),
             ("classifier.optimiser.momentum=1.5", "classifier.optimiser.momentum should be less than or equal to 1 (given: 1.5)"),

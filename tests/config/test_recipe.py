@@ -18,6 +18,7 @@ def test_the_paper_its_code_and_each_row_of_its_tables_have_a_recipe():
         "paper-coco",
         "reference-voc",
         "reference-voc-m",
+        "reference-coco",
         "table4-baseline",
         "table4-hp",
         "table4-vwe",
@@ -52,6 +53,12 @@ class TestSettingsOfThePaper:
     def test_coco_differs_only_in_the_iterations_of_the_segmenter(self):
         assert differences(load_recipe("paper-voc"), load_recipe("paper-coco")) == [
             "name: paper-voc -> paper-coco",
+            "segmenter.iterations: 20000 -> 60000",
+        ]
+
+    def test_the_codes_settings_for_coco_are_those_for_voc_with_the_papers_iterations(self):
+        assert differences(load_recipe("reference-voc"), load_recipe("reference-coco")) == [
+            "name: reference-voc -> reference-coco",
             "segmenter.iterations: 20000 -> 60000",
         ]
 

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -87,6 +89,19 @@ def test_unreadable_files_are_problems_and_the_others_are_still_checked(data, tm
         ("c", "class-not-in-labels"),
         ("d", "unreadable-mask"),
     ]
+
+
+def test_a_link_out_of_the_root_and_a_pipe_are_problems(data, tmp_path):
+    index = data(a=((1,), mask_of(1), "val"), b=((1,), None, "val"))
+    outside = tmp_path.parent / "outside.png"
+    (tmp_path / "a.png").rename(outside)
+    (tmp_path / "a.png").symlink_to(outside)
+    (tmp_path / "b.png").unlink()
+    os.mkfifo(tmp_path / "b.png")
+    link, pipe = check_index(index)
+    assert (link.kind, pipe.kind) == ("unreadable-image", "unreadable-image")
+    assert link.message == f"{tmp_path}/a.png is a link that leads out of {tmp_path}, to {outside}; put the file itself below the folder"
+    assert "b.png is a folder, pipe or device and not a file" in pipe.message
 
 
 def test_progress_counts_every_image(data):

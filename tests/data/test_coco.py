@@ -43,6 +43,16 @@ def tiny(tmp_path):
     return save
 
 
+def test_a_link_out_of_the_folder_is_refused_before_masks_are_painted(tiny):
+    root = tiny()
+    outside = root.parent / "outside.jpg"
+    (root / "train2014/p1.jpg").rename(outside)
+    (root / "train2014/p1.jpg").symlink_to(outside)
+    with pytest.raises(VwlError, match=f"p1.jpg is a link that leads out of {root}"):
+        prepare_coco(root)
+    assert not (root / "SegmentationClass").exists()
+
+
 def test_smaller_instances_are_on_top_and_class_ids_ascend_with_the_categories(tiny):
     index, notes = prepare_coco(tiny())
     assert index.classes == ("background", "dog", "bed")

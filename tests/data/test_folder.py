@@ -34,7 +34,18 @@ def test_files_are_named_with_or_without_extension_and_classes_are_sorted(images
         ("b", "b.png", (1,), "train"),
         ("c", "c.JPG", (2,), "train"),
     ]
-    assert notes == ["classes 1 to 2 are the label names in alphabetical order: ant, zebra"]
+    assert notes == [
+        "classes 1 to 2 are the label names in alphabetical order: ant, zebra",
+        "labels are separated by blanks; if a class name has blanks, separate labels by ';' or put the name in quotes",
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp", "gif"])
+def test_images_of_every_format_that_is_read_are_found(tmp_path, suffix):
+    Image.new("RGB", (8, 6)).save(tmp_path / f"a.{suffix}")
+    (tmp_path / "labels.csv").write_text("image,labels\na,x\n")
+    index, _ = prepare_folder(tmp_path, tmp_path / "labels.csv")
+    assert index.read_image(index.rows[0]).size == (8, 6)
 
 
 @pytest.mark.parametrize("labels", ["big cat;dog", "big cat | dog", '"big cat;dog"', "'big cat'; 'dog';", "dog;big cat;dog"])
@@ -42,6 +53,21 @@ def test_names_with_spaces_are_separated_by_semicolons_or_bars(images, labels):
     index, _ = prepare_folder(images, table(images, f"image,labels\na,{labels}\n"))
     assert index.classes == ("background", "big cat", "dog")
     assert index.rows[0].labels == (1, 2)
+
+
+def test_a_separator_in_one_row_keeps_names_with_blanks_in_all_rows(images):
+    index, notes = prepare_folder(images, table(images, 'image,labels\na,traffic light\nb,"dog, person"\n'))
+    assert index.classes == ("background", "dog", "person", "traffic light")
+    assert [row.labels for row in index.rows] == [(3,), (1, 2)]
+    assert notes[:2] == [
+        "classes 1 to 3 are the label names in alphabetical order: dog, person, traffic light",
+        "labels are separated by ','",
+    ]
+
+
+def test_a_stated_separator_keeps_names_with_blanks_that_no_row_separates(images):
+    index, _ = prepare_folder(images, table(images, "image,labels\na,traffic light\nb,dog\n"), separator="semicolon")
+    assert index.classes == ("background", "dog", "traffic light")
 
 
 def test_columns_are_in_any_order_and_the_column_split_is_used(images):
@@ -103,12 +129,30 @@ def test_the_share_of_val_is_approximate_and_an_image_keeps_its_split(tmp_path):
         ("image,labels\na,x\na.jpg,y\n", "image id 'a' occurs more than once"),
         ("image,labels\na,x,y\n", "line 2 has more fields than the header"),
         ("image,labels,split\na,x,vall\n", "line 2: unknown split 'vall'; did you mean 'val'"),
+        ("image,labels,split\na,x,\n", "line 2 has no split; write train, aug, val or test"),
+        ("image,labels,split\na,,val\n", "no image has a label"),
+        ("image,labels\na,Dog\nb,dog\n", r"the class names 'Dog' \(line 2\) and 'dog' \(line 3\) differ only in case or blanks"),
+        ("image,labels\na,a b;x\nb,ab\n", r"'a b' \(line 2\) and 'ab' \(line 3\) differ only in case or blanks"),
+        ("image,labels\na,dog Background\n", "line 2: 'Background' is id 0 of every mask and cannot be an object class"),
+        (f"image,labels\na,{' '.join(f'x{n}' for n in range(255))}\n", "there are 255 classes .*, but masks have ids for 254"),
     ],
 )
 def test_a_bad_csv_file_is_named_with_its_line(images, text, message):
     with pytest.raises(VwlError, match=message) as caught:
         prepare_folder(images, table(images, text))
     assert "\n" not in str(caught.value)
+
+
+def test_an_image_or_mask_that_is_a_link_out_of_its_folder_is_refused(images):
+    text = table(images, "image,labels\na,x\n")
+    outside = images.parent.parent / "outside"
+    for link in (images / "a.jpg", images.parent / "truth/a.png"):
+        link.rename(outside)
+        link.symlink_to(outside)
+        with pytest.raises(VwlError, match=f"{link.name} is a link that leads out of"):
+            prepare_folder(images, text, masks=images.parent / "truth")
+        link.unlink()
+        outside.rename(link)
 
 
 def test_a_missing_mask_is_named_and_test_images_need_none(images):
@@ -137,8 +181,11 @@ def test_a_folder_without_images_a_wrong_share_and_wrong_classes_are_refused(ima
         prepare_folder(images, images / "absent.csv")
     classes = images.parent / "classes.txt"
     for content, message in (
+        ("x\nbackground\n", "'background' is id 0 of every mask"),
+        ("x\nX\n", "the class names 'x' and 'X' differ only in case or blanks"),
+        ("x" * 101, "has 101 characters; 100 are allowed"),
         ("y\n", "class 'x' is not in"),
-        ("x\nx\n", "holds the class name 'x' more than once"),
+        ("x\nx\n", "the class name 'x' occurs more than once"),
         ("\n", "holds no class names"),
     ):
         classes.write_text(content)

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -106,6 +107,82 @@ def test_a_file_that_is_missing_or_not_an_index_is_refused(tmp_path):
             read_index(tmp_path / f"{name}.parquet")
 
 
+def edit(path, **changes):
+    """Change columns of an index table (arrays), or with `about` its metadata, as a user would with pyarrow."""
+    table = pq.read_table(path)
+    about = json.loads(table.schema.metadata[b"vwl"]) | changes.pop("about", {})
+    for name, values in changes.items():
+        table = table.set_column(table.schema.get_field_index(name), name, values if isinstance(values, pa.Array) else pa.array(values))
+    pq.write_table(table.replace_schema_metadata({b"vwl": json.dumps(about).encode()}), path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": ["train", "vall", "aug"]}, r"index\.parquet row 2: image b is in the unknown split 'vall'; did you mean 'val'\?"),
+        ({"labels": [[1, 2], [], [1.5]]}, r"index\.parquet row 1: image a has label 1\.0, which is not a whole number"),
+        ({"labels": ["1 2", "", "2"]}, r"index\.parquet row 1: the labels '1 2' of image a are not a list"),
+        ({"labels": [[1, 2], None, [2]]}, r"index\.parquet row 2: the labels None of image b"),
+        ({"labels": [[1, 2], [], [3]]}, r"index\.parquet row 3: image c has label 3, but the classes are 1 to 2"),
+        ({"image_id": [1, 2, 3]}, r"index\.parquet row 1: the image id 1 is not text"),
+        ({"image_id": ["a", "b/b", "c"]}, r"index\.parquet row 2: image id 'b/b' is not a file name"),
+        ({"image_id": ["a", "b", "a"]}, r"index\.parquet rows 1 and 3: image id 'a' occurs more than once"),
+        ({"image": ["p/a.jpg", "../b.jpg", "p/c.jpg"]}, r"index\.parquet row 2: the path '\.\./b\.jpg' of image b leads out of the root"),
+        ({"mask": [1, 2, 3]}, r"index\.parquet row 1: the path 1 of image a is not text"),
+        ({"about": {"palette": [0, 1]}}, r"index\.parquet is not an index table .*: 'palette' in its metadata is \[0, 1\]"),
+        ({"about": {"classes": ["background", "Cat", "cat"]}}, r"index\.parquet: the class names 'Cat' and 'cat' differ only"),
+        ({"about": {"classes": ["cat", "dog", "cow"]}}, r"index\.parquet: the first class is 'cat'; it must be 'background'"),
+        ({"about": {"root": 7}}, r"index\.parquet is not an index table .*: 'root' in its metadata is 7"),
+        ({"about": {"format": 9}}, r"its format is 9; this version of vwl reads format 1"),
+    ],
+)
+def test_a_table_edited_by_hand_is_refused_by_file_and_row(tmp_path, changes, message):
+    write_index(index_of(*ROWS), tmp_path / "index.parquet")
+    edit(tmp_path / "index.parquet", **changes)
+    with pytest.raises(VwlError, match=message) as caught:
+        read_index(tmp_path / "index.parquet")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_whose_columns_were_stored_otherwise_is_read(tmp_path):
+    write_index(index_of(*ROWS), tmp_path / "index.parquet")
+    split = pa.array(["train", "test", "aug"]).dictionary_encode()
+    edit(tmp_path / "index.parquet", labels=pa.array([[1, 2], [], [2]], pa.large_list(pa.int64())), split=split)
+    assert read_index(tmp_path / "index.parquet").rows == ROWS
+
+
+def test_a_link_that_leaves_the_root_is_not_read(tmp_path):
+    index = tiny_scenes(tmp_path / "scenes", 1, 0)
+    row = index.rows[0]
+    for name in (row.image, row.mask):
+        file = tmp_path / "scenes" / name
+        file.rename(tmp_path / file.name)
+        file.symlink_to(tmp_path / file.name)
+    with pytest.raises(VwlError, match=r"train_00000\.jpg is a link that leads out of .*scenes, to .*train_00000\.jpg"):
+        index.read_image(row)
+    with pytest.raises(VwlError, match=r"train_00000\.png is a link that leads out of"):
+        index.read_mask(row)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_an_index_does_not_replace_what_is_not_a_file(tmp_path, kind):
+    target = tmp_path / "target"
+    os.mkfifo(target) if kind == "pipe" else target.mkdir()
+    with pytest.raises(VwlError, match=r"target: it is a folder, pipe or device; name a file"):
+        write_index(index_of(*ROWS), target)
+    assert not target.is_file()
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("path", ["", "s3://", "/"])
+def test_a_path_without_a_file_name_is_refused(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    for call in (read_index, lambda path: write_index(index_of(*ROWS), path)):
+        with pytest.raises(VwlError, match=f"'{path}' names no file"):
+            call(path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_manipulated_table_cannot_name_files_outside_the_root(tmp_path):
     write_index(index_of(*ROWS), tmp_path / "index.parquet")
     table = pq.read_table(tmp_path / "index.parquet")
@@ -151,6 +228,15 @@ def test_every_pixel_format_becomes_8_bit_rgb_of_the_same_grey_values(data):
     image = decode_image(data, "x")
     assert (image.mode, image.size) == ("RGB", (8, 6))
     assert np.abs(np.asarray(image).astype(int) - GREY[..., None]).max() <= 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_of_a_float_image_that_are_not_numbers_are_black_and_the_others_stay(bad):
+    values = GREY.astype(np.float32)
+    values[0, 0] = bad
+    image = np.asarray(decode_image(encoded(values, "TIFF"), "x"))[..., 0]
+    assert image[0, 0] == 0
+    assert np.abs(image.astype(int) - GREY).max() <= 1
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", encoded(GREY)[:60], encoded(np.zeros((200, 200), np.uint8) + 7, "JPEG")[:-200]])

@@ -56,7 +56,7 @@ def test_every_image_shows_one_to_three_classes():
 def test_animals_contrast_with_the_ground_along_their_outlines():
     inside, outside = [], []
     for number in range(20):
-        image, mask = drawn(number)
+        image, mask, _ = drawn(number)
         grey = image.astype(float).mean(2)
         step = np.abs(np.diff(grey, axis=1))
         edge = (mask[:, 1:] > 0) != (mask[:, :-1] > 0)
@@ -78,7 +78,7 @@ def test_face_colours_are_unique_and_two_classes_share_a_skin():
 def test_most_pixels_of_an_animal_are_not_its_head():
     shares = []
     for number in range(30):
-        image, mask = drawn(number, num_classes=1)  # beetles: red and white rings on the head
+        image, mask, _ = drawn(number, num_classes=1)  # beetles: red and white rings on the head
         pixels = image[mask == 1].astype(int)
         red, green, blue = pixels.T
         head = (red > 150) & ((np.abs(green - blue) < 60) & ((green < 90) | (green > 170)))
@@ -91,13 +91,17 @@ def test_most_pixels_of_an_animal_are_not_its_head():
     [
         ({"num_classes": 7}, "must be 1 to 6, not 7"),
         ({"num_train": -1}, "cannot be negative"),
+        ({"num_train": 0}, "cannot be negative and not both 0"),
+        ({"seed": -1}, "the seed of scenes is -1; it cannot be negative"),
+        ({"heights": (64, 1_000_000)}, "at most 4096 pixels"),
         ({"heights": (90, 80)}, "heights of scenes must be a range"),
-        ({"widths": (8, 80)}, "from at least 32 pixels"),
+        ({"widths": (8, 80)}, "from at least 32 to at most 4096 pixels"),
     ],
 )
 def test_impossible_settings_are_refused(tmp_path, settings, message):
     with pytest.raises(VwlError, match=message):
         prepare_scenes(tmp_path, **{"num_train": 1, "num_val": 0, **TINY, **settings})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_with_scenes_of_other_settings_is_refused(tmp_path):
@@ -106,6 +110,20 @@ def test_a_folder_with_scenes_of_other_settings_is_refused(tmp_path):
         prepare_scenes(tmp_path, 1, 0, seed=5, **TINY)
 
 
-def test_a_data_set_without_scenes_is_refused(tmp_path):
-    with pytest.raises(VwlError, match="the data set has no images"):
-        prepare_scenes(tmp_path, 0, 0, **TINY)
+def test_heads_are_parts_of_the_mask_and_never_all_of_it():
+    for number in range(20):
+        scene = drawn(number)
+        on_head = scene.heads > 0
+        assert on_head.any()
+        np.testing.assert_array_equal(scene.heads[on_head], scene.mask[on_head])
+        assert on_head.sum() < 0.5 * (scene.mask > 0).sum()
+
+
+def test_masks_of_heads_are_added_to_scenes_drawn_without(tmp_path):
+    index, _ = prepare_scenes(tmp_path, 2, 0, **TINY)
+    assert not (tmp_path / "heads").exists()
+    before = index.root.read(index.rows[0].image)
+    _, notes = prepare_scenes(tmp_path, 2, 0, **TINY, heads=True)
+    assert notes == ["drew 2 scenes, kept 0 existing ones"]
+    assert index.root.read(index.rows[0].image) == before
+    assert sorted(path.name for path in (tmp_path / "heads").iterdir()) == ["train_00000.png", "train_00001.png"]

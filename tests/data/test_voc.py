@@ -32,6 +32,10 @@ def annotation(*names):
     return f"<annotation><size><width>8</width></size>{objects}</annotation>"
 
 
+ENTITIES = "".join(f'<!ENTITY x{n} "{f"&x{n - 1};" * 10}">' for n in range(1, 12))
+BOMB = f'<!DOCTYPE a [<!ENTITY x0 "aaaaaaaaaa">{ENTITIES}]><annotation><object><name>&x11;</name></object></annotation>'
+
+
 @pytest.fixture
 def devkit(tmp_path):
     """Two images in train, one in val, one more in train_aug; text labels, masks, no annotations."""
@@ -52,6 +56,15 @@ def devkit(tmp_path):
 
 def rows(index):
     return {row.image_id: row for row in index.rows}
+
+
+@pytest.mark.parametrize("name", ["JPEGImages/a2.jpg", "SegmentationClassAug/v1.png"])
+def test_a_link_out_of_the_devkit_is_refused(devkit, name):
+    outside = devkit.parent / "outside"
+    (devkit / name).rename(outside)
+    (devkit / name).symlink_to(outside)
+    with pytest.raises(VwlError, match=f"{name} is a link that leads out of {devkit}"):
+        prepare_voc(devkit)
 
 
 def test_split_aug_is_train_aug_without_train(devkit):
@@ -155,11 +168,33 @@ def test_with_sbd_its_other_images_become_split_aug_and_missing_masks_are_conver
     assert not any("wrote" in note for note in notes)
 
 
-def test_a_broken_sbd_file_is_named(devkit, sbd):
+def mat(segmentation, **options):
+    content = io.BytesIO()
+    savemat(content, {"GTcls": {"Segmentation": segmentation}}, **options)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no MATLAB file",
+        bytes(200),
+        mat(np.ones((6, 8), np.uint8))[:200],
+        mat(np.ones((6, 8), np.uint8), do_compression=True)[:-9] + bytes(9),
+        mat(np.full((6, 8), 21, np.uint8)),
+        mat(np.full((6, 8), 264, np.uint16)),
+        mat(np.ones((6, 8, 3), np.uint8)),
+        mat(np.full((6, 8), 1.5)),
+    ],
+    ids=["empty", "text", "zeros", "truncated", "checksum", "class 21", "class 264", "three dimensions", "fractions"],
+)
+def test_a_broken_sbd_file_is_named(devkit, sbd, content):
     (devkit / "SegmentationClassAug/x1.png").unlink()
-    (sbd / "cls/x1.mat").write_bytes(b"no matlab file at all" * 20)
-    with pytest.raises(VwlError, match=r"cls/x1\.mat is not a mask of SBD"):
+    write(sbd / "cls/x1.mat", content)
+    with pytest.raises(VwlError, match=r"cls/x1\.mat is not a mask of SBD") as caught:
         prepare_voc(devkit, sbd=sbd)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +210,9 @@ def test_a_broken_sbd_file_is_named(devkit, sbd):
         ("ImageSets/image_labels.txt", b"a1 \xff\xfe\n", "is not a text file in UTF-8"),
         ("Annotations/a1.xml", annotation("aeroplan"), r"a1\.xml: unknown class 'aeroplan'; did you mean 'aeroplane'"),
         ("Annotations/a1.xml", "<annotation><object>", r"a1\.xml is not valid XML"),
+        ("Annotations/a1.xml", "<?xml version='1.0' encoding='none'?><annotation/>", r"a1\.xml is not valid XML: unknown encoding"),
+        ("Annotations/a1.xml", "<?xml version='1.0' encoding='utf-7'?><annotation/>", r"a1\.xml is not valid XML"),
+        ("Annotations/a1.xml", BOMB, r"a1\.xml is not valid XML: limit on input amplification"),
         ("Annotations/a1.xml", annotation("cat"), r"image a2 has no annotation .*Annotations/a2\.xml"),
     ],
 )

@@ -1,8 +1,9 @@
 """How stages are laid over CPUs and GPUs; what they do there is tested in test_engine.py and test_map_drills.py."""
 
 import pytest
+from ray.data import DataContext
 
-from vwl.engine.map import actors, split_cpus
+from vwl.engine.map import actors, limit_waiting, split_cpus
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,13 @@ def test_actors_fill_gpus_and_cpus(cpus, gpus, wanted):
 )
 def test_networks_and_others_share_the_cpus(cpus, gpus, wanted):
     assert split_cpus(cpus, gpus) == wanted
+
+
+def test_a_stage_that_hangs_is_ended_after_five_minutes_unless_the_user_says_otherwise(monkeypatch):
+    context = DataContext()
+    limit_waiting(context)
+    assert context.execution_no_progress_timeout_s == 300
+    monkeypatch.setenv("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", "7")
+    theirs = DataContext(execution_no_progress_timeout_s=7)
+    limit_waiting(theirs)
+    assert theirs.execution_no_progress_timeout_s == 7

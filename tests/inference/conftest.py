@@ -13,6 +13,7 @@ from vwl.config.files import load_recipe
 from vwl.config.recipe import Recipe
 from vwl.constants import map_size
 from vwl.data.index import Index, Row, make_index
+from vwl.inference.runner import SHARD_SIZE
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
@@ -102,3 +103,15 @@ def boundary_net(recipe: Recipe) -> BoundaryNet:
 def segmenter(recipe: Recipe) -> DeepLabV2:
     torch.manual_seed(0)
     return DeepLabV2(recipe.segmenter, 3).eval()
+
+
+@pytest.fixture
+def index(tmp_path) -> Index:
+    """Images for three shards, the last of which is not full."""
+    drawn = {f"p{number:02d}": (draw(9, 10 + number % 3, number), (1,)) for number in range(2 * SHARD_SIZE + 3)}
+    return save_index(tmp_path / "images", drawn, ("background", "bright"))
+
+
+@pytest.fixture
+def out(tmp_path) -> Folder:
+    return Folder(tmp_path / "out")

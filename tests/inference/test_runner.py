@@ -8,17 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.inference.conftest import draw, save_index
 from vwl.constants import map_size
 from vwl.data.index import Index, Row, write_index
-from vwl.errors import VwlError
-from vwl.inference.runner import SHARD_SIZE, Shard, failures, process, shards, unfinished
+from vwl.errors import Damaged, VwlError
+from vwl.inference.runner import SHARD_SIZE, Shard, process, shards, unfinished, waiting_images
+from vwl.inference.shard_files import check_shards
 from vwl.inference.stage import Stage
+from vwl.storage.checked import digest, read_checked
 from vwl.storage.folder import Folder
 from vwl.storage.masks import decode_mask
 from vwl.storage.score_maps import MapReader, ScoreMap
-
-NUM_IMAGES = 2 * SHARD_SIZE + 3
 
 
 class Bright(Stage):
@@ -38,17 +37,6 @@ class Brightness(Bright):
         grey = np.asarray(self.index.read_image(row)).mean(axis=2) / 255
         height, width = grey.shape
         return ScoreMap(row.image_id, (1,), height, width, grey[None, ::4, ::4].astype(np.float16))
-
-
-@pytest.fixture
-def index(tmp_path) -> Index:
-    drawn = {f"p{number:02d}": (draw(9, 10 + number % 3, number), (1,)) for number in range(NUM_IMAGES)}
-    return save_index(tmp_path / "images", drawn, ("background", "bright"))
-
-
-@pytest.fixture
-def out(tmp_path) -> Folder:
-    return Folder(tmp_path / "out")
 
 
 def contents(out: Folder) -> dict[str, bytes]:
@@ -78,7 +66,8 @@ def test_a_shard_of_masks_is_a_png_an_image_and_its_done_file(index, out):
     assert set(contents(out)) == {"done/00002.json", *(f"{row.image_id}.png" for row in shard.rows)}
     for row in shard.rows:
         np.testing.assert_array_equal(decode_mask(out.read(f"{row.image_id}.png"), ""), Bright(index)(row))
-    assert (out / "done").read_json("00002.json") == {"images": 3, "failed": {}}
+    files = {name: [len(data), digest(data)] for name, data in contents(out).items() if name.endswith(".png")}
+    assert read_checked(out / "done", "00002.json") == {"images": 3, "failed": {}, "ids": shard.images_digest, "files": files}
 
 
 def test_a_shard_of_maps_is_one_file_and_its_done_file(index, out):
@@ -102,7 +91,7 @@ def test_an_image_that_cannot_be_read_is_listed_and_the_others_are_kept(index, o
     assert list(failed) == [broken.image_id, gone.image_id]
     assert broken.image in failed[broken.image_id]
     assert gone.image in failed[gone.image_id]
-    assert (out / "done").read_json("00000.json") == {"images": SHARD_SIZE, "failed": failed}
+    assert read_checked(out / "done", "00000.json")["failed"] == failed
     there = {*MapReader(out).locations, *(name.removesuffix(".png") for name in out.names(".png"))}
     assert there == {row.image_id for row in index.rows[:SHARD_SIZE]} - failed.keys()
 
@@ -115,7 +104,7 @@ def test_a_shard_of_which_every_image_failed_is_done_and_leaves_no_maps(index, o
 
 
 def test_failures_are_those_of_all_shards(index, out):
-    assert failures(out) == {}
+    assert check_shards(shards(index.rows), out, maps=False).failed == {}
     bad = [index.rows[0], index.rows[SHARD_SIZE]]
     for row in bad:
         truncate(index, row)
@@ -123,7 +112,7 @@ def test_failures_are_those_of_all_shards(index, out):
     for shard in shards(index.rows):
         found |= process(Bright(index), shard, out)
     assert list(found) == [row.image_id for row in bad]
-    assert failures(out) == found
+    assert check_shards(shards(index.rows), out, maps=False).failed == found
 
 
 def test_what_is_left_to_do_are_the_shards_without_a_done_file(index, out):
@@ -210,7 +199,7 @@ def test_an_image_that_crashes_its_process_twice_is_listed_and_the_others_are_pr
     starts = [subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True) for _ in range(4)]
     assert [start.returncode for start in starts] == [-signal.SIGKILL] * 3 + [0], starts[-1].stderr
     assert starts[-1].stdout == "{'p01': 'its process crashed 2 times'}\n"
-    assert failures(out) == {"p01": "its process crashed 2 times"}
+    assert check_shards([Shard(0, index.rows[:4])], out, maps=False).failed == {"p01": "its process crashed 2 times"}
     assert out.names(".png") == ["p00.png", "p02.png", "p03.png"]
     assert (out / "begun").names() == []
 
@@ -227,3 +216,30 @@ def test_one_crash_or_an_interrupt_does_not_fail_an_image(index, out):
         process(Interrupted(index), shard, out)
     assert process(Bright(index), shard, out) == {}
     assert len(out.names(".png")) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"starts": 1, "image": null, "crashes": {}, "checksum": "0"}'])
+def test_a_damaged_record_of_a_killed_process_does_not_keep_the_shard_from_running(index, out, content):
+    shard = shards(index.rows)[2]
+    (out / "begun").write("00002.json", content)
+    assert process(Bright(index), shard, out) == {}
+    assert (out / "begun").names() == []
+
+
+def test_a_damaged_file_of_an_earlier_stage_leaves_its_shard_unfinished_and_the_reason(index, out):
+    class Reading(Bright):
+        damaged = True
+
+        def __call__(self, row: Row) -> np.ndarray:
+            if self.damaged and row == index.rows[1]:
+                raise Damaged("maps.parquet is damaged")
+            return super().__call__(row)
+
+    stage, everything = Reading(index), shards(index.rows)
+    for shard in everything:
+        process(stage, shard, out)
+    assert unfinished(everything, out) == [everything[0]]
+    assert waiting_images(everything, out) == {"p01": "maps.parquet is damaged"}
+    stage.damaged = False
+    assert process(stage, everything[0], out) == {}
+    assert (unfinished(everything, out), waiting_images(everything, out), (out / "begun").names()) == ([], {}, [])

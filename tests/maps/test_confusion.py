@@ -61,6 +61,10 @@ def test_figures_equal_their_definitions_on_pixel_sets(masks):
         assert result.pixel_accuracy == pytest.approx((truth == prediction)[valid].mean())
     else:
         assert np.isnan([result.miou, result.mean_accuracy, result.pixel_accuracy]).all()
+    objects = [c for c in range(1, N) if (truth == c).any()]
+    for mean, per_class in ((result.object_precision, result.precision), (result.object_recall, result.recall)):
+        defined = [per_class[c] for c in objects if not np.isnan(per_class[c])]
+        assert mean == pytest.approx(np.mean(defined) if defined else np.nan, nan_ok=True)
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,5 +1,6 @@
 """Folders: files are whole or absent, names cannot lead out of their folder, and errors are one line."""
 
+import os
 import pickle
 import signal
 import subprocess
@@ -152,3 +153,76 @@ class TestFolder:
         assert folder.names() == ["b"]
         folder.clear()
         assert folder.names() == []
+
+
+@pytest.mark.parametrize("uri", ["~nobody-of-this-name/x", "/tmp/a\0b", "s3://", "/tmp/" + "a" * 300, "/tmp/\ud800"])
+def test_a_folder_that_cannot_exist_is_one_line(uri):
+    with pytest.raises(VwlError, match=r"^cannot (open|find) ") as caught:
+        Folder(uri).exists()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_name_that_is_not_utf_8_is_said_when_the_folder_is_listed(tmp_path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xf6we.jpg")).touch()
+    with pytest.raises(VwlError, match=r"^cannot list .*: a file name is not UTF-8; rename the file$"):
+        Folder(tmp_path).names()
+
+
+class TestRequireInside:
+    """Names that come from data files: links may lead anywhere in the folder, and nowhere else."""
+
+    @pytest.fixture
+    def root(self, tmp_path):
+        (tmp_path / "root/sub").mkdir(parents=True)
+        for name in ("outside.png", "root/a.png", "root/sub/b.png"):
+            (tmp_path / name).touch()
+        return tmp_path / "root"
+
+    def test_files_and_links_to_files_inside_pass(self, root):
+        (root / "link.png").symlink_to("sub/b.png")
+        (root / "sub/up.png").symlink_to("../a.png")
+        (root.parent / "alias").symlink_to(root)
+        for folder in (root, root.parent / "alias"):
+            for name in ("a.png", "sub/b.png", "link.png", "sub/up.png", "missing.png"):
+                Folder(folder).require_inside(name)
+
+    @pytest.mark.parametrize("target", ["../outside.png", "sub/../../outside.png", "/etc/hostname"])
+    def test_a_link_to_a_file_outside_is_refused(self, root, target):
+        (root / "link.png").symlink_to(target)
+        with pytest.raises(VwlError, match=r"link\.png is a link that leads out of .*/root, to /.*; put the file itself below the folder"):
+            Folder(root).require_inside("link.png")
+
+    def test_a_folder_that_is_a_link_to_outside_is_refused(self, root):
+        (root.parent / "pool").mkdir()
+        (root.parent / "pool/a.png").touch()
+        (root / "pool").symlink_to("../pool")
+        with pytest.raises(VwlError, match="is a link that leads out of"):
+            Folder(root).require_inside("pool/a.png")
+
+    def test_links_in_a_circle_are_refused(self, root):
+        (root / "x").symlink_to("y")
+        (root / "y").symlink_to("x")
+        with pytest.raises(VwlError, match=r"cannot read .*/x: Too many levels of symbolic links"):
+            Folder(root).require_inside("x")
+
+    def test_folders_pipes_and_devices_are_refused(self, root):
+        os.mkfifo(root / "pipe")
+        for name in ("pipe", "sub"):
+            with pytest.raises(VwlError, match=f"{name} is a folder, pipe or device and not a file"):
+                Folder(root).require_inside(name)
+
+    def test_a_folder_whose_name_starts_alike_is_outside(self, root):
+        (root.parent / "root2").mkdir()
+        (root.parent / "root2/a.png").touch()
+        (root / "link.png").symlink_to("../root2/a.png")
+        with pytest.raises(VwlError, match="leads out of"):
+            Folder(root).require_inside("link.png")
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_a_folder_or_pipe_is_not_replaced_by_a_file(tmp_path, make):
+    make(tmp_path / "out")
+    before = (tmp_path / "out").stat()
+    with pytest.raises(VwlError, match="out: it is a folder, pipe or device; name a file"):
+        Folder(tmp_path).write("out", b"x")
+    assert (tmp_path / "out").stat() == before

@@ -1,5 +1,6 @@
 """File locks: one command at a time works on a stage or search, and a killed command's lock is free at once."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -16,7 +18,7 @@ from tests.tuning.searches import tiny_index
 from vwl.config.files import load_recipe
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
-from vwl.storage.lock import exclusive_lock
+from vwl.storage.lock import exclusive_lock, is_locked
 from vwl.workflow.run_folder import Run
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +59,28 @@ def test_a_held_lock_is_refused_and_is_free_when_its_process_is_killed(tmp_path)
             pass
 
 
+def test_whether_a_lock_is_held_is_seen_without_taking_it(tmp_path):
+    assert is_locked(Folder(tmp_path), "cam") is False
+    assert list(tmp_path.iterdir()) == []
+    with another_process(tmp_path, "cam") as process:
+        assert is_locked(Folder(tmp_path), "cam") is True
+        assert is_locked(Folder(tmp_path), "crf") is False
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert is_locked(Folder(tmp_path), "cam") is False
+    with exclusive_lock(Folder(tmp_path), "cam"):
+        assert is_locked(Folder(tmp_path), "cam") is True
+
+
+def test_a_look_at_a_lock_does_not_keep_a_command_from_taking_it(tmp_path):
+    (tmp_path / ".cam.lock").touch()
+    with (tmp_path / ".cam.lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        Timer(0.05, lambda: fcntl.flock(looking, fcntl.LOCK_UN)).start()
+        with exclusive_lock(Folder(tmp_path), "cam"):
+            pass
+
+
 def test_a_lock_is_released_after_an_error(tmp_path):
     for _ in range(2):
         with pytest.raises(KeyError), exclusive_lock(Folder(tmp_path / "new"), "search"):
@@ -78,7 +102,7 @@ def test_on_a_file_system_without_locks_nothing_is_locked(tmp_path, monkeypatch)
 
     monkeypatch.setattr("fcntl.flock", flock)
     with exclusive_lock(Folder(tmp_path), "cam"), exclusive_lock(Folder(tmp_path), "cam"):
-        pass
+        assert is_locked(Folder(tmp_path), "cam") is None
 
 
 def test_the_recipe_of_a_run_is_not_replaced_while_another_command_runs_a_stage(tmp_path):

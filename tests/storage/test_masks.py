@@ -1,14 +1,19 @@
 """Masks are read back unchanged, in the devkit's colours; images that hold no class ids are refused."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from vwl.errors import VwlError
+from tests.orientation import TURNED, turned
+from vwl.errors import Damaged, VwlError
 from vwl.storage.folder import Folder
-from vwl.storage.masks import decode_mask, encode_mask, missing, voc_palette
+from vwl.storage.masks import decode_mask, encode_mask, missing, read_result, voc_palette
 
 
 def png(mode: str, size: tuple[int, int] = (5, 4), kind: str = "PNG") -> bytes:
@@ -51,8 +56,33 @@ def test_a_jpeg_is_refused_because_it_changes_class_ids():
 
 @pytest.mark.parametrize("data", [b"", b"no image", png("P")[:45]])
 def test_an_unreadable_mask_is_named(data):
-    with pytest.raises(VwlError, match=r"mask a\.png cannot be read: (it is not an image|.*[Tt]runcated)"):
+    with pytest.raises(VwlError, match=r"mask a\.png cannot be read: (it is an empty file|it is not an image file|.*[Tt]runcated)"):
         decode_mask(data, "a.png")
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_a_mask_that_carries_an_orientation_is_upright(orientation):
+    mask = np.random.default_rng(0).integers(0, 4, (5, 8), dtype=np.uint8)
+    np.testing.assert_array_equal(decode_mask(turned(mask, orientation), "a.png"), mask)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("colour_type", [0, 3], ids=["grey", "indexed"])
+def test_masks_of_fewer_bits_hold_the_ids_that_were_written(bits, colour_type):
+    ids = (np.arange(8)[None] % 2**bits).astype(np.uint8)
+    assert decode_mask(small_png(ids, bits, colour_type), "a.png").tolist() == ids.tolist()
+
+
+def small_png(ids: np.ndarray, bits: int, colour_type: int) -> bytes:
+    """Encode one row of ids as a PNG of a bit depth, which Pillow does not write for grey images."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packed = np.packbits(np.unpackbits(ids.reshape(-1, 1), axis=1)[:, 8 - bits :].ravel()).tobytes()
+    header = struct.pack(">IIBBBBB", ids.shape[1], 1, bits, colour_type, 0, 0, 0)
+    palette = chunk(b"PLTE", bytes(3 * 2**bits)) if colour_type == 3 else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + chunk(b"IDAT", zlib.compress(b"\0" + packed)) + chunk(b"IEND", b"")
 
 
 def test_class_ids_must_be_bytes():
@@ -71,3 +101,16 @@ def test_the_palette_is_that_of_the_voc_devkit():
 def test_missing_names_the_images_without_a_file(tmp_path):
     Folder(tmp_path).write("b.png", b"")
     assert missing(Folder(tmp_path), ["a", "b", "c"]) == ["a", "c"]
+
+
+@given(at=st.integers(0, 10_000), bit=st.integers(0, 7), cut=st.booleans())
+def test_a_mask_of_a_run_that_was_changed_is_named(tmp_path_factory, at, bit, cut):
+    folder = Folder(tmp_path_factory.mktemp("run") / "walk")
+    whole = encode_mask(np.random.default_rng(0).integers(0, 9, (20, 30), dtype=np.uint8), voc_palette())
+    folder.write("a.png", whole)
+    assert read_result(folder, "a") == whole
+    at %= len(whole)
+    folder.write("a.png", whole[:at] if cut else bytes(byte ^ (1 << bit if n == at else 0) for n, byte in enumerate(whole)))
+    with pytest.raises(Damaged) as caught:
+        read_result(folder, "a")
+    assert str(caught.value) == f"mask {folder.path}/a.png is damaged; delete it and run its stage again (vwl infer walk)"

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vwl.constants import map_size
-from vwl.errors import VwlError
+from vwl.errors import Damaged, VwlError
 from vwl.storage.folder import Folder
+from vwl.storage.record import Record, stored_file, write_record
 from vwl.storage.score_maps import MapReader, ScoreMap, write_maps
 
 
@@ -96,3 +97,34 @@ def test_a_truncated_shard_is_named(keep, tmp_path):
     with pytest.raises(VwlError, match=r"s.parquet is damaged") as caught:
         MapReader(Folder(tmp_path)).read("a")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [lambda data: data[:-9], lambda data: b"", lambda data: b"PAR1" + bytes(60) + b"PAR1"])
+def test_a_damaged_shard_keeps_only_its_own_images_from_being_read(tmp_path, content):
+    maps = {f"i{n}": score_map(f"i{n}", (n,), 16 + n, 20, seed=n) for n in range(9)}
+    for shard in range(3):
+        write_maps(Folder(tmp_path), f"{shard}.parquet", list(maps.values())[3 * shard : 3 * shard + 3])
+    path = tmp_path / "1.parquet"
+    path.write_bytes(content(path.read_bytes()))
+    reader = MapReader(Folder(tmp_path))
+    for image_id in ("i0", "i2", "i6", "i8"):
+        assert_same(reader.read(image_id), maps[image_id])
+    for image_id in ("i3", "i5"):
+        with pytest.raises(Damaged, match=rf"^{path} is damaged \(.*\); delete it and run its stage again \(vwl infer "):
+            reader.read(image_id)
+    assert len(reader) == 6
+
+
+def test_a_shard_that_does_not_have_its_recorded_content_is_damaged_though_it_can_be_read(tmp_path):
+    folder = Folder(tmp_path / "cam")
+    one, other = (score_map("a", (1,), 80, 80, seed) for seed in (0, 1))
+    write_maps(folder, "s.parquet", [one])
+    write_record(folder, Record({}, {"s.parquet": stored_file(folder, "s.parquet")}))
+    assert_same(MapReader(folder).read("a"), one)
+    write_maps(folder, "s.parquet", [other])
+    with pytest.raises(Damaged) as caught:
+        MapReader(folder).read("a")
+    assert str(caught.value) == (
+        f"{tmp_path}/cam/s.parquet is damaged: its content has changed since it was written; "
+        "delete it and run its stage again (vwl infer cam)"
+    )

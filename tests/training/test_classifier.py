@@ -256,7 +256,7 @@ class TestScores:
                 images = normalise(image, task.model.backbone.mean, task.model.backbone.std)[None].double()
                 scores.append(task.model(images).image_logits[0].numpy())
         truth = np.array([[c in row.labels for c in (1, 2)] for row in task.held_out])
-        assert task.evaluate() == {"val_map": mean_average_precision(np.stack(scores), truth)}
+        assert task.evaluate()["val_map"] == mean_average_precision(np.stack(scores), truth)
 
     def test_without_held_out_images_there_is_no_score(self, index_path):
         task = task_of(index_path)

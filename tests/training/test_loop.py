@@ -177,11 +177,12 @@ class TestSteps:
         assert [(entry["step"], entry["epoch"]) for entry in scored] == [(2, 0), (4, 1), (5, 2)]
         assert result == TrainResult(True, 5, {"val_slope": line(tmp_path)[0]}, [])
 
-    def test_every_step_calls_on_step_with_its_metrics(self, tmp_path):
+    def test_on_step_is_called_before_the_first_step_and_after_each_with_its_metrics(self, tmp_path):
         calls = []
         run(tmp_path, callbacks=Callbacks(on_step=lambda *arguments: calls.append(arguments)))
-        assert [(step, total) for step, total, _ in calls] == [(step, 10) for step in range(1, 11)]
-        assert calls[0][2] == {"loss": 0}
+        assert [(step, total) for step, total, _ in calls] == [(step, 10) for step in range(11)]
+        assert calls[0][2] == {}
+        assert calls[1][2] == {"loss": 0}
         assert calls[-1][2]["images_per_second"] > 0
 
 
@@ -264,10 +265,11 @@ class TestResume:
         run(tmp_path, Slope(momentum=0.9))
         self.assert_like(tmp_path, whole)
 
-    def test_half_a_line_of_a_crash_is_dropped(self, tmp_path, whole):
+    @pytest.mark.parametrize("damaged", [b'{"step": 5, "lo', b'{"step": 5, "lo\n{}\n', b'\xff\xfe}\n[]\n{"step": "x"}\n{"step": 5}x}\n'])
+    def test_damaged_lines_of_a_crash_are_dropped(self, tmp_path, whole, damaged):
         run(tmp_path, Slope(momentum=0.9), stop_before(5))
-        with (tmp_path / "metrics.jsonl").open("a") as file:
-            file.write('{"step": 5, "lo')
+        with (tmp_path / "metrics.jsonl").open("ab") as file:
+            file.write(damaged)
         run(tmp_path, Slope(momentum=0.9))
         self.assert_like(tmp_path, whole)
 

@@ -41,7 +41,13 @@ def rows_of(search: Search, scores: dict[tuple[str, int], tuple[float, float] | 
         elif found is not None:
             row["state"] = "done"
             for split, score in zip(("train", "val"), found, strict=True):
-                row |= {f"{split}_miou": score, f"{split}_best_miou_with_ground_truth": score + 1, f"{split}_threshold_chosen": OTSU}
+                row |= {
+                    f"{split}_miou": score,
+                    f"{split}_best_miou_with_ground_truth": score + 1,
+                    f"{split}_object_precision": score - 3,
+                    f"{split}_object_recall": score + 5,
+                    f"{split}_threshold_chosen": OTSU,
+                }
         rows[entry.trial.id] = row
     return list(rows.values())
 

@@ -92,7 +92,7 @@ def test_a_complete_table_has_no_note_on_missing_trials():
 
 def test_a_table_without_any_result_can_be_shown():
     table = example({})
-    assert texts(table)[0] == ["8", "-", "50.0", "-", "-", "-", "-", "54.5", "-", "-", "-", "0 of 2"]
+    assert texts(table)[0] == ["8", "-", "50.0", "-", "-", "-", "-", "-", "54.5", "-", "-", "-", "-", "0 of 2"]
     assert all(form.write(table) for form in FORMATS.values())
 
 

@@ -13,9 +13,8 @@ from vwl.config.layout import Layout
 from vwl.data.index import make_index
 from vwl.engine import local
 from vwl.engine.base import Engine, open_engine
-from vwl.errors import VwlError
+from vwl.errors import Interrupted, VwlError
 from vwl.report.summary import write_report
-from vwl.workflow.inputs import failed_images
 from vwl.workflow.pipeline import run_stages
 from vwl.workflow.scoring import score_table
 from vwl.workflow.stages import SCORED, STAGES
@@ -64,7 +63,7 @@ def test_an_unreadable_image_is_listed_and_left_out_of_later_stages(damaged):
         (line,) = [line for line in messages if line.startswith(f"{name}: ")]
         assert line.startswith(f"{name}: 2 images failed, e.g. train_00002: ")
         assert line.endswith(f"(all are in {name}/manifest.json)")
-    assert {name: set(failed_images(damaged, name)) for name in STAGES if failed_images(damaged, name)} == {"cam": lost, "segment": lost}
+    assert {name: set(damaged.failed_images(name)) for name in STAGES if damaged.failed_images(name)} == {"cam": lost, "segment": lost}
 
 
 def test_a_stage_whose_images_all_fail_is_not_done(copied):
@@ -140,8 +139,11 @@ def test_an_index_without_masks_runs_to_the_end_without_scores(tmp_path):
     assert run.manifest("segment").images == 5
     assert len(list(Path(write_report(run)).glob("train_*.png"))) == 5
     shown = CliRunner().invoke(app, ["evaluate", "--run", str(run.folder)])
-    assert (shown.exit_code, shown.stdout) == (0, "")
-    assert "nothing was scored" in shown.stderr
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert shown.stderr == (
+        f"error: nothing was scored: {run.index_path} has no ground truth for labelled images of train or val; "
+        "make the index again with masks, and use another --run folder\n"
+    )
 
 
 def test_an_index_without_held_out_images_is_scored_on_train(tmp_path):
@@ -182,3 +184,40 @@ def test_strict_stops_the_stage_at_an_unreadable_image(tmp_path):
     assert not run.is_done("cam")
     run_locally(run, "cam")
     assert run.manifest("cam").failed.keys() == {index.rows[1].image_id}
+
+
+class Stopped:
+    """Runs some shards or training steps, and is then interrupted."""
+
+    def __init__(self, shards: int, error: BaseException) -> None:
+        self.shards, self.error = shards, error
+
+    def split_processes(self) -> None:
+        return None
+
+    def run_shards(self, spec, shards, images_done, on_progress, max_processes=None):
+        local.run_shards(spec, shards[: self.shards], images_done, on_progress)
+        raise self.error
+
+
+def in_c() -> SystemError:
+    """What C code raises that does not know Ctrl-C."""
+    error = SystemError("<function unpickle> returned a result with an exception set")
+    error.__cause__ = KeyboardInterrupt()
+    return error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), in_c()])
+@pytest.mark.parametrize(
+    ("stages", "shards", "raised", "message"),
+    [
+        (["masks"], 0, KeyboardInterrupt, "masks stopped; nothing was finished yet"),
+        (["masks"], 1, Interrupted, "masks stopped"),
+        (["walk", "masks"], 0, Interrupted, "masks stopped"),
+    ],
+)
+def test_an_interrupt_says_whether_anything_was_finished(copied, stages, shards, raised, message, error):
+    delete_stages(copied, "masks")
+    with pytest.raises(raised) as caught:
+        run_stages(copied, stages, Engine(local, Stopped(shards, error)), Layout(), lambda progress: None, lambda line: None)
+    assert str(caught.value) == message

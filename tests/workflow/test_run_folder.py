@@ -12,7 +12,10 @@ from tests.conftest import TINY
 from vwl.config.files import load_recipe, overridden
 from vwl.data.index import Index, Row, make_index, write_index
 from vwl.errors import VwlError
-from vwl.workflow.run_folder import Run, versions
+from vwl.storage.checked import digest
+from vwl.storage.folder import Folder
+from vwl.storage.record import stored_file
+from vwl.workflow.run_folder import Run, fault_line, versions
 from vwl.workflow.stages import STAGES
 
 RECIPE = load_recipe("demo", [*TINY, "cam.background_threshold=0.3", "crf.background=0.2", "walk.background_threshold=0.3"])
@@ -40,11 +43,13 @@ def run(folder, index_path) -> Run:
 
 
 def finish(run: Run, *stages: str) -> None:
-    """Leave what finished stages leave: a file and a manifest."""
+    """Leave what finished stages leave: their files and a manifest."""
     for stage in stages:
         manifest = run.start_stage(stage)
-        run.stage_folder(stage).write("result", stage.encode())
-        run.write_manifest(replace(manifest, state="done"))
+        names = run.expected_files(replace(manifest, state="done"))
+        for name in ("result", *names):
+            run.stage_folder(stage).write(name, stage.encode())
+        run.finish_stage(replace(manifest, state="done"), {name: stored_file(run.stage_folder(stage), name) for name in names})
 
 
 def outdated(run: Run, *overrides: str) -> str:
@@ -61,6 +66,7 @@ def test_a_new_run_holds_its_recipe_and_its_data(run, folder, index_path):
         "index": index_path,
         "index_fingerprint": run.index.fingerprint(),
         "recipe": "demo",
+        "recipe_digest": digest(Path(folder, "recipe.yaml").read_bytes()),
     }
 
 
@@ -231,7 +237,7 @@ def test_a_stage_of_other_settings_begins_from_nothing(run, folder, index_path):
     finish(run, "classifier", "cam")
     new = Run.start(folder, overridden(RECIPE, ["cam.scales=[0.5]"]), index_path, overwrite=True)
     assert new.start_stage("cam").state == "running"
-    assert new.stage_folder("cam").names() == ["manifest.json"]
+    assert new.stage_folder("cam").names() == ["manifest.json", "record.json"]
     assert new.is_done("classifier")
 
 
@@ -255,6 +261,44 @@ def test_an_outdated_input_is_not_done(run, folder, index_path):
 
 def test_a_run_of_an_earlier_version_is_refused_with_the_new_name_of_its_key(run, folder):
     stored = Path(folder, "recipe.yaml")
+    about = json.loads(Path(folder, "run.json").read_text())
+    del about["recipe_digest"]  # which that version did not write
+    Path(folder, "run.json").write_text(json.dumps(about))
     stored.write_text(stored.read_text().replace("  codebook:\n    strategy:", "  words: memory\n  codebook:\n    strategy:"))
     with pytest.raises(VwlError, match=r"recipe\.yaml: 'classifier.words' is now 'classifier.codebook.strategy'"):
         Run.open(folder)
+
+
+DAMAGES = [
+    lambda data: b"",
+    lambda data: b"{",
+    lambda data: b"[]",
+    lambda data: b"\xff\xfe",
+    lambda data: b"a: [",
+    lambda data: b"3",
+    lambda data: data[: data.rindex(b"\n", 0, -2) + 1],  # without its last line
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [("recipe.yaml", None), *((name, damage) for name in ("run.json", "recipe.yaml") for damage in DAMAGES)]
+)
+def test_a_damaged_file_of_the_run_is_one_line_whose_advice_keeps_what_is_done(run, folder, index_path, name, damage):
+    finish(run, *STAGES)
+    path = Path(folder, name)
+    path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
+    for again in (lambda: Run.open(folder), lambda: Run.start(folder, RECIPE, index_path)):
+        with pytest.raises(VwlError) as caught:
+            again()
+        assert str(caught.value) == (
+            f"{path} is missing or damaged; write it again with --data INDEX, --recipe RECIPE and --overwrite (finished stages are kept)"
+        )
+    Run.start(folder, RECIPE, index_path, overwrite=True)
+    assert all(Run.open(folder).is_done(stage) for stage in STAGES)
+
+
+@pytest.mark.parametrize(("number", "more"), [(1, ""), (2, " (and 1 more file)"), (12, " (and 11 more files)")])
+def test_faulty_files_are_one_line_with_the_first_by_its_full_path(tmp_path, number, more):
+    found = {f"{n:02d}.png": "is missing" for n in reversed(range(number))}
+    assert fault_line(Folder(tmp_path), found) == f"{tmp_path}/00.png is missing{more}"
+    assert fault_line(Folder(tmp_path), {}) == ""

@@ -1,15 +1,20 @@
 """Thresholds and scores of finished stages, which change without running a stage again."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from tests.workflow.runs import OTSU, changed, modification_times, run_locally
+from tests.workflow.runs import OTSU, changed, delete_stages, modification_times, run_locally
+from vwl.data.index import Index, make_index
 from vwl.errors import VwlError
 from vwl.maps.cam import argmax_with_background, upsample
 from vwl.maps.confusion import confusion_matrix
 from vwl.storage.masks import decode_mask
 from vwl.storage.score_maps import MapReader
-from vwl.workflow.scoring import score_table, stored_score
+from vwl.workflow.run_folder import Run
+from vwl.workflow.scoring import score_table, stored_score, why_unscored
 from vwl.workflow.stages import SCORED, STAGES, training_rows
 
 
@@ -99,6 +104,57 @@ def test_the_table_has_a_line_for_each_scored_stage_and_split(tiny_run):
         assert (line.best_miou_with_ground_truth is None) == (line.stage in {"crf", "segment"})
 
 
-def test_the_error_for_a_missing_score_names_the_available_ones(tiny_run):
-    with pytest.raises(VwlError, match=r"has no score of masks on val; it has cam on train, cam on val, crf on train"):
-        stored_score(tiny_run, "masks", "val")
+def without_masks(index: Index, *splits: str) -> Index:
+    """The index without the masks of some splits, or of all."""
+    rows = [replace(row, mask=None) if row.split in splits or not splits else row for row in index.rows]
+    return make_index(rows, index.classes, index.root, index.source)
+
+
+HAS_ALL = "it has cam on train, cam on val, crf on train, crf on val, walk on train, walk on val, segment on train, segment on val"
+
+
+@pytest.mark.parametrize(
+    ("stage", "split", "reason"),
+    [("masks", "val", "only cam, crf, walk, segment are scored"), ("cam", "test", "only train and val are scored")],
+)
+def test_the_error_for_a_score_that_there_cannot_be_names_the_available_ones(tiny_run, stage, split, reason):
+    with pytest.raises(VwlError) as caught:
+        stored_score(tiny_run, stage, split)
+    assert str(caught.value) == f"{tiny_run.folder} has no score of {stage} on {split}: {reason}; {HAS_ALL}"
+
+
+def test_the_error_for_a_score_of_a_stage_that_is_not_done_names_its_command(copied):
+    delete_stages(copied, "walk")
+    with pytest.raises(VwlError) as caught:
+        stored_score(copied, "walk", "val")
+    reason = f"the stage is not done (vwl infer walk --run {copied.folder})"
+    available = HAS_ALL.replace("walk on train, walk on val, ", "")
+    assert str(caught.value) == f"{copied.folder} has no score of walk on val: {reason}; {available}"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"{"])
+def test_a_lost_or_damaged_score_is_named_and_the_advice_works(copied, content):
+    path = Path(copied.folder.path, "cam/scores-val.json")
+    whole = path.read_bytes()
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(VwlError) as caught:
+        stored_score(copied, "cam", "val")
+    assert str(caught.value) == f"{path} is missing or damaged; make it again with: vwl infer cam --run {copied.folder}"
+    run_locally(copied, "cam")
+    assert path.read_bytes() == whole
+
+
+def test_why_nothing_was_scored(copied):
+    delete_stages(copied, *SCORED)
+    assert why_unscored(copied) == f"none of the stages cam, crf, walk, segment is done; run: vwl run --run {copied.folder}"
+    bare = Run(copied.folder, copied.recipe, without_masks(copied.index), copied.index_path)
+    assert why_unscored(bare).startswith(f"{copied.index_path} has no ground truth for labelled images of train or val; ")
+
+
+def test_a_split_without_ground_truth_is_the_reason_why_it_has_no_score(copied):
+    bare = Run(copied.folder, copied.recipe, without_masks(copied.index, "val"), copied.index_path)
+    run_locally(bare, "classifier", "cam")
+    with pytest.raises(
+        VwlError, match=rf"no score of cam on val: {copied.index_path} has no ground truth for labelled images of val; it has "
+    ):
+        stored_score(bare, "cam", "val")

@@ -66,15 +66,28 @@ class Classifier(Section):
     """Whether the image-label head has a bias, initialised to the log odds of each class among the training images. The paper has none;
     the maps of a frequent class are then brighter over the whole image, background included."""
     codebook: Codebook = Codebook()
+    linear_probe: Literal["none", "report", "init"] = "report"
+    """A logistic regression of the image labels on the features before the training: `report` its scores on held-out images beside those
+    of the training, which should exceed them; `init`: also start the image-label head from it; `none`."""
+    probe_l2: float = Field(3e-3, gt=0)
+    """L2 penalty of the linear probe, relative to the mean loss of an image."""
+    word_weight: float = Field(1.0, ge=0)
+    """Weight of the losses of the visual words (L_cls(p_word) of Eq. 12 and L_aux of Eq. 15); 1 in the paper."""
     optimiser: Optimiser = Optimiser()
-    epochs: Positive = 6
-    """Passes over the training images."""
+    epochs: int = Field(6, ge=0)
+    """Passes over the training images; 0: the network stays as it starts, which needs `linear_probe: init` or `start_from`."""
     batch_size: Positive = 16
     """Images per step, over all workers and micro-batches."""
     crop: Crop = 512
     """Side of the random square crop, pixels; smaller images are padded."""
     resize: Annotated[tuple[Positive, Positive], AfterValidator(ordered)] = (320, 640)
     """Images are resized, before the crop, to a long side drawn uniformly from this range (both ends included), pixels."""
+
+    @model_validator(mode="after")
+    def _heads_are_learned(self) -> Self:
+        if not self.epochs and self.linear_probe != "init" and self.start_from is None:
+            raise ValueError("epochs 0 needs linear_probe: init, or start_from")
+        return self
 
 
 class Cam(Section):

@@ -9,6 +9,7 @@ inside), which give smooth edges and exact masks.
 import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -91,41 +92,61 @@ ANIMALS = (
 """The classes 1..6 in order; 1 and 2, 3 and 4, 5 and 6 share their skin."""
 
 
-def draw_scene(rng: np.random.Generator, height: int, width: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw an image with animals of one to three classes, and its mask.
+class Scene(NamedTuple):
+    """A drawn scene.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        mask: (H, W) uint8 class ids, 0 background.
+        heads: (H, W) uint8, the mask of the heads alone: the parts that tell the classes apart.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    heads: np.ndarray
+
+
+def draw_scene(rng: np.random.Generator, height: int, width: int, num_classes: int) -> Scene:
+    """Draw an image with animals of one to three classes, and its masks.
 
     Args:
         rng: source of all random numbers.
         height: of the image, in pixels.
         width: of the image, in pixels.
         num_classes: the first `num_classes` of `ANIMALS` are drawn.
-
-    Returns:
-        The image (height, width, 3) uint8 RGB, and the mask (height, width) uint8 with class ids 0..num_classes.
     """
     image, ground_colours = _ground(rng, height, width)
-    mask = np.zeros((height, width), np.uint8)
+    mask, heads = np.zeros((2, height, width), np.uint8)
     for _ in range(rng.integers(0, 4)):
         _stone(rng, image, ground_colours)
     kinds = rng.choice(num_classes, size=min(num_classes, rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15])), replace=False)
     second = kinds[rng.random(len(kinds)) < 0.25]
     # Second animals of a class are drawn smaller and first, as if farther away.
     for number, kind in enumerate(np.concatenate([second, kinds])):
-        _draw_animal(rng, image, mask, ground_colours, int(kind), shrink=0.7 if number < len(second) else 1.0, num_kinds=len(kinds))
+        shrink = 0.7 if number < len(second) else 1.0
+        _draw_animal(rng, image, mask, heads, ground_colours, int(kind), shrink, len(kinds))
     light = 1 + rng.uniform(-0.15, 0.15) * np.linspace(-1, 1, width) + rng.uniform(-0.15, 0.15) * np.linspace(-1, 1, height)[:, None]
     image = image * light[..., None] + rng.normal(0, rng.uniform(0.01, 0.03), image.shape)
-    return (image.clip(0, 1) * 255).round().astype(np.uint8), mask
+    return Scene((image.clip(0, 1) * 255).round().astype(np.uint8), mask, heads)
 
 
 def _draw_animal(
-    rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, ground_colours: np.ndarray, kind: int, shrink: float, num_kinds: int
+    rng: np.random.Generator,
+    image: np.ndarray,
+    mask: np.ndarray,
+    heads: np.ndarray,
+    ground_colours: np.ndarray,
+    kind: int,
+    shrink: float,
+    num_kinds: int,
 ) -> None:
-    """Draw an animal of class `kind` + 1 into image and mask, in place.
+    """Draw an animal of class `kind` + 1 into image and masks, in place.
 
     Args:
         rng: source of all random numbers.
         image: (H, W, 3) float RGB 0..1.
         mask: (H, W) uint8 class ids.
+        heads: (H, W) uint8 class ids of the heads.
         ground_colours: (2, 3) RGB 0..1, the colours of the ground.
         kind: index in `ANIMALS`.
         shrink: factor of the animal's size.
@@ -147,12 +168,15 @@ def _draw_animal(
     limbs, body, head = _shape(rng, animal, u, v)
     outline = np.minimum(np.minimum(limbs, body), head) * size
     touched = outline < 0.5  # from here on u, v and the distances are vectors of the pixels that the animal touches
+    whole_head = head
     u, v, body, head, depth = u[touched], v[touched], body[touched], head[touched], outline[touched]
     skin = _mix(animal.skin(u + phase[0], v + phase[1]), *coat) * np.where(body < 0, 1.0, 0.82)[:, None]
     face = tint * _mix(animal.face((u - _HEAD[0]) / animal.head, (v + _HEAD[1]) / animal.head), *map(np.array, animal.face_colours))
     colours = np.where((head < 0)[:, None], face, skin) * np.where(depth > -max(1.0, size / 30), 0.55, 1.0)[:, None]
     _paint(image[rows, columns], touched, depth, colours)
     mask[rows, columns][outline < 0] = kind + 1
+    heads[rows, columns][outline < 0] = 0  # it covers those behind it
+    heads[rows, columns][whole_head < 0] = kind + 1
 
 
 _HEAD = (1.05, 0.25)

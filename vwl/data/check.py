@@ -38,9 +38,9 @@ class Problem:
 def check_index(index: Index, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
     """Open every image and mask of an index and return the problems.
 
-    Problems are: files that cannot be decoded, masks of another size than their image, mask ids outside 0..C and 255, labels that do
-    not occur in the mask (unless the mask has an ignored area that may hide them), classes in the mask that are not among the
-    labels, training images without label, and identical image files under two ids.
+    Problems are: files that cannot be decoded or lie outside the root, masks of another size than their upright image, mask ids outside
+    0..C and 255, labels that do not occur in the mask (unless the mask has an ignored area that may hide them), classes in the mask
+    that are not among the labels, training images without label, and identical image files under two ids.
 
     Args:
         index: the data set.
@@ -75,6 +75,7 @@ def _check_row(index: Index, row: Row) -> tuple[str | None, list[Problem]]:
         report("no-label", f"training image {row.image_id} has no label")
     digest = size = None
     try:
+        index.root.require_inside(row.image)
         data = index.root.read(row.image)
         size = decode_image(data, row.image).size
         digest = hashlib.sha256(data).hexdigest()
@@ -88,7 +89,8 @@ def _check_row(index: Index, row: Row) -> tuple[str | None, list[Problem]]:
         report("unreadable-mask", str(error))
         return digest, problems
     if size is not None and mask.shape != size[::-1]:
-        report("size", f"mask {row.mask} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {row.image} {size[0]} x {size[1]}")
+        lying = "; a mask must fit the image as it is shown upright, with its EXIF orientation applied" if mask.shape == size else ""
+        report("size", f"mask {row.mask} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {row.image} {size[0]} x {size[1]}{lying}")
     classes = set(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()) - {0, IGNORE}
     unknown = sorted(label for label in classes if label > index.num_objects)
     if unknown:

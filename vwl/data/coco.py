@@ -5,17 +5,15 @@ left out (82,081 train and 40,137 val images of 2014 remain). Masks are painted 
 tie stays visible on its wearer; regions of crowds are ignored (255).
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from vwl.constants import IGNORE
+from vwl.data.class_names import check_object_names
+from vwl.data.coco_json import AnnotatedImage, Instance, instance_region, read_categories, read_images
 from vwl.data.folder import below, common_root
 from vwl.data.index import Index, Row, make_index
 from vwl.errors import VwlError
@@ -26,47 +24,6 @@ _YEARS = ("2014", "2017")
 _SPLITS = ("train", "val")
 _SIZES = {"train2014": 82_081, "val2014": 40_137}
 _NUM_CLASSES = 80
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """One annotated object, or crowd of objects, of an image.
-
-    Attributes:
-        annotation_id: COCO's id of the annotation.
-        category_id: COCO's id of its category.
-        area: its area as COCO states it, in square pixels.
-        segmentation: polygons ``[[x, y, x, y, ...], ...]`` in pixels, or run lengths ``{"counts": ..., "size": [height, width]}``.
-        is_crowd: whether it is a crowd.
-    """
-
-    annotation_id: int
-    category_id: int
-    area: float
-    segmentation: Any
-    is_crowd: bool
-
-    @classmethod
-    def from_json(cls, annotation: dict[str, Any]) -> "Instance":
-        """Return the instance of an entry of `annotations` in COCO's JSON.
-
-        Raises:
-            KeyError: a field is missing.
-        """
-        number, category, area, segmentation, crowd = (annotation[key] for key in ("id", "category_id", "area", "segmentation", "iscrowd"))
-        return cls(number, category, area, segmentation, bool(crowd))
-
-
-@dataclass(frozen=True, slots=True)
-class _AnnotatedImage:
-    file_name: str
-    height: int
-    width: int
-    instances: list[Instance]
-
-    @property
-    def stem(self) -> str:
-        return Path(self.file_name).stem
 
 
 def prepare_coco(
@@ -86,7 +43,7 @@ def prepare_coco(
         The index, whose root is the deepest folder that holds images and masks, and notes for the user, one line each.
 
     Raises:
-        VwlError: annotations are missing or invalid, or an image file is missing; the message names the file.
+        VwlError: annotations are missing or invalid, or an image file is missing or a link out of the root; the message names the file.
     """
     root = root if isinstance(root, Folder) else Folder(root)
     masks = root / "SegmentationClass" if out_masks is None else out_masks if isinstance(out_masks, Folder) else Folder(out_masks)
@@ -103,14 +60,17 @@ def prepare_coco(
     for name in names:
         source = f"{root}/{_annotations_file(name)}"
         content = root.read_json(_annotations_file(name))
-        split_categories = _categories(content, source)
+        split_categories = read_categories(content, source)
         if categories and split_categories != categories:
             raise VwlError(f"{source} has other categories than {_annotations_file(names[0])}; take both files from one release of COCO")
         categories = split_categories
+        check_object_names([*categories.values()], source)
         class_ids = {category: class_id for class_id, category in enumerate(categories, 1)}
-        images, num_bare = _annotated_images(content, source)
+        images, num_bare = read_images(content, source, categories)
         folder = _images_folder(root, name)
         _require_files(root / folder, [image.file_name for image in images])
+        for image in images:
+            top.require_inside(f"{below(top, root)}{folder}/{image.file_name}")
         num_new = _paint_missing(masks / name, images, class_ids, progress)
         for image in images:
             path, mask = f"{below(top, root)}{folder}/{image.file_name}", f"{below(top, masks)}{name}/{image.stem}.png"
@@ -143,40 +103,18 @@ def paint_mask(instances: Sequence[Instance], class_ids: dict[int, int], height:
     """
     mask = np.zeros((height, width), np.uint8)
     for instance in sorted(instances, key=lambda instance: -instance.area):
-        mask[_region(instance, height, width)] = IGNORE if instance.is_crowd else class_ids[instance.category_id]
+        mask[instance_region(instance, height, width)] = IGNORE if instance.is_crowd else class_ids[instance.category_id]
     return mask
 
 
-def _region(instance: Instance, height: int, width: int) -> np.ndarray:
-    """Return (height, width) bool, the pixels of an instance."""
-    shape, name = instance.segmentation, f"COCO annotation {instance.annotation_id}"
-    try:
-        if isinstance(shape, list):
-            # Fewer than three points enclose nothing; pycocotools would take two points for the corners of a box.
-            outlines = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in shape]
-            polygons = [outline.ravel().tolist() for outline in outlines if len(outline) > 2]
-            if not polygons:
-                return np.zeros((height, width), bool)
-            region = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))).astype(bool)
-        else:
-            runs = coco_mask.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
-            region = coco_mask.decode(runs).astype(bool)
-    except (TypeError, ValueError, KeyError) as error:
-        raise VwlError(f"{name} has no valid segmentation ({error}); correct it in the file of annotations") from None
-    if region.shape != (height, width):
-        size = f"{region.shape[1]} x {region.shape[0]}"
-        raise VwlError(f"{name} has a segmentation of {size} pixels, but its image has {width} x {height}")
-    return region
-
-
 def _paint_missing(
-    folder: Folder, images: list[_AnnotatedImage], class_ids: dict[int, int], progress: Callable[[int, int], None] | None
+    folder: Folder, images: list[AnnotatedImage], class_ids: dict[int, int], progress: Callable[[int, int], None] | None
 ) -> int:
     """Paint and write the masks that are not in the folder yet; return their number."""
     existing = set(folder.names(".png"))
     missing = [image for image in images if f"{image.stem}.png" not in existing]
 
-    def paint(image: _AnnotatedImage) -> None:
+    def paint(image: AnnotatedImage) -> None:
         mask = paint_mask(image.instances, class_ids, image.height, image.width)
         folder.write(f"{image.stem}.png", encode_mask(mask, voc_palette()))
 
@@ -185,36 +123,6 @@ def _paint_missing(
             if progress is not None:
                 progress(done, len(missing))
     return len(missing)
-
-
-def _annotated_images(content: dict[str, Any], source: str) -> tuple[list[_AnnotatedImage], int]:
-    """Return the images that have annotations, sorted by file name, and the number of images without any."""
-    try:
-        images = {image["id"]: image for image in content["images"]}
-        categories = {category["id"] for category in content["categories"]}
-        instances: dict[int, list[Instance]] = defaultdict(list)
-        for annotation in content["annotations"]:
-            if annotation["image_id"] not in images:
-                raise VwlError(f"{source}: annotation {annotation['id']} belongs to image {annotation['image_id']}, which is not listed")
-            if annotation["category_id"] not in categories:
-                raise VwlError(f"{source}: annotation {annotation['id']} has category {annotation['category_id']}, which is not listed")
-            instances[annotation["image_id"]].append(Instance.from_json(annotation))
-        annotated = [
-            _AnnotatedImage(image["file_name"], image["height"], image["width"], instances[image_id])
-            for image_id, image in images.items()
-            if image_id in instances
-        ]
-    except KeyError as error:
-        raise VwlError(f"{source} is not a file of COCO instances: an entry lacks the key {error}") from None
-    return sorted(annotated, key=lambda image: image.file_name), len(images) - len(annotated)
-
-
-def _categories(content: dict[str, Any], source: str) -> dict[int, str]:
-    """Return category names by id, ascending."""
-    try:
-        return {category["id"]: category["name"] for category in sorted(content["categories"], key=lambda c: c["id"])}
-    except (KeyError, TypeError):
-        raise VwlError(f"{source} is not a file of COCO instances: it has no valid list 'categories'") from None
 
 
 def _require_files(folder: Folder, names: list[str]) -> None:

@@ -3,20 +3,18 @@
 One of the importers behind `vwl data prepare`, for data sets of one's own. Masks are optional; only images that have one can be scored.
 """
 
-import csv
 import hashlib
-import io
-import re
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
+from vwl.data.class_names import BACKGROUND, check_object_names, key
 from vwl.data.index import Index, Row, make_index
+from vwl.data.labels_csv import LabelTable, read_labels
+from vwl.data.row_checks import SPLITS
 from vwl.errors import VwlError, did_you_mean
 from vwl.storage.folder import Folder
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_SPLITS = ("train", "aug", "val", "test")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
 def prepare_folder(
@@ -25,12 +23,14 @@ def prepare_folder(
     masks: str | Path | Folder | None = None,
     val_share: float = 0.0,
     classes: str | Path | None = None,
+    separator: str | None = None,
 ) -> tuple[Index, list[str]]:
     """Return the index of a folder of images with a CSV file that has the columns `image`, `labels` and optionally `split`.
 
-    `image` is the name of a file in `images`, with or without extension. `labels` are class names separated by ``;`` or ``|``, or by
-    spaces if neither occurs. `split` is train, aug, val or test. Without that column a share `val_share` of the images is in val and
-    the others are in train. The hash of an image's id decides, so that an image keeps its split on every machine and when others are added.
+    `image` is the name of a file in `images`, with or without extension. `labels` are class names separated by ``;``, ``|`` or ``,``,
+    whichever the file uses, or by blanks if it uses none of them (`vwl.data.labels_csv`). `split` is train, aug, val or test. Without that
+    column a share `val_share` of the images is in val and the others are in train. The hash of an image's id decides, so that an image
+    keeps its split on every machine and when others are added.
 
     Args:
         images: folder of the images.
@@ -38,39 +38,42 @@ def prepare_folder(
         masks: folder of indexed or grey PNG masks named like the images; images of split test need none.
         val_share: share of the images for val, at least 0 and below 1; only for a file without the column `split`.
         classes: text file with one class name per line, in the order of the mask ids 1..C; without it the names are sorted.
+        separator: what separates labels, a key of `vwl.data.labels_csv.SEPARATORS`; without it, it is detected.
 
     Returns:
         The index, whose root is the deepest folder that holds images and masks, and notes for the user, one line each.
 
     Raises:
-        VwlError: a column, image, label or mask is missing, an image is listed twice, or a split or class is unknown; the message names it.
+        VwlError: a column, image, label or mask is missing, an image is listed twice, a split or class is unknown, a class name is
+            not allowed, two differ only in case or blanks, or a file is a link that leads out of its folder; the message names it.
     """
     images = images if isinstance(images, Folder) else Folder(images)
     masks = masks if masks is None or isinstance(masks, Folder) else Folder(masks)
     if not 0 <= val_share < 1:
         raise VwlError(f"the share of images for val is {val_share}; it must be at least 0 and below 1")
-    table, has_split = _table(labels_csv)
-    if has_split and val_share:
+    table = read_labels(labels_csv, separator)
+    if table.has_split and val_share:
         raise VwlError(f"{labels_csv} has a column 'split', so a share for val cannot be given as well; drop one of them")
     files = _files(images)
-    names, notes = _class_names(classes, (name for _, _, labels, _ in table for name in labels))
+    names, notes = _class_names(classes, table, labels_csv)
+    class_ids = {name: number for number, name in enumerate(names, 1)}
     root = common_root(images, *([masks] if masks else []))
     images_below, masks_below = below(root, images), below(root, masks) if masks else ""
     mask_files = set(masks.names(".png")) if masks else set()
 
     rows = []
-    for line, image, labels, split in table:
-        where = f"{labels_csv} line {line}"
+    for line in table.rows:
+        image, labels, where = line.image, line.labels, f"{labels_csv} line {line.line}"
         file = files.get(image)
         if file is None:
             raise VwlError(f"{where}: there is no image '{image}' in {images}{did_you_mean(image, files)}")
         image_id = _stem(file)
-        split = split or ("val" if _unit_hash(image_id) < val_share else "train")
-        if split not in _SPLITS:
-            raise VwlError(f"{where}: unknown split '{split}'{did_you_mean(split, _SPLITS)} (splits are train, aug, val and test)")
+        split = line.split or ("val" if _unit_hash(image_id) < val_share else "train")
+        if split not in SPLITS:
+            raise VwlError(f"{where}: unknown split '{split}'{did_you_mean(split, SPLITS)} (splits are train, aug, val and test)")
         if not labels and split in {"train", "aug"}:
             raise VwlError(f"{where}: the training image '{image}' has no label; add one or remove the line")
-        unknown = [name for name in labels if name not in names]
+        unknown = [name for name in labels if name not in class_ids]
         if unknown:
             raise VwlError(f"{where}: class '{unknown[0]}' is not in {classes}{did_you_mean(unknown[0], names)}")
         mask = None
@@ -78,11 +81,15 @@ def prepare_folder(
             mask = f"{masks_below}{image_id}.png"
         elif masks is not None and split != "test":
             raise VwlError(f"{where}: the mask {masks}/{image_id}.png of image '{image}' is missing; only images of split test need none")
-        rows.append(Row(image_id, f"{images_below}{file}", tuple(sorted(names.index(n) + 1 for n in set(labels))), mask, split))
+        for path in filter(None, (f"{images_below}{file}", mask)):
+            root.require_inside(path)
+        rows.append(Row(image_id, f"{images_below}{file}", tuple(sorted({class_ids[name] for name in labels})), mask, split))
+    if not names:
+        raise VwlError(f"{labels_csv}: no image has a label; write class names into the column 'labels'")
     num_unlisted = len(set(files.values())) - len({row.image for row in rows})
     if num_unlisted:
         notes.append(f"{num_unlisted:,} images of {images} are not in {labels_csv} and are left out")
-    return make_index(rows, ["background", *names], root, f"folder {Path(images.path).name} with {Path(labels_csv).name}"), notes
+    return make_index(rows, [BACKGROUND, *names], root, f"folder {Path(images.path).name} with {Path(labels_csv).name}"), notes
 
 
 def common_root(*folders: Folder) -> Folder:
@@ -109,34 +116,6 @@ def below(root: Folder, folder: Folder) -> str:
     return f"{path}/" if path else ""
 
 
-def _table(labels_csv: str | Path) -> tuple[list[tuple[int, str, list[str], str]], bool]:
-    """Return (line number, image, label names, split or "") of each row, and whether there is a column `split`."""
-    path = Path(labels_csv)
-    try:
-        text = Folder(path.parent).read(path.name).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise VwlError(f"{labels_csv} is not a text file in UTF-8") from None
-    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    columns = [name.strip() for name in reader.fieldnames or ()]
-    reader.fieldnames = columns
-    for needed in ("image", "labels"):
-        if needed not in columns:
-            raise VwlError(
-                f"{labels_csv} has no column '{needed}' (it has: {', '.join(columns) or 'nothing'}); "
-                "its header must be image,labels or image,labels,split"
-            )
-    table = []
-    for record in reader:
-        image, labels, split = ((record.get(key) or "").strip() for key in ("image", "labels", "split"))
-        if None in record:
-            raise VwlError(f"{labels_csv} line {reader.line_num} has more fields than the header; separate labels by spaces or ';'")
-        names = [name.strip().strip("\"'") for name in (re.split(r"[;|]", labels) if re.search(r"[;|]", labels) else labels.split())]
-        table.append((reader.line_num, image, [name for name in names if name], split))
-    if not table:
-        raise VwlError(f"{labels_csv} lists no images")
-    return table, "split" in columns
-
-
 def _files(folder: Folder) -> dict[str, str]:
     """Return the name of each image file, by that name and, where only one file has it, by the name without extension."""
     names = [name for name in folder.names() if Path(name).suffix.lower() in _SUFFIXES]
@@ -146,21 +125,29 @@ def _files(folder: Folder) -> dict[str, str]:
     return {**{_stem(name): name for name in names if counts[_stem(name)] == 1}, **{name: name for name in names}}
 
 
-def _class_names(file: str | Path | None, used: Iterable[str]) -> tuple[list[str], list[str]]:
+def _class_names(file: str | Path | None, table: LabelTable, labels_csv: str | Path) -> tuple[list[str], list[str]]:
     """Return the names of the classes 1..C, from the file or else the sorted names in use, and notes for the user."""
+    used = table.first_lines
+    notes = []
+    if any(len(row.labels) > 1 for row in table.rows):
+        blanks = "blanks; if a class name has blanks, separate labels by ';' or put the name in quotes"
+        notes.append(f"labels are separated by {blanks if table.separator == ' ' else repr(table.separator)}")
     if file is None:
-        names = sorted(set(used))
-        return names, [f"classes 1 to {len(names)} are the label names in alphabetical order: {', '.join(names)}"]
+        check_object_names(list(used), str(labels_csv), used)
+        names = sorted(used)
+        return names, [f"classes 1 to {len(names)} are the label names in alphabetical order: {', '.join(names)}", *notes]
     path = Path(file)
-    names = [line.strip() for line in Folder(path.parent).read(path.name).decode(errors="replace").splitlines() if line.strip()]
-    names = names[1:] if names[:1] == ["background"] else names
+    try:
+        text = Folder(path.parent).read(path.name).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise VwlError(f"{file} is not a text file in UTF-8") from None
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = names[1:] if names and key(names[0]) == BACKGROUND else names
     if not names:
         raise VwlError(f"{file} holds no class names; write one per line")
-    duplicates = [name for name in names if names.count(name) > 1]
-    if duplicates:
-        raise VwlError(f"{file} holds the class name '{duplicates[0]}' more than once")
+    check_object_names(names, str(file))
     unused = sorted({*names} - {*used})
-    return names, [f"no image is labelled {', '.join(unused)}"] if unused else []
+    return names, [*notes, *([f"no image is labelled {', '.join(unused)}"] if unused else [])]
 
 
 def _unit_hash(image_id: str) -> float:

@@ -18,11 +18,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image
 
+from vwl.data.class_names import BACKGROUND, check_object_names
+from vwl.data.row_checks import metadata_problem, row_problem
 from vwl.errors import VwlError, did_you_mean
 from vwl.storage.cache import read_cached
 from vwl.storage.folder import Folder, split_path
+from vwl.storage.images import load_upright
 from vwl.storage.masks import decode_mask, voc_palette
 
 _SCHEMA = pa.schema(
@@ -107,53 +110,57 @@ class Index:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def read_image(self, row: Row) -> Image.Image:
-        """Return the image of a row as 8-bit RGB, see `decode_image`.
+        """Return the image of a row as 8-bit RGB, upright, see `decode_image`.
 
         Raises:
-            VwlError: the file is missing, truncated or not an image.
+            VwlError: the file is missing, truncated, not an image, or a link that leads out of the root.
         """
+        self.root.require_inside(row.image)
         return decode_image(read_cached(self.root, row.image), row.image)
 
     def read_mask(self, row: Row) -> np.ndarray:
         """Return the ground-truth mask of a row, (H, W) uint8: class ids, 255 ignored.
 
         Raises:
-            VwlError: the row has no mask, or its file cannot be read.
+            VwlError: the row has no mask, or its file cannot be read or is a link that leads out of the root.
         """
         if row.mask is None:
             raise VwlError(f"image {row.image_id} has no mask in the index")
+        self.root.require_inside(row.mask)
         return decode_mask(read_cached(self.root, row.mask), row.mask)
 
 
 def decode_image(data: bytes, source: str) -> Image.Image:
-    """Decode an image file to 8-bit RGB.
+    """Decode an image file to 8-bit RGB, upright.
 
-    Grey and palette images are converted, 16-bit grey is scaled to 8 bits, transparency is dropped.
+    The EXIF orientation is applied, an animation is its first frame. Grey and palette images are converted, 16-bit grey is scaled to
+    8 bits, float values that are not finite are black, transparency is dropped.
 
     Args:
         data: content of the file.
         source: name of the file for error messages.
 
     Raises:
-        VwlError: the file is truncated or not an image.
+        VwlError: the file is damaged or not an image.
     """
-    assert not ImageFile.LOAD_TRUNCATED_IMAGES
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data))
-        image.load()
-    except UnidentifiedImageError:
-        raise VwlError(f"image {source} cannot be read: it is not an image file") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise VwlError(f"image {source} cannot be read: {str(error) or 'the file is truncated'}") from None
+    image = load_upright(data, f"image {source}")
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float32)
+        values = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         top = 65535.0 if image.mode != "F" else max(float(values.max()), 1.0)
         image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+    try:
+        return image.convert("RGB")
+    except ValueError:  # rare modes such as premultiplied grey
+        raise VwlError(f"image {source} cannot be read: its pixels have mode {image.mode}; convert it to PNG") from None
 
 
 def make_index(
-    rows: Iterable[Row], classes: Sequence[str], root: str | Path | Folder, source: str, palette: Sequence[int] | None = None
+    rows: Iterable[Row],
+    classes: Sequence[str],
+    root: str | Path | Folder,
+    source: str,
+    palette: Sequence[int] | None = None,
+    file: str | Path | None = None,
 ) -> Index:
     """Check rows and return their index.
 
@@ -163,39 +170,45 @@ def make_index(
         root: folder that the paths of the rows are relative to.
         source: description of the data set for users; error messages start with it.
         palette: 768 values; VOC's colours if not given.
+        file: table that the rows were read from; error messages start with it instead, and with the number of the row.
 
     Raises:
-        VwlError: there are no rows, an id occurs twice or is not a plain file name, a label is outside 1..C, or a path leads out of
-            the root; the message names the image.
+        VwlError: there are no rows, a class name is not allowed, an id occurs twice, or a row has an unknown split, labels outside 1..C, an
+            id that is not a plain file name or a path that leads out of the root; the message names the image.
     """
-    rows = tuple(rows)
+    rows, classes = tuple(rows), tuple(classes)
+    name = str(file or source)
     if not rows:
-        raise VwlError(f"{source}: the data set has no images")
+        raise VwlError(f"{name}: the data set has no images")
+    if classes[:1] != (BACKGROUND,):
+        raise VwlError(f"{name}: the first class is '{next(iter(classes), '')}'; it must be '{BACKGROUND}'")
+    check_object_names(classes[1:], name)
+    for number, row in enumerate(rows, 1):
+        problem = row_problem(row.image_id, row.image, row.labels, row.mask, row.split, len(classes) - 1)
+        if problem:
+            raise VwlError(f"{name} row {number}: {problem}" if file else f"{name}: {problem}")
     duplicates = [image_id for image_id, count in Counter(row.image_id for row in rows).items() if count > 1]
     if duplicates:
+        numbers = [str(number) for number, row in enumerate(rows, 1) if row.image_id == duplicates[0]]
+        where = f"{name} rows {' and '.join(numbers[:2])}" if file else name
         more = f" (and {len(duplicates) - 1} more)" if len(duplicates) > 1 else ""
-        raise VwlError(f"{source}: image id '{duplicates[0]}' occurs more than once{more}; every image needs an id of its own")
-    for row in rows:
-        if "/" in row.image_id or row.image_id.startswith("."):
-            raise VwlError(f"{source}: image id '{row.image_id}' is not a file name; it must not hold '/' or start with '.'")
-        for path in filter(None, (row.image, row.mask)):
-            if Path(path).is_absolute() or ".." in Path(path).parts:
-                raise VwlError(f"{source}: the path '{path}' of image {row.image_id} leads out of the root folder; use a path below it")
-        wrong = [label for label in row.labels if not 1 <= label < len(classes)]
-        if wrong:
-            raise VwlError(f"{source}: image {row.image_id} has label {wrong[0]}, but the classes are 1 to {len(classes) - 1}")
-    return Index(rows, tuple(classes), root if isinstance(root, Folder) else Folder(root), tuple(palette or voc_palette()), source)
+        raise VwlError(f"{where}: image id '{duplicates[0]}' occurs more than once{more}; every image needs an id of its own")
+    return Index(rows, classes, root if isinstance(root, Folder) else Folder(root), tuple(palette or voc_palette()), source)
 
 
 def write_index(index: Index, path: str | Path) -> None:
-    """Write an index as one Parquet file, atomically: readers see the whole file or none."""
+    """Write an index as one Parquet file, atomically: readers see the whole file or none.
+
+    Raises:
+        VwlError: `path` names no file, or a folder or device, or it cannot be written.
+    """
     columns = list(zip(*((r.image_id, r.image, r.labels, r.mask, r.split) for r in index.rows), strict=True))
     arrays = [pa.array(list(column), field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
     about = {"classes": index.classes, "palette": index.palette, "root": index.root.uri, "source": index.source, "format": 1}
     schema = _SCHEMA.with_metadata({b"vwl": json.dumps(about).encode()})
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
-    folder, name = split_path(path)
+    folder, name = _located(path)
     folder.write(name, sink.getvalue())
 
 
@@ -203,17 +216,30 @@ def read_index(path: str | Path) -> Index:
     """Read an index table.
 
     Raises:
-        VwlError: the file is missing, or is not an index table.
+        VwlError: the file is missing, is not an index table, or holds values that no data set has (see `make_index`); the message names
+            the file and the row.
     """
-    folder, name = split_path(path)
+    folder, name = _located(path)
     if not folder.exists(name):
         raise VwlError(f"there is no index table at {path}; make one with: vwl data prepare voc|coco|folder|scenes --out {path}")
+    data = folder.read(name)
     try:
-        table = pq.read_table(pa.BufferReader(folder.read(name)))
+        table = pq.ParquetFile(pa.BufferReader(data)).read([field.name for field in _SCHEMA])
         about = json.loads(table.schema.metadata[b"vwl"])
-        classes, root, source, palette = (about[key] for key in ("classes", "root", "source", "palette"))
         columns = [table[field.name].to_pylist() for field in _SCHEMA]
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise VwlError(f"{path} is not an index table made by vwl data prepare ({error})") from None
-    rows = (Row(i, image, tuple(labels), mask, split) for i, image, labels, mask, split in zip(*columns, strict=True))
-    return make_index(rows, classes, root, source, palette)
+    problem = metadata_problem(about)
+    if problem:
+        raise VwlError(f"{path} is not an index table made by vwl data prepare: {problem}; make it again")
+    columns[2] = [tuple(labels) if isinstance(labels, list) else labels for labels in columns[2]]
+    rows = (Row(*values) for values in zip(*columns, strict=True))
+    return make_index(rows, about["classes"], about["root"], about["source"], about["palette"], file=path)
+
+
+def _located(path: str | Path) -> tuple[Folder, str]:
+    """Return the folder and the name of an index table's file."""
+    folder, name = split_path(path)
+    if not name:
+        raise VwlError(f"'{path}' names no file; give an index table such as index.parquet")
+    return folder, name

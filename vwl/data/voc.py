@@ -52,7 +52,7 @@ def prepare_voc(
 
     Raises:
         VwlError: there is no list, an image is listed twice or is both in train and val, an image file is missing, a training image has
-            no label, a class is unknown, or a file cannot be read; the message names the file or image.
+            no label, a class is unknown, or a file cannot be read or is a link out of `root`; the message names the file or image.
     """
     root = root if isinstance(root, Folder) else Folder(root)
     available = _stems(root, "JPEGImages", ".jpg")
@@ -86,6 +86,8 @@ def prepare_voc(
                 raise VwlError(f"the training image {image_id} has no label in {source}; label it or remove it from the lists")
             mask = None if split == "test" else masks.get(image_id)
             num_without_mask += mask is None
+            for path in filter(None, (f"JPEGImages/{image_id}.jpg", mask)):
+                root.require_inside(path)
             rows.append(Row(image_id, f"JPEGImages/{image_id}.jpg", image_labels, mask, split))
         if num_without_mask and split != "test":
             notes.append(f"{num_without_mask:,} of {len(ids):,} images of split {split} have no mask")
@@ -169,7 +171,7 @@ def _labels_of_xml(root: Folder, image_id: str) -> tuple[int, ...]:
         raise VwlError(f"image {image_id} has no annotation {root}/{name}; add it or give a text file of labels with --labels")
     try:
         tree = ElementTree.fromstring(root.read(name))
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: encodings that do not exist
         raise VwlError(f"{root}/{name} is not valid XML: {error}") from None
     return _class_ids([element.findtext("name", "").strip() for element in tree.iter("object")], f"{root}/{name}")
 
@@ -221,11 +223,16 @@ def _convert_sbd(root: Folder, sbd: Folder, ids: list[str]) -> list[str]:
 
 def _sbd_mask(sbd: Folder, name: str) -> np.ndarray:
     """Return a mask of SBD, (H, W) uint8 class ids."""
+    data = sbd.read(name)
     try:
-        content = loadmat(io.BytesIO(sbd.read(name)), squeeze_me=True, struct_as_record=False)
-        return np.ascontiguousarray(content["GTcls"].Segmentation, dtype=np.uint8)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError) as error:
-        raise VwlError(f"{sbd}/{name} is not a mask of SBD ({error}); download it again") from None
+        content = loadmat(io.BytesIO(data), squeeze_me=True, struct_as_record=False)
+        ids = np.asarray(content["GTcls"].Segmentation)
+    except Exception as error:  # a damaged file raises almost anything in scipy's reader
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise VwlError(f"{sbd}/{name} is not a mask of SBD ({reason}); download it again") from None
+    if ids.ndim != 2 or ids.dtype.kind not in "iu" or not np.isin(ids, [*range(len(VOC_CLASSES)), IGNORE]).all():
+        raise VwlError(f"{sbd}/{name} is not a mask of SBD (it holds no class ids 0 to {len(VOC_CLASSES) - 1}); download it again")
+    return np.ascontiguousarray(ids, dtype=np.uint8)
 
 
 def _sbd_folder(sbd: str | Path | Folder) -> Folder:

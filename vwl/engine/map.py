@@ -17,6 +17,8 @@ from vwl.inference.build import NETWORK_STAGES, PROCESSES_PER_GPU, InferenceSpec
 from vwl.inference.runner import Shard, process
 
 _NO_PROGRESS_TIMEOUT = 300
+"""Seconds without a finished task after which Ray Data ends a stage; Ray's own default is half an hour."""
+_NO_PROGRESS_VARIABLE = "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S"
 _MAX_RETRIES = 7
 """Retries of a shard whose process died; an image that crashes it is given up at the fourth (`vwl.inference.runner`)."""
 _MAX_RESTARTS = 20
@@ -39,7 +41,7 @@ def run_shards(
     context.print_on_execution_start = False
     context.raise_original_map_exception = True
     context.execution_options.verbose_progress = False
-    os.environ.setdefault("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", str(_NO_PROGRESS_TIMEOUT))
+    limit_waiting(context)
     total = images_done + sum(len(shard.rows) for shard in shards)
     todo = ray.data.from_items(
         [{"number": s.number, "images": [row.image_id for row in s.rows]} for s in shards], override_num_blocks=len(shards)
@@ -67,6 +69,12 @@ def run_shards(
         images_done += int(batch["images"].sum())
         failed += int(batch["failed"].sum())
         on_progress(Progress(spec.stage, images_done, total, f"{failed} failed" if failed else ""))
+
+
+def limit_waiting(context: ray.data.DataContext) -> None:
+    """Let Ray Data end an execution without progress after `_NO_PROGRESS_TIMEOUT`, unless the user has set another time."""
+    if _NO_PROGRESS_VARIABLE not in os.environ:  # Ray reads it when it is imported
+        context.execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT
 
 
 def actors(cpus: int, gpus: int) -> tuple[int, float]:

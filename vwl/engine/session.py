@@ -8,11 +8,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import ray
 
 from vwl.engine.address import check_driver_address
+from vwl.engine.local_ray import private_local_ray
 from vwl.errors import VwlError
 
 _SETTINGS = {
@@ -46,7 +47,7 @@ def session(address: str | None, cpus: int | None = None, dashboard: bool = Fals
     if ray.is_initialized():
         yield
         return
-    with _dashboard_port(wanted=dashboard and not address) as port:
+    with nullcontext() if address else private_local_ray(), _dashboard_port(wanted=dashboard and not address) as port:
         try:
             with _quiet_stderr():
                 if address:
@@ -92,8 +93,6 @@ def _connect(address: str | None, cpus: int | None, dashboard_port: int | None) 
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         return
-    # Not private: Ray listens on all interfaces (SECURITY.md). A token file left in the home folder would confuse later clusters.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     ray.init(
         num_cpus=cpus or os.cpu_count(),
         include_dashboard=dashboard_port is not None,

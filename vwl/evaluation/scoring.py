@@ -19,7 +19,7 @@ from vwl.maps.cam import best_class, upsample
 from vwl.maps.confusion import Scores, confusion_matrix, scores
 from vwl.maps.thresholds import Otsu, ThresholdHistogram, grid
 from vwl.storage.folder import Folder
-from vwl.storage.masks import decode_mask
+from vwl.storage.masks import decode_mask, read_result
 from vwl.storage.score_maps import MapReader
 
 MIN_IMAGES_PER_CLASS = 10
@@ -66,6 +66,8 @@ class Score:
             "split": self.split,
             "images": self.images,
             "miou": percent(s.miou),
+            "object_precision": percent_or_none(s.object_precision),
+            "object_recall": percent_or_none(s.object_recall),
             "threshold": self.threshold,
             "threshold_chosen": self.chosen,
             "best_miou_with_ground_truth": None if self.best_miou is None else percent(self.best_miou),
@@ -85,6 +87,11 @@ class Score:
 def percent(fraction: float) -> float:
     """Return a fraction in percent with two decimals."""
     return round(100 * float(fraction), 2)
+
+
+def percent_or_none(fraction: float) -> float | None:
+    """Return a fraction in percent with two decimals; none for nan, which JSON has no word for."""
+    return None if np.isnan(fraction) else percent(fraction)
 
 
 def choose_threshold(setting: Threshold, maps: MapReader, rows: Sequence[Row]) -> tuple[float, str]:
@@ -173,7 +180,7 @@ def score_masks(
     def part(some: Sequence[Row]) -> np.ndarray:
         total = np.zeros((len(index.classes),) * 2, np.int64)
         for row in some:
-            mask = decode_mask(masks.read(f"{row.image_id}.png"), f"{masks}/{row.image_id}.png")
+            mask = decode_mask(read_result(masks, row.image_id), f"{masks}/{row.image_id}.png")
             total += confusion_matrix(_same_size(index.read_mask(row), mask, row), mask, len(index.classes))
         return total
 

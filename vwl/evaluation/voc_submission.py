@@ -5,6 +5,7 @@ import zipfile
 
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
+from vwl.storage.masks import read_result
 from vwl.workflow.run_folder import Run
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -29,13 +30,21 @@ def write_submission(run: Run, split: str, folder: Folder, name: str, competitio
     available = set(masks.names(".png"))
     absent = [row.image_id for row in rows if f"{row.image_id}.png" not in available]
     if absent:
+        manifest = run.manifest("segment")
+        failed = {image_id: manifest.failed[image_id] for image_id in absent if image_id in manifest.failed} if manifest else {}
+        if len(failed) == len(absent):
+            raise VwlError(
+                f"{len(absent)} of {len(rows)} images of {split} failed in {masks}, e.g. {absent[0]}: {failed[absent[0]]}; "
+                f"repair them, delete {masks}, and run: vwl infer segment --split {split} --run {run.folder}"
+            )
         raise VwlError(
-            f"{masks} lacks {len(absent)} of {len(rows)} masks of {split}, e.g. {absent[0]}; run: vwl infer segment --run {run.folder}"
+            f"{masks} lacks {len(absent)} of {len(rows)} masks of {split}, e.g. {absent[0]}; "
+            f"run: vwl infer segment --split {split} --run {run.folder}"
         )
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for row in rows:
             path = f"results/VOC2012/Segmentation/{competition}_{split}_cls/{row.image_id}.png"
-            archive.writestr(zipfile.ZipInfo(path, _EPOCH), masks.read(f"{row.image_id}.png"))
+            archive.writestr(zipfile.ZipInfo(path, _EPOCH), read_result(masks, row.image_id))
     folder.write(name, sink.getvalue())
     return len(rows)

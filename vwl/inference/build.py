@@ -9,7 +9,7 @@ import torch
 
 from vwl.config.recipe import Recipe
 from vwl.data.index import Index, read_index
-from vwl.errors import VwlError
+from vwl.errors import Damaged, VwlError
 from vwl.inference.cam import CamStage
 from vwl.inference.crf import CrfStage
 from vwl.inference.irnet_labels import IrnetLabelsStage
@@ -22,8 +22,9 @@ from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
 from vwl.storage.folder import Folder
 from vwl.storage.score_maps import MapReader
-from vwl.training.checkpoint import Damaged, load
+from vwl.training.checkpoint import load
 from vwl.training.distributed import device
+from vwl.training.loop import WEIGHTS
 
 NETWORK_STAGES = frozenset({"cam", "walk", "segment"})
 """Stages that run a network, on a GPU where there is one."""
@@ -107,9 +108,16 @@ def load_segmenter(recipe: Recipe, index: Index, run: Folder) -> DeepLabV2:
 
 def _with_weights(network: Network, folder: Folder) -> Network:
     try:
-        network.load_state_dict(load(folder, "weights.pt")["model"])
+        network.load_state_dict(load(folder, WEIGHTS)["model"])
     except Damaged as error:
-        raise VwlError(f"{error}; delete {folder} and train the stage again") from None
+        raise VwlError(f"{error}; delete it and train its stage again (vwl train {_name(folder)})") from None
     except (RuntimeError, KeyError, TypeError):
-        raise VwlError(f"{folder}/weights.pt is of another network or version of vwl; delete {folder} and train the stage again") from None
+        raise VwlError(
+            f"{folder.uri_of(WEIGHTS)} is of another network or version of vwl; "
+            f"delete {folder} and train the stage again (vwl train {_name(folder)})"
+        ) from None
     return network.to(device()).eval().requires_grad_(False)
+
+
+def _name(folder: Folder) -> str:
+    return folder.path.rstrip("/").rpartition("/")[2]

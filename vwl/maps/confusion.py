@@ -24,6 +24,8 @@ class Scores:
         recall: (n,) share of a class's true pixels that are found; nan for a class without ground truth.
         pixel_accuracy: share of all pixels that are right.
         mean_accuracy: mean of `recall` over the classes of `miou`.
+        object_precision, object_recall: means of `precision` and `recall` over the object classes of `miou`; a class that is never
+            predicted is not in the mean of the precision. Low precision is over-activation, low recall under-activation.
     """
 
     miou: float
@@ -32,6 +34,8 @@ class Scores:
     recall: np.ndarray
     pixel_accuracy: float
     mean_accuracy: float
+    object_precision: float
+    object_recall: float
 
     @property
     def over_activation(self) -> np.ndarray:
@@ -113,13 +117,18 @@ def scores(confusion: np.ndarray, class_ids: Iterable[int] | None = None) -> Sco
         chosen = np.zeros(len(table), bool)
         chosen[[0, *class_ids]] = True
         wanted &= chosen
+    precision = _ratio(right, predicted)
+    objects = wanted.copy()
+    objects[0] = False
     return Scores(
         miou=_mean(iou[wanted]),
         iou=iou,
-        precision=_ratio(right, predicted),
+        precision=precision,
         recall=recall,
         pixel_accuracy=float(right.sum() / true.sum()) if present.any() else float("nan"),
         mean_accuracy=_mean(recall[wanted]),
+        object_precision=_mean(precision[objects & (predicted > 0)]),
+        object_recall=_mean(recall[objects]),
     )
 
 

@@ -54,17 +54,19 @@ class Classifier(nn.Module):
         """Return F (B, d, h, w) of normalised images (B, 3, H, W), at output stride 16."""
         return self.backbone(images)[-1]
 
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
+        """Return what the image-label head classifies (B, d): features (B, d, h, w) pooled as the settings say, Eq. 9 or 10."""
+        return hybrid_pooling(features, self.settings.gap_weight) if self.settings.pooling == "hybrid" else global_average(features)
+
     def forward(self, images: torch.Tensor, valid: torch.Tensor | None = None) -> ClassifierOutput:
         """Classify normalised images (B, 3, H, W); `valid` (B, H, W) bool is false in the padding of a crop."""
         features = self.features(images)
-        pooled = global_average(features)
-        hybrid = self.settings.pooling == "hybrid"
-        image = self.image_head(hybrid_pooling(features, self.settings.gap_weight) if hybrid else pooled)
+        image = self.image_head(self.pool(features))
         if self.codebook is None or self.word_head is None:
             return ClassifierOutput(image, None, None, None, features)
         encoding = self.codebook(features, None if valid is None else cells_inside(valid, features))
         word_to_image = self.word_to_image_head(encoding.histogram) if self.word_to_image_head is not None else None
-        return ClassifierOutput(image, self.word_head(pooled), word_to_image, encoding, features)
+        return ClassifierOutput(image, self.word_head(global_average(features)), word_to_image, encoding, features)
 
     def activation_maps(self, images: torch.Tensor) -> torch.Tensor:
         """Return class activation maps (B, C, h, w) of normalised images (B, 3, H, W): Eq. 1 with ReLU, without the head's bias."""

@@ -12,7 +12,7 @@ from vwl.data.index import Row
 from vwl.maps.cam import upsample
 from vwl.report.overlays import display_palette, heat_overlay, mask_overlay
 from vwl.report.sheets import Panel, aligned_rows, class_colours, contact_sheet, encode_png, legend, panel_row
-from vwl.storage.masks import decode_mask, missing
+from vwl.storage.masks import decode_mask, missing, read_result
 from vwl.storage.score_maps import MapReader
 from vwl.workflow.run_folder import Run
 from vwl.workflow.scoring import score_table
@@ -54,7 +54,7 @@ def image_panels(run: Run, row: Row) -> list[Panel]:
                 score = maps.read(row.image_id)
                 overlay = heat_overlay(image, upsample(score.values, score.height, score.width), score.classes, palette)
         elif folder.exists(f"{row.image_id}.png"):
-            mask = decode_mask(folder.read(f"{row.image_id}.png"), row.image_id)
+            mask = decode_mask(read_result(folder, row.image_id), row.image_id)
             overlay = mask_overlay(image, mask, palette)
         panels.append(Panel(stage, overlay))
     truth = None if row.mask is None else mask_overlay(image, run.index.read_mask(row), palette)
@@ -65,7 +65,7 @@ def _legend(run: Run, rows: list[Row], width: int) -> Image.Image:
     """Return the legend of the classes in the images' labels and final masks."""
     class_ids = {label for row in rows for label in row.labels}
     for row in rows:
-        mask = decode_mask((run.folder / "segment").read(f"{row.image_id}.png"), row.image_id)
+        mask = decode_mask(read_result(run.folder / "segment", row.image_id), row.image_id)
         class_ids |= set(np.unique(mask).tolist())
     return legend(class_colours(run.index.classes, class_ids), width)
 

@@ -5,7 +5,9 @@ A file is written under a temporary name and then renamed, so a reader sees a wh
 """
 
 import json
+import os
 import re
+import stat
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,7 +37,10 @@ class Folder:
         if "://" in text:
             self.uri = text.rstrip("/")
         else:
-            self.uri = str(Path(text).expanduser().absolute())
+            try:
+                self.uri = str(Path(text).expanduser().absolute())
+            except RuntimeError as error:  # ~name of a user who does not exist
+                raise storage_error(f"cannot open {text}", error) from None
         self._connect()
 
     def _connect(self) -> None:
@@ -99,11 +104,46 @@ class Folder:
         """Return the sorted names of the complete files directly in this folder that end in `suffix`; none if the folder does not exist.
 
         Raises:
-            VwlError: it cannot be listed (no permission, or a file).
+            VwlError: it cannot be listed (no permission, a file, or a name in it that is not UTF-8).
         """
+        return sorted(name for name in self.sizes_and_mtimes() if name.endswith(suffix))
+
+    def sizes_and_mtimes(self) -> dict[str, tuple[int, int]]:
+        """Return size (bytes) and modification time (nanoseconds since 1970) by name, as `names` lists files; one request for all.
+
+        Raises:
+            VwlError: as `names`.
+        """
+
+        def files() -> dict[str, tuple[int, int]]:
+            infos = self.filesystem.get_file_info(selector)
+            return {info.base_name: (int(info.size or 0), int(info.mtime_ns or 0)) for info in infos if info.is_file}
+
         selector = fs.FileSelector(self.path, allow_not_found=True)
-        infos = self._call(f"list {self.uri}", lambda: self.filesystem.get_file_info(selector))
-        return sorted(i.base_name for i in infos if i.is_file and i.base_name.endswith(suffix) and not i.base_name.startswith(".part-"))
+        return {name: found for name, found in self._call(f"list {self.uri}", files).items() if not name.startswith(".part-")}
+
+    def require_inside(self, name: str) -> None:
+        """Check that the name of a file, which comes from a data file, names no link out of this folder and nothing but a file.
+
+        A file that does not exist passes: reading it says so. Object stores have no links.
+
+        Raises:
+            VwlError: links lead out of the folder, in a circle, or to something that is not a file.
+        """
+        if not self.is_local:
+            return
+        full = self._full(name)
+        try:
+            real, root = os.path.realpath(full), os.path.realpath(self.path)
+            mode = os.stat(full).st_mode
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise storage_error(f"cannot read {full}", error) from None
+        if os.path.commonpath([real, root]) != root:
+            raise VwlError(f"{full} is a link that leads out of {self.uri}, to {real}; put the file itself below the folder")
+        if not stat.S_ISREG(mode):
+            raise VwlError(f"{full} is a folder, pipe or device and not a file; put a file in its place")
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes.
@@ -134,9 +174,13 @@ class Folder:
         """Write a file atomically and create its folder.
 
         Raises:
-            VwlError: it cannot be written (no permission, disk full); an earlier version of the file is kept.
+            VwlError: it cannot be written (no permission, disk full), or the name is a folder's, pipe's or device's; an earlier version of
+                the file is kept.
         """
         target = self._full(name)
+        # Renaming a file onto a device would replace the device.
+        if self.is_local and os.path.exists(target) and not os.path.isfile(target):
+            raise VwlError(f"cannot write {self.uri_of(name)}: it is a folder, pipe or device; name a file")
         self._call(f"write {self.uri_of(name)}", lambda: self._write(target, data), "; free space or choose another folder")
 
     def _write(self, target: str, data: bytes) -> None:
@@ -210,10 +254,10 @@ class Folder:
         self.write(name, (json.dumps(value, indent=2) + "\n").encode())
 
     def _call(self, what: str, call: Callable[[], Result], advice: str = "") -> Result:
-        """Call the file system with retries; an OSError becomes a `VwlError` "cannot <what>: <reason><advice>"."""
+        """Call the file system with retries; an error becomes a `VwlError` "cannot <what>: <reason><advice>"."""
         try:
             return retry(call)
-        except OSError as error:
+        except (OSError, pa.ArrowInvalid, UnicodeError) as error:  # the last two: names that the file system cannot have
             raise storage_error(f"cannot {what}", error, advice) from None
 
 
@@ -242,6 +286,8 @@ def _inside(name: str) -> str:
 
 def _reason(error: Exception) -> str:
     """Return the operating system's message, which pyarrow wraps in its own message."""
+    if isinstance(error, UnicodeError):
+        return "a file name is not UTF-8; rename the file"
     text = getattr(error, "strerror", None) or str(error)
     detail = re.search(r"\[errno \d+\] ([^.\n]+)", text)
     return detail.group(1) if detail else " ".join(text.split())

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vwl.constants import map_size
-from vwl.errors import VwlError
+from vwl.errors import Damaged, VwlError
 from vwl.storage.folder import Folder, storage_error
+from vwl.storage.record import Record, content_fault, read_record, remake
 from vwl.storage.retry import is_transient, retry
 
 
@@ -45,10 +46,19 @@ _MAP_SCHEMA = pa.schema(
 
 
 def write_maps(folder: Folder, name: str, maps: Sequence[ScoreMap]) -> None:
-    """Write a shard atomically; equal maps give equal bytes.
+    """Write a shard atomically.
 
     Raises:
         VwlError: the file cannot be written.
+        ValueError: a map does not have the size that its image asks for.
+    """
+    folder.write(name, encode_maps(maps))
+
+
+def encode_maps(maps: Sequence[ScoreMap]) -> bytes:
+    """Return the content of a shard; equal maps give equal bytes.
+
+    Raises:
         ValueError: a map does not have the size that its image asks for.
     """
     sink = io.BytesIO()
@@ -61,7 +71,7 @@ def write_maps(folder: Folder, name: str, maps: Sequence[ScoreMap]) -> None:
             flat = pa.array(np.ascontiguousarray(m.values, np.float16).ravel())
             arrays.append(pa.ListArray.from_arrays(pa.array([0, len(flat)], pa.int32()), flat))
             writer.write_table(pa.Table.from_arrays(arrays, schema=_MAP_SCHEMA))
-    folder.write(name, sink.getvalue())
+    return bytes(sink.getvalue())
 
 
 class MapReader:
@@ -75,6 +85,9 @@ class MapReader:
         self.folder = folder
         self.class_scales = dict(class_scales or {})
         self._locations: dict[str, tuple[str, int]] | None = None
+        self._damaged: dict[str, str] = {}
+        self._record: Record | None = None
+        self._checked: set[str] = set()
         self._footers: dict[str, pq.FileMetaData] = {}
         self._open: tuple[str, pq.ParquetFile] | None = None
 
@@ -83,12 +96,17 @@ class MapReader:
 
     @property
     def locations(self) -> dict[str, tuple[str, int]]:
-        """File name and row group of each image, by image id."""
+        """File name and row group of each image, by image id; without the images of damaged files."""
         if self._locations is None:
             locations = {}
             for name in self.folder.names(".parquet"):
-                ids = self._read(name, lambda shard: shard.read(columns=["image_id"]))["image_id"].to_pylist()
+                try:
+                    ids = self._read(name, lambda shard: shard.read(columns=["image_id"]))["image_id"].to_pylist()
+                except Damaged as error:
+                    self._damaged[name] = str(error)
+                    continue
                 locations.update({image_id: (name, row) for row, image_id in enumerate(ids)})
+            self._record = read_record(self.folder)
             self._locations = locations
         return self._locations
 
@@ -102,19 +120,36 @@ class MapReader:
         """Return one image's maps.
 
         Raises:
-            VwlError: the image has no maps, or the file is damaged.
+            Damaged: the image's file is damaged.
+            VwlError: the image has no maps.
         """
         if image_id not in self.locations:
+            for reason in self._damaged.values():  # which images a damaged file holds is unknown
+                raise Damaged(reason)
             raise VwlError(f"{self.folder} has no score map of image {image_id}; run its stage first")
         name, row_group = self.locations[image_id]
+        self._check(name)
         row = self._read(name, lambda shard: shard.read_row_group(row_group, use_threads=False))
-        classes = tuple(row["classes"][0].as_py())
-        height, width = row["height"][0].as_py(), row["width"][0].as_py()
-        values = row["values"].chunk(0).values.to_numpy(zero_copy_only=False).reshape(len(classes), *map_size(height, width))
+        try:
+            classes = tuple(row["classes"][0].as_py())
+            height, width = row["height"][0].as_py(), row["width"][0].as_py()
+            values = row["values"].chunk(0).values.to_numpy(zero_copy_only=False).reshape(len(classes), *map_size(height, width))
+        except (ValueError, TypeError) as error:
+            raise self._damage(name, error) from None
         if self.class_scales:
             scale = np.array([self.class_scales.get(class_id, 1.0) for class_id in classes], np.float32)
             values = values.astype(np.float32) * scale[:, None, None]
         return ScoreMap(image_id, classes, height, width, values)
+
+    def _check(self, name: str) -> None:
+        """Compare a file with its digest before its first map is read; stages read maps in the order of the files."""
+        file = self._record.files.get(name) if self._record is not None and name not in self._checked else None
+        if file is not None and file.digest and (fault := content_fault(self.folder, name, file)):
+            raise Damaged(f"{self.folder.uri_of(name)} {fault}; {remake(self.folder)}")
+        self._checked.add(name)
+
+    def _damage(self, name: str, error: Exception) -> Damaged:
+        return Damaged(f"{self.folder.uri_of(name)} is damaged ({' '.join(str(error).split())}); {remake(self.folder)}")
 
     def _read(self, name: str, part: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:
         def read() -> pa.Table:
@@ -131,9 +166,7 @@ class MapReader:
 
         try:
             return retry(read)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError, KeyError) as error:
             if is_transient(error):
                 raise storage_error(f"cannot read {self.folder.uri_of(name)}", error) from None
-            raise VwlError(
-                f"{self.folder.uri_of(name)} is damaged ({' '.join(str(error).split())}); delete it and run its stage again"
-            ) from None
+            raise self._damage(name, error) from None

@@ -5,20 +5,17 @@ Files are read with `weights_only=True`, so that no pickled object is loaded.
 
 import io
 import re
+import zipfile
 from typing import Any
 
 import torch
 
-from vwl.errors import VwlError
+from vwl.errors import Damaged, VwlError
 from vwl.storage.folder import Folder
 
 _NAME = re.compile(r"step-(\d{8})\.pt")
 KEEP = 2
 """Number of checkpoints kept; an older one is deleted after a newer one is written."""
-
-
-class Damaged(VwlError):
-    """A file that is not a checkpoint, or is cut off."""
 
 
 def save(folder: Folder, name: str, state: dict[str, Any]) -> None:
@@ -32,19 +29,32 @@ def load(folder: Folder, name: str) -> dict[str, Any]:
     """Read a state onto the CPU.
 
     Raises:
-        Damaged: the file is cut off, or holds anything but tensors and plain values.
+        Damaged: the file is cut off or was changed, or holds anything but tensors and plain values.
         VwlError: it is not there or cannot be read.
     """
-    data = folder.read(name)
+    data, path = folder.read(name), folder.uri_of(name)
+    if not _has_its_checksums(data):
+        raise Damaged(f"{path} is damaged: its content does not fit its checksums")
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, KeyError) as error:
-        raise Damaged(f"{folder}/{name} is damaged: {_first_line(error)}") from None
+        raise Damaged(f"{path} is damaged: {_first_line(error)}") from None
     except Exception:  # torch raises pickle.UnpicklingError for what weights_only refuses
-        raise Damaged(f"{folder}/{name} holds other objects than tensors and plain values") from None
+        raise Damaged(f"{path} holds other objects than tensors and plain values") from None
     if not isinstance(state, dict):
-        raise Damaged(f"{folder}/{name} is not a checkpoint")
+        raise Damaged(f"{path} is not a checkpoint")
     return state
+
+
+def _has_its_checksums(data: bytes) -> bool:
+    """Return whether the parts of a zip have their checksums, which torch does not compare; true for files that are no zip."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as parts:
+            return parts.testzip() is None
+    except zipfile.BadZipFile:
+        return not data.startswith(b"PK")  # torch says what else it is
+    except (OSError, EOFError, NotImplementedError, RuntimeError, ValueError):
+        return False
 
 
 def _first_line(error: Exception) -> str:

@@ -12,9 +12,12 @@ from vwl.data.index import Index, Row
 from vwl.data.sampler import generator, steps_per_epoch
 from vwl.data.transforms import long_side_scale, normalise, random_crop, random_hflip, resize, scaled_size
 from vwl.errors import VwlError
+from vwl.maps.cam import class_activation
 from vwl.models.classifier import Classifier, cells_inside
 from vwl.models.losses import decov, soft_margin
 from vwl.training.distributed import PendingSum, all_reduce, device, rank, world_size
+from vwl.training.linear_probe import fit_linear_probe
+from vwl.training.map_scores import MapScores
 from vwl.training.pretrained import load_pretrained
 from vwl.training.task import Forward, Sample, Task
 
@@ -58,6 +61,7 @@ class ClassifierTask(Task):
             with torch.no_grad():
                 self.model.image_head.bias.copy_(log_odds(torch.stack([self._targets(row) for row in rows])))
         load_pretrained(self.model, self.settings)
+        self.scored_classes = None if recipe.evaluation.classes is None else index.class_ids(recipe.evaluation.classes)
         self._sums: torch.Tensor | None = None
         self._pending: PendingSum | None = None
         self._first_codewords: torch.Tensor | None = None
@@ -105,12 +109,13 @@ class ClassifierTask(Task):
         codebook = self.model.codebook
         if codebook is None:
             return terms
-        terms["word"] = share(output.word_logits, output.encoding.labels)  # with "image": Eq. 12
+        weight = self.settings.word_weight
+        terms["word"] = weight * share(output.word_logits, output.encoding.labels)  # with "image": Eq. 12
         codebook.count_usage(output.encoding.assignments)
         if self.settings.codebook.strategy == "learning":
-            terms["word_to_image"] = share(output.word_to_image_logits, targets)  # Eq. 14
+            terms["word_to_image"] = weight * share(output.word_to_image_logits, targets)  # Eq. 14
             if self.settings.codebook.decov != "none":
-                terms["decov"] = part * decov(codebook.codewords, squared=self.settings.codebook.decov == "squared")  # Eq. 13
+                terms["decov"] = weight * part * decov(codebook.codewords, squared=self.settings.codebook.decov == "squared")  # Eq. 13
         else:
             sums = codebook.assigned_sums(output.features, output.encoding.assignments)  # Eq. 6
             self._sums = sums if self._sums is None else self._sums + sums
@@ -163,32 +168,68 @@ class ClassifierTask(Task):
             codebook.update(sums)
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """Return the mean average precision over the classes that occur in the held-out images.
+    def start(self) -> dict[str, float]:
+        """Fit the linear probe, start the image-label head from it if the recipe says so, and return its scores as `probe_...`."""
+        settings, head = self.settings, self.model.image_head
+        if settings.linear_probe == "none":
+            return {}
+        shape = (head.out_features, head.in_features)
+        probe = fit_linear_probe(self._pooled, len(self.rows), shape, settings.probe_l2, settings.image_bias)
+        before = {name: value.clone() for name, value in head.state_dict().items()}
+        head.weight.copy_(probe.weight)
+        if settings.image_bias:
+            head.bias.copy_(probe.bias)
+        scores = {f"probe_{name}": value for name, value in self.evaluate().items()}
+        if settings.linear_probe == "report":
+            head.load_state_dict(before)
+        return scores
 
-        Images that cannot be read are left out and counted.
+    def _pooled(self, number: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the pooled features (d,) and targets (C,) of a training image; none if it cannot be read."""
+        row = self.rows[number]
+        with suppress(VwlError):
+            return self.model.pool(self._features(np.asarray(self.index.read_image(row))))[0], self._targets(row)
+        return None
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Return scores on the held-out images; those that cannot be read are left out and counted.
+
+        `val_map` is the mean average precision over the classes that occur in them. If there are masks, `val_cam_*` are scores of the
+        class activation maps at one scale, in percent: `miou`, `precision` and `recall` (means over object classes) at Otsu's threshold,
+        and `best_miou` at the threshold that ground truth chooses. They show a training's course; nothing is chosen by them.
         """
         if not self.held_out:
             return {}
         # The last column says which images could be read.
         scores = torch.zeros(len(self.held_out), self.index.num_objects + 1, dtype=torch.float64, device=device())
+        maps = MapScores(len(self.index.classes))
         for number in range(rank(), len(self.held_out), world_size()):
             with suppress(VwlError):
-                scores[number, :-1] = self._score(self.held_out[number])
+                scores[number, :-1] = self._score(self.held_out[number], maps)
                 scores[number, -1] = 1
         scores = all_reduce(scores).cpu()
         read = scores[:, -1].bool()
         truth = torch.stack([self._targets(row) for row in self.held_out]).bool()
         result = {"val_map": mean_average_precision(scores[read, :-1].numpy(), truth[read].numpy())} if read.any() else {}
+        result |= {f"val_cam_{name}": value for name, value in maps.over_workers(self.scored_classes).items()}
         return result if read.all() else {**result, "val_unreadable": float((~read).sum())}
 
-    def _score(self, row: Row) -> torch.Tensor:
-        image = np.asarray(self.index.read_image(row))
+    def _score(self, row: Row, maps: MapScores) -> torch.Tensor:
+        """Return the image logits (C,), and add the maps of the image's labels to `maps` if it has a mask."""
+        features = self._features(np.asarray(self.index.read_image(row)))
+        if row.mask is not None:
+            found = class_activation(features, self.model.image_head.weight)[0, [label - 1 for label in row.labels]]
+            with suppress(VwlError):  # a broken mask costs the maps' score this image; `vwl data check` lists it
+                maps.add(found.float().cpu(), row.labels, self.index.read_mask(row))
+        return self.model.image_head(self.model.pool(features))[0].double()
+
+    def _features(self, image: np.ndarray) -> torch.Tensor:
+        """Return the features (1, d, h, w) of an image (H, W, 3) at the mean size of training."""
         size = scaled_size(image.shape, long_side_scale(image.shape, sum(self.settings.resize) // 2))
         images = normalise(resize(image, *size), self.model.backbone.mean, self.model.backbone.std)[None]
         weight = self.model.image_head.weight
-        images = images.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last)
-        return self.model(images).image_logits[0].double()
+        return self.model.features(images.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last))
 
     def accumulated_counts(self) -> dict[str, torch.Tensor]:
         """Return the pixels assigned to each codeword since the last call of `codebook_metrics`."""

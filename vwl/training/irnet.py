@@ -13,7 +13,7 @@ from vwl.data.transforms import long_side_scale, normalise, random_crop, random_
 from vwl.models.affinity_loss import affinity_loss_sums, affinity_loss_terms, pair_affinities, pair_labels
 from vwl.models.irnet import BoundaryNet
 from vwl.storage.folder import Folder
-from vwl.storage.masks import decode_mask
+from vwl.storage.masks import decode_mask, read_result
 from vwl.training.pretrained import load_pretrained
 from vwl.training.task import Forward, Sample, Task
 
@@ -43,7 +43,7 @@ class IrnetTask(Task):
         """Return `images` (3, crop, crop) and `labels` (crop / 4, crop / 4) uint8."""
         row = self.rows[number]
         rng = generator(self.seed, epoch, row.image_id)
-        image, mask = np.asarray(self.index.read_image(row)), decode_mask(self.masks.read(f"{row.image_id}.png"), row.image_id)
+        image, mask = np.asarray(self.index.read_image(row)), decode_mask(read_result(self.masks, row.image_id), row.image_id)
         low, high = self.settings.rescale
         size = scaled_size(mask.shape, long_side_scale(mask.shape, self.settings.long_side) * rng.uniform(low, high))
         image, mask = random_hflip([resize(image, *size), resize_mask(mask, *size)], rng)

@@ -31,6 +31,8 @@ from vwl.training.tensorboard import TensorBoard
 Metrics = dict[str, float]
 _LOADER_THREADS = 2
 """Threads of a worker that read and augment images."""
+WEIGHTS = "weights.pt"
+"""Name of the file of a finished training's weights."""
 LOG_EVERY = 10
 """Steps between lines of metrics.jsonl."""
 
@@ -40,8 +42,8 @@ class Callbacks:
     """Callbacks for progress and stopping.
 
     Attributes:
-        on_step: called on worker 0 after each step with (step, num_steps, metrics): the newest line of metrics.jsonl with the step's
-            own loss.
+        on_step: called on worker 0 before the first step and after each with (step, num_steps, metrics): the newest line of
+            metrics.jsonl with the step's own loss; nothing before the first.
         should_stop: called on each worker before each step; when true on any, all save a checkpoint and return.
     """
 
@@ -83,6 +85,10 @@ def train(task: Task, layout: Layout, folder: Folder, fingerprint: str, callback
     callbacks = callbacks or Callbacks()
     trainer = _Trainer(task, layout, folder, fingerprint)
     pretrained = [str(report) for report in weight_reports(task.model)]
+    if trainer.saved_step is None:
+        if rank() == 0:
+            callbacks.on_step(0, task.num_steps, {})
+        trainer.start()
     while trainer.step < task.num_steps:
         if trainer.any_worker(callbacks.should_stop()):
             trainer.save()
@@ -95,7 +101,7 @@ def train(task: Task, layout: Layout, folder: Folder, fingerprint: str, callback
         if rank() == 0:
             callbacks.on_step(trainer.step, task.num_steps, metrics)
     if rank() == 0:
-        checkpoint.save(folder, "weights.pt", {"model": task.model.state_dict(), "fingerprint": fingerprint})
+        checkpoint.save(folder, WEIGHTS, {"model": task.model.state_dict(), "fingerprint": fingerprint})
     return TrainResult(True, trainer.step, trainer.scores, pretrained)
 
 
@@ -163,6 +169,14 @@ class _Trainer:
             checkpoint.save_step(self.folder / "checkpoints", self.step, state)
             self.board.save()
         self.saved_step = self.step
+
+    def start(self) -> None:
+        """Let the task prepare itself before the first step, and log the scores it starts from."""
+        self.scores = self.task.start()
+        if self.task.num_steps == 0:
+            self.scores |= self.task.evaluate()
+        if self.scores:
+            self._write({"step": 0, "epoch": 0, **self.scores})
 
     def any_worker(self, flag: bool) -> bool:
         """Return whether the flag is set on any worker."""
@@ -252,7 +266,7 @@ class _Trainer:
         """Score the model on held-out images and log it."""
         scores = self.task.evaluate()
         if scores:
-            self.scores = scores
+            self.scores = self.scores | scores
             self._write({"step": self.step, "epoch": (self.step - 1) // self.epoch_steps, **scores})
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -261,11 +275,19 @@ class _Trainer:
             self.board.add(line)
 
 
+def _step_of(line: str) -> int | None:
+    """Return the step of a line of metrics.jsonl; none if the line is damaged, e.g. cut off."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def _drop_later_lines(folder: Folder, step: int) -> None:
     if not folder.exists("metrics.jsonl"):
         return
-    lines = folder.read("metrics.jsonl").decode().splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    lines = folder.read("metrics.jsonl").decode(errors="replace").splitlines()
+    kept = [line for line in lines if (logged := _step_of(line)) is not None and logged <= step]
     folder.write("metrics.jsonl", "".join(f"{line}\n" for line in kept).encode())
 
 

@@ -13,7 +13,7 @@ from vwl.data.sampler import generator
 from vwl.data.transforms import long_side_scale, normalise, random_crop, random_hflip, resize, resize_mask, scaled_size
 from vwl.models.deeplab import DeepLabV2
 from vwl.storage.folder import Folder
-from vwl.storage.masks import decode_mask
+from vwl.storage.masks import decode_mask, read_result
 from vwl.training.pretrained import load_pretrained
 from vwl.training.task import Forward, Sample, Task
 
@@ -53,7 +53,7 @@ class SegmenterTask(Task):
         """Return `images` (3, crop, crop) and `labels` (crop, crop) uint8, 255 where unknown."""
         row = self.rows[number]
         rng = generator(self.seed, epoch, row.image_id)
-        image, mask = np.asarray(self.index.read_image(row)), decode_mask(self.masks.read(f"{row.image_id}.png"), row.image_id)
+        image, mask = np.asarray(self.index.read_image(row)), decode_mask(read_result(self.masks, row.image_id), row.image_id)
         factor = self.settings.rescale[int(rng.integers(len(self.settings.rescale)))]
         size = scaled_size(mask.shape, long_side_scale(mask.shape, self.settings.long_side) * factor)
         image, mask = random_hflip([resize(image, *size), resize_mask(mask, *size)], rng)

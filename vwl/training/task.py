@@ -61,6 +61,10 @@ class Task(ABC):
             part: 1 / (workers x micro-batches): the share of terms that depend on parameters only.
         """
 
+    def start(self) -> dict[str, float]:
+        """Prepare the model before the first step of a new training, on all workers; return scores it starts from, to be kept."""
+        return {}
+
     def init_codebook(self, batches: list[Sample]) -> None:
         """Fill the memory bank from the first global batch, before the first step; `batches` are this worker's micro-batches of it."""
         return

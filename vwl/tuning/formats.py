@@ -10,7 +10,7 @@ from typing import Any
 from vwl.tuning.results import SPLITS
 from vwl.tuning.table import Cell, Line, Table
 
-COLUMNS = ("mIoU", "paper", "difference", "significant", "best threshold")
+COLUMNS = ("mIoU", "paper", "difference", "significant", "P / R", "best threshold")
 """Columns of each split."""
 
 
@@ -40,7 +40,8 @@ def _cell(line: Line, cell: Cell, plus_minus: str) -> list[str]:
         significant = {None: "-", True: "yes", False: "no"}[cell.difference.is_significant]
     paper = "-" if cell.paper is None else f"{cell.paper:.1f}"
     best = "-" if cell.best_with_ground_truth is None else f"{cell.best_with_ground_truth:.1f}"
-    return [ours, paper, difference, significant, best]
+    shares = "-" if cell.precision is None or cell.recall is None else f"{cell.precision:.1f} / {cell.recall:.1f}"
+    return [ours, paper, difference, significant, shares, best]
 
 
 def _seeds(line: Line) -> str:
@@ -111,6 +112,8 @@ def _records(table: Table) -> list[dict[str, Any]]:
                     "sd": cell.sd,
                     "seeds_done": len(cell.scores),
                     "seeds_planned": len(line.seeds),
+                    "precision": cell.precision,
+                    "recall": cell.recall,
                     "best_with_ground_truth": cell.best_with_ground_truth,
                     "paper": cell.paper,
                     "difference": difference and difference.value,

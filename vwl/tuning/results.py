@@ -20,6 +20,8 @@ _EPOCH = pa.struct([("epoch", pa.int32()), ("metrics", pa.map_(pa.string(), pa.f
 _CELL = pa.struct([("space", pa.string()), ("setting", pa.string()), ("keys", pa.string())])
 _SCORES = [
     ("miou", pa.float64()),
+    ("object_precision", pa.float64()),
+    ("object_recall", pa.float64()),
     ("threshold", pa.float64()),
     ("threshold_chosen", pa.string()),
     ("best_miou_with_ground_truth", pa.float64()),

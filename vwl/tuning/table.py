@@ -16,6 +16,7 @@ class Cell:
     Attributes:
         scores: by seed, at the background threshold that each trial has chosen.
         mean, sd: mean and sample standard deviation over the seeds that are done.
+        precision, recall: means over the object classes, at the same thresholds as the scores.
         best_with_ground_truth: mean score at the threshold that is best according to ground truth.
         paper: the paper's mIoU.
         difference: to the base setting.
@@ -25,6 +26,8 @@ class Cell:
     scores: dict[int, float]
     mean: float | None
     sd: float | None
+    precision: float | None
+    recall: float | None
     best_with_ground_truth: float | None
     paper: float | None
     difference: Difference | None
@@ -138,15 +141,20 @@ def _column(
         stored = {seed: row.get(f"{split}_{name}") for seed, row in sorted(by_label[label].items()) if row["state"] == DONE}
         return {seed: float(value) for seed, value in stored.items() if value is not None}
 
+    def mean(label: str, name: str) -> float | None:
+        return mean_and_sd(list(values(label, name).values()))[0]
+
     scores = {label: values(label, "miou") for label in by_label}
     compared = differences(scores, base) if base is not None else {}
     means = {label: mean_and_sd(list(some.values())) for label, some in scores.items()}
-    best = max((mean for mean, _ in means.values() if mean is not None), default=None)
+    best = max((value for value, _ in means.values() if value is not None), default=None)
     return {
         label: Cell(
             scores[label],
             *means[label],
-            mean_and_sd(list(values(label, "best_miou_with_ground_truth").values()))[0],
+            mean(label, "object_precision"),
+            mean(label, "object_recall"),
+            mean(label, "best_miou_with_ground_truth"),
             paper[label][split],
             compared.get(label),
             best is not None and means[label][0] == best,
@@ -166,6 +174,7 @@ def _notes(search: Search, lines: Sequence[Line], chosen: Sequence[str]) -> list
     notes = [
         f"mIoU in percent of the stage {search.space.stage} over {search.recipe.evaluation.described}: mean ± sample standard deviation "
         f"over seeds. Background threshold: {'; '.join(chosen) or 'none yet'}. "
+        "P / R: mean precision and recall of the object classes; low precision is over-activation, low recall under-activation. "
         "Best threshold: the mean mIoU at the thresholds that ground truth would choose."
     ]
     used = sorted({d.method for line in lines for d in (line.train.difference, line.val.difference) if d is not None})

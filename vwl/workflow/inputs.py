@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vwl.data.index import Row
 from vwl.inference.build import InferenceSpec
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
 
 
 @dataclass(frozen=True)
@@ -29,24 +27,6 @@ def inference_spec(run: Run, stage: str, strict: bool = False) -> InferenceSpec:
     background = input_background(run, stage)
     threshold = None if background is None else background.threshold
     return InferenceSpec(stage, run.recipe, run.index_path, run.folder, threshold, strict, class_scales(run, background))
-
-
-def stage_rows(run: Run, stage: str) -> list[Row]:
-    """Return the images of an inference stage, without those that failed in a stage before it."""
-    lost = _failed_before(run, stage)
-    return [row for row in STAGES[stage].rows(run.index) if row.image_id not in lost]
-
-
-def failed_images(run: Run, stage: str) -> list[str]:
-    """Return the ids of the images that failed in a stage."""
-    manifest = run.manifest(stage)
-    return [] if manifest is None else list(manifest.failed)
-
-
-def _failed_before(run: Run, stage: str) -> set[str]:
-    """Return the images that failed in an inference stage that `stage` reads, directly or through others."""
-    before = [name for name in STAGES[stage].reads if STAGES[name].kind != "train"]
-    return {image_id for name in before for image_id in (*failed_images(run, name), *_failed_before(run, name))}
 
 
 def input_background(run: Run, stage: str) -> Background | None:

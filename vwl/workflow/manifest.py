@@ -1,17 +1,20 @@
 """The manifest of a stage: `manifest.json` in its folder, which says what made the stage's result and how it scored."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from vwl.errors import VwlError
+from vwl.errors import Damaged, VwlError
+from vwl.storage.checked import read_checked, write_checked
 from vwl.storage.folder import Folder
+from vwl.storage.record import read_record
 
 NAME = "manifest.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageScore:
     """A stage's score on a split, without the details that `scores-<split>.json` holds.
 
@@ -19,6 +22,8 @@ class StageScore:
         stage, split: what was scored.
         images: number of images.
         miou: percent.
+        object_precision, object_recall: means over the object classes, percent; low precision is over-activation, low recall
+            under-activation.
         threshold: background score that the masks were made with; none if the stage uses none.
         threshold_chosen: how it was chosen.
         best_miou_with_ground_truth, best_threshold_with_ground_truth: of the threshold that ground truth would choose (score maps only).
@@ -28,6 +33,8 @@ class StageScore:
     split: str
     images: int
     miou: float
+    object_precision: float | None = None
+    object_recall: float | None = None
     threshold: float | None
     threshold_chosen: str
     best_miou_with_ground_truth: float | None
@@ -57,6 +64,8 @@ class Manifest:
         scoring_settings: the settings that threshold and scores depend on, but not the result.
         scores: one per split with ground truth.
         copied_from: the search trial whose result this is a copy of.
+        splits: of the segment stage, the splits that were asked for beside the images that it always processes, in order.
+        resumed: local time of the last start, ISO 8601.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -84,28 +93,76 @@ class Manifest:
     scoring_settings: dict[str, Any] | None = None
     scores: list[StageScore] = field(default_factory=list)
     copied_from: str | None = None
+    splits: list[str] | None = None
+    resumed: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all values but those that are none."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 _ADAPTER = TypeAdapter(Manifest)
 
 
 def read_manifest(folder: Folder) -> Manifest | None:
-    """Return the manifest in a stage's folder, or none if the stage was never started.
+    """Return the manifest in a stage's folder, or none if the stage was never started; a lost or damaged one from the stage's record.
 
     Raises:
-        VwlError: it is damaged, or was written by another version of vwl.
+        VwlError: it is damaged and there is no record, or it was written by another version of vwl.
+    """
+    damaged = False
+    try:
+        manifest = _parse(folder)
+    except Damaged:
+        damaged, manifest = True, None
+    if manifest is not None:
+        return manifest
+    record = read_record(folder)
+    if record is None and damaged:
+        raise _unreadable(folder)
+    try:
+        return None if record is None else _ADAPTER.validate_python(record.manifest)
+    except ValidationError:
+        raise _unreadable(folder) from None
+
+
+def _parse(folder: Folder) -> Manifest | None:
+    """Return the manifest in the file; none if there is no file.
+
+    Raises:
+        Damaged: the file was changed.
+        VwlError: it is of another version of vwl.
     """
     if not folder.exists(NAME):
         return None
     try:
-        return _ADAPTER.validate_json(folder.read(NAME))
+        return _ADAPTER.validate_python(read_checked(folder, NAME))
     except ValidationError:
-        raise VwlError(
-            f"{folder.uri_of(NAME)} is damaged or of another version of vwl; "
-            f"delete {folder} to run the stage again, or use another --run folder"
-        ) from None
+        read_checked(folder, NAME, required=True)
+        raise _unreadable(folder) from None
+
+
+def _unreadable(folder: Folder) -> VwlError:
+    return VwlError(
+        f"{folder.uri_of(NAME)} is damaged or of another version of vwl; "
+        f"delete {folder} to run the stage again, or use another --run folder"
+    )
 
 
 def write_manifest(folder: Folder, manifest: Manifest) -> None:
-    """Write a stage's manifest, atomically; values that are none are left out."""
-    folder.write_json(NAME, {key: value for key, value in asdict(manifest).items() if value is not None})
+    """Write a stage's manifest, atomically."""
+    write_checked(folder, NAME, manifest.as_json())
+
+
+def restore_manifest(folder: Folder) -> None:
+    """Write a lost or damaged manifest again, from the record.
+
+    Raises:
+        VwlError: as `read_manifest`.
+    """
+    with suppress(Damaged):
+        if _parse(folder) is not None:
+            return
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        write_manifest(folder, manifest)

@@ -6,12 +6,17 @@ from dataclasses import replace
 
 from vwl.config.layout import Layout
 from vwl.engine.base import Engine, OnProgress
-from vwl.errors import VwlError
-from vwl.inference.runner import failures, shards, unfinished
+from vwl.errors import Interrupted, VwlError, interrupts_in_c
+from vwl.inference.runner import unfinished, waiting_images
+from vwl.inference.shard_files import check_shards, forget
+from vwl.storage.record import StoredFile, read_record, stored_file
 from vwl.training.build import TrainSpec
-from vwl.workflow.inputs import inference_spec, input_background, stage_rows
-from vwl.workflow.manifest import Manifest
-from vwl.workflow.run_folder import Run, local_time
+from vwl.training.checkpoint import steps
+from vwl.training.linear_probe import below_probe
+from vwl.training.loop import WEIGHTS
+from vwl.workflow.inputs import inference_spec, input_background
+from vwl.workflow.manifest import Manifest, restore_manifest
+from vwl.workflow.run_folder import Run, fault_line, local_time
 from vwl.workflow.scoring import choose_and_score, score_again
 from vwl.workflow.stages import SCORED, STAGES, training_rows
 
@@ -25,8 +30,11 @@ def run_stages(
     on_message: Callable[[str], None],
     fit_workers: bool = False,
     strict: bool = False,
+    splits: Sequence[str] = (),
 ) -> None:
     """Run the stages that are not done; those that are done are scored anew where only threshold or scored classes have changed.
+
+    A stage whose files are missing or damaged is not done; only these files are made again.
 
     Args:
         run: the run folder.
@@ -37,39 +45,114 @@ def run_stages(
         on_message: called with lines for the user.
         fit_workers: give each training the largest number of workers that divides its batch, instead of refusing.
         strict: stop at the first image that fails, instead of recording it.
+        splits: whose images the segment stage processes beside those that it always does.
 
     Raises:
         VwlError: a stage's inputs are missing, a batch cannot be divided among the workers, or a stage raised it.
         Interrupted: stopped on request; finished work is kept.
+        KeyboardInterrupt: stopped before anything was finished.
     """
     layouts = {stage: _training_layout(run, stage, layout, fit_workers) for stage in stages if STAGES[stage].kind == "train"}
+    for stage in stages:
+        restore_manifest(run.stage_folder(stage))
     for stage in SCORED:
         if run.is_done(stage) and score_again(run, stage):
             on_message(f"{stage}: scored anew, its threshold or the scored classes have changed")
-    for stage in stages:
-        if run.is_done(stage):
-            on_message(f"{stage}: done before, skipped")
-            continue
-        run.require(stage)
-        manifest, start = run.start_stage(stage), time.monotonic()
+    for number, stage in enumerate(stages):
         try:
-            if STAGES[stage].kind == "train":
-                if layouts[stage].workers != layout.workers:
-                    on_message(f"{stage}: its batch is divided among {layouts[stage].workers} of the {layout.workers} workers")
-                manifest = _train(run, manifest, engine, layouts[stage], on_progress)
-            else:
-                manifest = _infer(run, manifest, engine, on_progress, strict)
-        finally:
-            manifest = replace(manifest, seconds=round(manifest.seconds + time.monotonic() - start, 3))
-            run.write_manifest(manifest)
-        run.stage_folder(stage).sweep()  # no process writes there any more
-        manifest = replace(manifest, state="done", finished=local_time())
-        if stage in SCORED:
-            manifest = choose_and_score(run, manifest)
+            with interrupts_in_c():
+                _run_stage(run, stage, engine, layouts.get(stage, layout), layout.workers, on_progress, on_message, strict, splits)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            message = str(stop) or f"{stage} stopped"
+            if number or _has_work(run, stage):
+                raise Interrupted(message) from None
+            raise KeyboardInterrupt(f"{message}; nothing was finished yet") from None
+
+
+def _run_stage(
+    run: Run,
+    stage: str,
+    engine: Engine,
+    layout: Layout,
+    workers: int,
+    on_progress: OnProgress,
+    on_message: Callable[[str], None],
+    strict: bool,
+    splits: Sequence[str],
+) -> None:
+    """Run a stage if it is not done; `layout` is the stage's own, `workers` the number that was asked for."""
+    wanted = splits if stage == "segment" else ()
+    if run.is_done(stage, wanted):
+        _add_record(run, stage)
+        on_message(f"{stage}: done before, skipped")
+        return
+    run.require(stage)
+    before = _forget_faults(run, stage, on_message)
+    manifest, start = run.start_stage(stage, wanted), time.monotonic()
+    try:
+        if STAGES[stage].kind == "train":
+            if layout.workers != workers:
+                on_message(f"{stage}: its batch is divided among {layout.workers} of the {workers} workers")
+            manifest = _train(run, manifest, engine, layout, on_progress)
+            if line := below_probe(manifest.training_scores or {}):
+                on_message(f"{stage}: {line}")
+        else:
+            manifest = _infer(run, manifest, engine, on_progress, strict)
+    finally:
+        manifest = replace(manifest, seconds=round(manifest.seconds + time.monotonic() - start, 3))
         run.write_manifest(manifest)
-        if manifest.failed:
-            first, reason = next(iter(manifest.failed.items()))
-            on_message(f"{stage}: {len(manifest.failed)} images failed, e.g. {first}: {reason} (all are in {stage}/manifest.json)")
+    run.stage_folder(stage).sweep()  # no process writes there any more
+    manifest = replace(manifest, state="done", finished=local_time())
+    if stage in SCORED:
+        manifest = choose_and_score(run, manifest)
+    files = _result_files(run, stage)
+    run.finish_stage(manifest, files)
+    if before and STAGES[stage].kind == "train" and files[WEIGHTS].digest != before:
+        on_message(f"{stage}: its new weights are not those from before; what later stages made with those is kept")
+    if manifest.failed:
+        first, reason = next(iter(manifest.failed.items()))
+        on_message(f"{stage}: {len(manifest.failed)} images failed, e.g. {first}: {reason} (all are in {stage}/manifest.json)")
+
+
+def _has_work(run: Run, stage: str) -> bool:
+    """Return whether a stage that has not ended has left something that it will not make again."""
+    folder = run.stage_folder(stage)
+    return bool(steps(folder / "checkpoints") if STAGES[stage].kind == "train" else (folder / "done").names(".json"))
+
+
+def _forget_faults(run: Run, stage: str, on_message: Callable[[str], None]) -> str:
+    """Delete the damaged files of a stage that was done, and return the digest that its weights had; empty if there were none."""
+    folder, found = run.stage_folder(stage), run.faults(stage)
+    record = read_record(folder)
+    if found:
+        on_message(f"{stage}: {fault_line(folder, found)}; what is missing is made again")
+        if STAGES[stage].kind == "train":
+            folder.delete(WEIGHTS)
+        else:
+            forget(run.shards(stage), folder, STAGES[stage].kind == "maps", found)
+    return record.files[WEIGHTS].digest if record is not None and WEIGHTS in record.files else ""
+
+
+def _result_files(run: Run, stage: str) -> dict[str, StoredFile]:
+    """Return the files of a finished stage's result.
+
+    Raises:
+        VwlError: one was changed since it was written.
+    """
+    folder, kind = run.stage_folder(stage), STAGES[stage].kind
+    if kind == "train":
+        return {WEIGHTS: stored_file(folder, WEIGHTS)}
+    found = check_shards(run.shards(stage), folder, kind == "maps")
+    if found.faults:
+        raise VwlError(f"{stage}: {fault_line(folder, found.faults)}, although it was written just now; run the same command again")
+    return found.files
+
+
+def _add_record(run: Run, stage: str) -> None:
+    """Write the record of a finished stage that has none: it was made by an earlier version, or the record was lost."""
+    record, manifest = read_record(run.stage_folder(stage)), run.manifest(stage)
+    if manifest is not None and (record is None or not record.files):
+        run.finish_stage(manifest, _result_files(run, stage))
 
 
 def _training_layout(run: Run, stage: str, layout: Layout, fit_workers: bool) -> Layout:
@@ -97,16 +180,20 @@ def _train(run: Run, manifest: Manifest, engine: Engine, layout: Layout, on_prog
 
 def _infer(run: Run, manifest: Manifest, engine: Engine, on_progress: OnProgress, strict: bool) -> Manifest:
     stage = manifest.stage
-    rows = stage_rows(run, stage)
+    rows = run.stage_rows(stage)
     if not rows:
         raise VwlError(f"{stage}: no image is left to process; {STAGES[stage].reads[0]}/manifest.json says why each one failed")
-    folder = run.stage_folder(stage)
-    all_shards = shards(rows)
+    folder, all_shards, maps = run.stage_folder(stage), run.shards(stage), STAGES[stage].kind == "maps"
+    forget(all_shards, folder, maps, check_shards(all_shards, folder, maps).faults)
     remaining = unfinished(all_shards, folder)
     if remaining:
         images_done = len(rows) - sum(len(shard.rows) for shard in remaining)
         engine.shard_runner.run_shards(inference_spec(run, stage, strict), remaining, images_done, on_progress)
-    failed = failures(folder)
+        waiting = waiting_images(unfinished(remaining, folder), folder)
+        if waiting:
+            first, reason = next(iter(waiting.items()))
+            raise VwlError(f"{stage}: {len(waiting)} images could not be processed, e.g. {first}: {reason}")
+    failed = check_shards(all_shards, folder, maps).failed
     if len(failed) == len(rows):
         first, reason = next(iter(failed.items()))
         raise VwlError(f"{stage}: all {len(rows)} images failed, e.g. {first}: {reason}; solve this and delete {folder} to try again")

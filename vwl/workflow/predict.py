@@ -16,7 +16,7 @@ from vwl.report.overlays import display_palette, mask_overlay
 from vwl.report.sheets import class_colours, encode_png, legend
 from vwl.storage.folder import Folder
 from vwl.storage.masks import encode_mask
-from vwl.workflow.run_folder import Run
+from vwl.workflow.run_folder import Run, fault_line
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ def predict_files(run: Run, images: Sequence[str | Path], out: str | Path, crf: 
             results cannot be written.
     """
     if not run.is_done("segmenter"):
+        damage = fault_line(run.stage_folder("segmenter"), run.faults("segmenter"))
+        if damage:
+            raise VwlError(f"{damage}; make it again with: vwl train segmenter --run {run.folder}")
         raise VwlError(f"{run.folder} has no trained segmentation model; finish the run with: vwl run --run {run.folder}")
     folder = Folder(out)
     _check_names([Path(image) for image in images], folder)

@@ -3,25 +3,32 @@
 ```
 run.json, recipe.yaml          what the run is
 <stage>/manifest.json          settings, fingerprint, versions, times, counts, failures, scores
+<stage>/record.json            size and digest of each file of its result, and a copy of the manifest
 <stage>/...                    its result: weights.pt and checkpoints, part-*.parquet, *.png
 scores.json, pictures/         written after the last stage
 ```
 """
 
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
-from vwl.config.files import differences, recipe_from, to_yaml
+from vwl.config.files import differences
 from vwl.config.recipe import Recipe, fingerprint
 from vwl.config.versions import versions
-from vwl.data.index import Index, read_index
+from vwl.data.index import Index, Row, read_index
 from vwl.errors import VwlError
+from vwl.inference.runner import Shard, shards
+from vwl.inference.shard_files import expected_files
 from vwl.storage.folder import Folder
+from vwl.storage.record import Record, StoredFile, faults, listing, read_record, stored_file, write_record
+from vwl.training.loop import WEIGHTS
 from vwl.workflow.manifest import Manifest, read_manifest, write_manifest
+from vwl.workflow.run_files import RunFiles, is_run, read_run_files, write_run_files
 from vwl.workflow.stages import STAGES
 
 
@@ -53,20 +60,20 @@ class Run:
         """
         run = cls(Folder(folder), recipe, read_index(index_path), _absolute(index_path))
         run.index.class_ids(recipe.evaluation.classes or ())
-        if run.folder.exists("run.json") and not overwrite:
-            stored = run.folder.read_json("run.json")
-            changed = differences(recipe_from(_stored_recipe(run.folder), f"{folder}/recipe.yaml"), recipe)
+        fingerprint = run.index.fingerprint()
+        if is_run(run.folder) and not overwrite:
+            stored = read_run_files(run.folder)
+            changed = differences(stored.recipe, recipe)
             if changed:
                 shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
                 raise VwlError(
                     f"{folder} is a run with another recipe ({shown}); use another --run folder, or --overwrite to replace the recipe"
                 )
-            if stored["index_fingerprint"] != run.index.fingerprint():
+            if stored.index_fingerprint != fingerprint:
                 raise VwlError(
-                    f"{folder} is a run on another data set ({stored['index']}); use another --run folder, or --overwrite to replace it"
+                    f"{folder} is a run on another data set ({stored.index}); use another --run folder, or --overwrite to replace it"
                 )
-        run.folder.write("recipe.yaml", to_yaml(recipe).encode())
-        run.folder.write_json("run.json", {"index": run.index_path, "index_fingerprint": run.index.fingerprint(), "recipe": recipe.name})
+        write_run_files(run.folder, RunFiles(run.index_path, fingerprint, recipe))
         return run
 
     @classmethod
@@ -74,13 +81,13 @@ class Run:
         """Open an existing run folder.
 
         Raises:
-            VwlError: there is none.
+            VwlError: there is none, or its files are damaged.
         """
         opened = Folder(folder)
-        if not opened.exists("run.json"):
+        if not is_run(opened):
             raise VwlError(f"{folder} is not a run folder (it has no run.json); start a run with: vwl run --data INDEX --run {folder}")
-        index_path = opened.read_json("run.json")["index"]
-        return cls(opened, recipe_from(_stored_recipe(opened), f"{folder}/recipe.yaml"), read_index(index_path), index_path)
+        stored = read_run_files(opened)
+        return cls(opened, stored.recipe, read_index(stored.index), stored.index)
 
     def stage_folder(self, stage: str) -> Folder:
         """Return the folder of a stage."""
@@ -98,14 +105,91 @@ class Run:
         """
         return read_manifest(self.stage_folder(stage))
 
-    def is_done(self, stage: str) -> bool:
-        """Return whether a stage's result is complete and made with the current settings and inputs."""
-        return has_result(self.folder, stage, self.fingerprint(stage))
+    def stage_rows(self, stage: str, more: Sequence[str] = ()) -> list[Row]:
+        """Return the images of an inference stage, without those that failed in a stage before it; `more` as in `row_groups`."""
+        return [row for group in self.row_groups(stage, more) for row in group]
 
-    def start_stage(self, stage: str) -> Manifest:
+    def row_groups(self, stage: str, more: Sequence[str] = ()) -> list[list[Row]]:
+        """Return the images of an inference stage: those that it always processes, then those of each split that was asked for beside them.
+
+        Args:
+            stage: its name.
+            more: splits (`all`: every image) that are asked for now.
+
+        Raises:
+            VwlError: the index has no images in a split.
+        """
+        manifest = self.manifest(stage)
+        before = manifest.splits or [] if manifest is not None and manifest.fingerprint == self.fingerprint(stage) else []
+        groups = [STAGES[stage].rows(self.index), *(self.index.split(split) for split in [*before, *more])]
+        lost, seen = self._failed_before(stage), set[str]()
+        for number, rows in enumerate(groups):
+            groups[number] = [row for row in rows if row.image_id not in lost and row.image_id not in seen]
+            seen |= {row.image_id for row in rows}
+        return groups
+
+    def shards(self, stage: str) -> list[Shard]:
+        """Return the shards of an inference stage."""
+        return shards(*self.row_groups(stage))
+
+    def failed_images(self, stage: str) -> list[str]:
+        """Return the ids of the images that failed in a stage."""
+        manifest = self.manifest(stage)
+        return [] if manifest is None else list(manifest.failed)
+
+    def _failed_before(self, stage: str) -> set[str]:
+        """Return the images that failed in an inference stage that `stage` reads, directly or through others."""
+        before = [name for name in STAGES[stage].reads if STAGES[name].kind != "train"]
+        return {image_id for name in before for image_id in (*self.failed_images(name), *self._failed_before(name))}
+
+    def is_done(self, stage: str, splits: Sequence[str] = ()) -> bool:
+        """Return whether a stage's result is complete, undamaged and made with the current settings and inputs.
+
+        Args:
+            stage: its name.
+            splits: whose images it must include, too.
+        """
+        if not has_result(self.folder, stage, self.fingerprint(stage)):
+            return False
+        if splits and len(self.stage_rows(stage, splits)) > len(self.stage_rows(stage)):
+            return False
+        return not self.faults(stage)
+
+    def faults(self, stage: str) -> dict[str, str]:
+        """Return what is wrong, by name, of each file of a stage's result that is missing or damaged.
+
+        Sizes are compared, and the content of files that have changed since. Of results of earlier versions, without a record, only
+        the presence of the files is known. A stage that has not ended has no faults.
+        """
+        manifest, folder = self.manifest(stage), self.stage_folder(stage)
+        if manifest is None or manifest.state != "done" or manifest.fingerprint != self.fingerprint(stage):
+            return {}
+        record = read_record(folder)
+        if record is None or not record.files:
+            expected = self.expected_files(manifest)
+            there = listing(folder, {name.rpartition("/")[0] for name in expected})
+            return {name: "is empty" if name in there else "is missing" for name in expected if not there.get(name, (0, 0))[0]}
+        found, now = faults(folder, record.files)
+        if not found and now != record.files:  # a copy: it is not read again the next time
+            with suppress(VwlError):
+                write_record(folder, replace(record, files=now))
+        return found
+
+    def expected_files(self, manifest: Manifest) -> list[str]:
+        """Return the names of the files of a finished stage's result."""
+        stage, kind = manifest.stage, STAGES[manifest.stage].kind
+        if kind == "train":
+            return [WEIGHTS]
+        return [name for shard in self.shards(stage) for name in expected_files(shard, kind == "maps", manifest.failed)]
+
+    def start_stage(self, stage: str, splits: Sequence[str] = ()) -> Manifest:
         """Return the manifest of a stage that is about to run.
 
         What an interrupted start with the same settings left in the stage's folder stays; results of other settings are deleted.
+
+        Args:
+            stage: its name.
+            splits: whose images it is to process beside those that it always does.
         """
         folder, fingerprint = self.stage_folder(stage), self.fingerprint(stage)
         manifest = self.manifest(stage)
@@ -124,8 +208,19 @@ class Run:
                 versions=versions(),
                 started=local_time(),
             )
-            write_manifest(folder, manifest)
+        wanted = [*(manifest.splits or ()), *splits]
+        manifest = replace(manifest, state="running", finished=None, resumed=local_time(), splits=list(dict.fromkeys(wanted)) or None)
+        # Content that is written from now on is known by the shards' markers; the old record no longer holds.
+        write_record(folder, Record(manifest.as_json()))
+        write_manifest(folder, manifest)
         return manifest
+
+    def finish_stage(self, manifest: Manifest, files: Mapping[str, StoredFile]) -> None:
+        """Write a stage's manifest, and the record of the files of its result."""
+        folder = self.stage_folder(manifest.stage)
+        scores = {name: stored_file(folder, name) for name in (f"scores-{score.split}.json" for score in manifest.scores)}
+        write_record(folder, Record(manifest.as_json(), {**files, **scores}))
+        write_manifest(folder, manifest)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write a stage's manifest."""
@@ -138,9 +233,21 @@ class Run:
             VwlError: one is not; names it and its command.
         """
         for name in STAGES[stage].reads:
-            if not self.is_done(name):
-                verb = "train" if STAGES[name].kind == "train" else "infer"
-                raise VwlError(f"{stage} needs the {name} stage, which is not done in {self.folder}: vwl {verb} {name} --run {self.folder}")
+            if self.is_done(name):
+                continue
+            command = f"vwl {'train' if STAGES[name].kind == 'train' else 'infer'} {name} --run {self.folder}"
+            damage = fault_line(self.stage_folder(name), self.faults(name))
+            if damage:
+                raise VwlError(f"{stage} needs the {name} stage, of which {damage}; make it again with: {command}")
+            raise VwlError(f"{stage} needs the {name} stage, which is not done in {self.folder}: {command}")
+
+
+def fault_line(folder: Folder, found: Mapping[str, str]) -> str:
+    """Return one line on faulty files, which names the first by its full path; empty if there are none."""
+    if not found:
+        return ""
+    (name, fault), more = min(found.items()), len(found) - 1
+    return f"{folder.uri_of(name)} {fault}" + (f" (and {more} more file{'s' if more > 1 else ''})" if more else "")
 
 
 def stage_fingerprint(stage: str, recipe: Recipe, index_fingerprint: str) -> str:
@@ -162,10 +269,6 @@ def has_result(run: Folder, stage: str, fingerprint: str) -> bool:
 def local_time() -> str:
     """Return the local time as ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def _stored_recipe(folder: Folder) -> dict[str, Any]:
-    return dict(yaml.safe_load(folder.read("recipe.yaml")))
 
 
 def _absolute(path: str) -> str:

@@ -1,18 +1,20 @@
 """Chooses the background threshold of a finished stage and scores it: all that may change without running the stage again."""
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
 from vwl.errors import VwlError
-from vwl.evaluation.scoring import Score, choose_threshold, class_thresholds, percent, score_maps, score_masks
+from vwl.evaluation.scoring import Score, choose_threshold, class_thresholds, percent, percent_or_none, score_maps, score_masks
+from vwl.storage.record import read_record
 from vwl.storage.score_maps import MapReader
-from vwl.workflow.inputs import Background, class_scales, stage_rows
+from vwl.workflow.inputs import Background, class_scales
 from vwl.workflow.manifest import Manifest, StageScore
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import SCORED, SPLITS, STAGES, scored_rows, training_rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoreLine(StageScore):
     """A line of the table of scored stages.
 
@@ -48,7 +50,12 @@ def score_again(run: Run, stage: str) -> bool:
     assert manifest is not None
     if manifest.scoring_settings == _scoring_settings(run, stage):
         return False
-    run.write_manifest(choose_and_score(run, manifest))
+    record = read_record(run.stage_folder(stage))
+    manifest = choose_and_score(run, manifest)
+    if record is None or not record.files:
+        run.write_manifest(manifest)
+    else:
+        run.finish_stage(manifest, {name: file for name, file in record.files.items() if not name.startswith("scores-")})
     return True
 
 
@@ -58,17 +65,53 @@ def score_table(run: Run) -> list[ScoreLine]:
     return [ScoreLine(**vars(score), seconds=manifest.seconds) for manifest in manifests for score in manifest.scores]
 
 
+def why_unscored(run: Run) -> str:
+    """Return why no stage of a run has a score, and what to do."""
+    truth = [row.image_id for split in SPLITS for row in scored_rows(run.index, split)]
+    if not truth:
+        return (
+            f"{run.index_path} has no ground truth for labelled images of {' or '.join(SPLITS)}; "
+            "make the index again with masks, and use another --run folder"
+        )
+    done = [stage for stage in SCORED if run.is_done(stage)]
+    if not done:
+        return f"none of the stages {', '.join(SCORED)} is done; run: vwl run --run {run.folder}"
+    return f"all {len(truth)} images with ground truth failed; {run.folder}/{done[0]}/manifest.json says why"
+
+
 def stored_score(run: Run, stage: str, split: str) -> dict[str, Any]:
     """Return the content of a stage's `scores-<split>.json`: every class, threshold curve, confusion matrix.
 
     Raises:
-        VwlError: the stage was not scored on this split.
+        VwlError: the stage was not scored on this split, or the file is missing or damaged; says why and what to do.
     """
-    folder = run.folder / stage
-    if stage not in SCORED or not folder.exists(f"scores-{split}.json"):
-        available = [f"{name} on {s}" for name in SCORED for s in SPLITS if (run.folder / name).exists(f"scores-{s}.json")]
-        raise VwlError(f"{run.folder} has no score of {stage} on {split}; it has {', '.join(available) or 'none'}")
-    return dict(folder.read_json(f"scores-{split}.json"))
+    manifest = run.manifest(stage) if stage in SCORED else None
+    if manifest is not None and manifest.state == "done" and split in {score.split for score in manifest.scores}:
+        folder, name = run.stage_folder(stage), f"scores-{split}.json"
+        try:
+            score = json.loads(folder.read(name)) if folder.exists(name) else None
+        except ValueError:
+            score = None
+        if not isinstance(score, dict):
+            raise VwlError(f"{folder.uri_of(name)} is missing or damaged; make it again with: vwl infer {stage} --run {run.folder}")
+        return score
+    available = [f"{line.stage} on {line.split}" for line in score_table(run)]
+    raise VwlError(
+        f"{run.folder} has no score of {stage} on {split}: {_why_unscored(run, stage, split, manifest)}; "
+        f"it has {', '.join(available) or 'none'}"
+    )
+
+
+def _why_unscored(run: Run, stage: str, split: str, manifest: Manifest | None) -> str:
+    if stage not in SCORED:
+        return f"only {', '.join(SCORED)} are scored"
+    if split not in SPLITS:
+        return f"only {' and '.join(SPLITS)} are scored"
+    if not scored_rows(run.index, split):
+        return f"{run.index_path} has no ground truth for labelled images of {split}"
+    if manifest is None or manifest.state != "done":
+        return f"the stage is not done (vwl infer {stage} --run {run.folder})"
+    return f"all images of {split} with ground truth failed"
 
 
 def _scoring_settings(run: Run, stage: str) -> dict[str, Any]:
@@ -83,7 +126,7 @@ def _score_splits(run: Run, manifest: Manifest) -> list[Score]:
     stage, folder = manifest.stage, run.stage_folder(manifest.stage)
     names = run.recipe.evaluation.classes
     class_ids = None if names is None else run.index.class_ids(names)
-    available = {row.image_id for row in stage_rows(run, stage)} - set(manifest.failed)
+    available = {row.image_id for row in run.stage_rows(stage)} - set(manifest.failed)
     scores = []
     for split in SPLITS:
         rows = [row for row in scored_rows(run.index, split) if row.image_id in available]
@@ -107,6 +150,8 @@ def _short(score: Score) -> StageScore:
         split=score.split,
         images=score.images,
         miou=percent(score.scores.miou),
+        object_precision=percent_or_none(score.scores.object_precision),
+        object_recall=percent_or_none(score.scores.object_recall),
         threshold=score.threshold,
         threshold_chosen=score.chosen,
         best_miou_with_ground_truth=None if score.best_miou is None else percent(score.best_miou),

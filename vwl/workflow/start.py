@@ -8,11 +8,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from vwl.config.files import load_recipe, overridden
-from vwl.data.index import read_index
+from vwl.data.index import Index, read_index
 from vwl.storage.folder import Folder
 from vwl.storage.lock import exclusive_lock
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES
+
+
+def default_recipe(index: Index) -> str:
+    """Return the recipe of a run for which none was given: the one that the published figures were made with, on MS COCO or elsewhere."""
+    return "reference-coco" if index.source.startswith("MS COCO") else "reference-voc"
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Start:
         Args:
             folder: the run folder.
             data: index of a new run; None: the run exists.
-            recipe: its recipe, needed with `data`; None: that of the existing run.
+            recipe: its recipe; None: that of the existing run, or `default_recipe` with `data`.
             override: changes of the recipe, ``section.key=value``.
             overwrite: replace the recipe of an existing run.
 
@@ -46,6 +51,9 @@ class Start:
             VwlError: recipe or index are wrong, or the run does not exist and there is no index for a new one.
         """
         wanted = None if recipe is None else load_recipe(recipe, override)
+        index = None if data is None else read_index(data)
+        if wanted is None and index is not None:
+            wanted = load_recipe(default_recipe(index), override)
         is_new = not Folder(folder).exists("run.json")
         if data is None:
             existing = Run.open(folder)
@@ -54,7 +62,7 @@ class Start:
             data = existing.index_path
             wanted = wanted or overridden(existing.recipe, override)
         assert wanted is not None
-        run = Run(Folder(folder), wanted, read_index(data), data)
+        run = Run(Folder(folder), wanted, index or read_index(data), data)
         run.index.class_ids(wanted.evaluation.classes or ())
         return cls(run, is_new, is_given=True, overwrite=overwrite)
 

@@ -14,7 +14,7 @@ from threading import Thread
 from vwl.engine.base import OnProgress, Progress, ShardRunner
 from vwl.inference.build import InferenceSpec
 from vwl.inference.runner import SHARD_SIZE, Shard, shards, unfinished
-from vwl.workflow.inputs import inference_spec, stage_rows
+from vwl.workflow.inputs import inference_spec
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES
 
@@ -85,7 +85,7 @@ class _FinishedMaps:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._shards = {f"{shard.number:05d}.json": shard for shard in shards(stage_rows(run, STREAMED[0]))}
+        self._shards = {shard.marker: shard for shard in run.shards(STREAMED[0])}
         self._read: set[str] = set()
         self._processed: set[str] = set()
         self._failed: set[str] = set()
