@@ -31,7 +31,7 @@ def reproduce(
 
     \b
     Examples:
-      vwl reproduce voc --root VOCdevkit/VOC2012 --sbd benchmark/dataset --run runs/voc --workers 2 --gpus-per-worker 1
+      vwl reproduce voc --root VOCdevkit/VOC2012 --run runs/voc --workers 2
       vwl reproduce coco --root coco2014 --run runs/coco --address auto
     """
     from dataclasses import asdict

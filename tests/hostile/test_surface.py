@@ -192,7 +192,7 @@ def test_a_start_on_a_cluster_that_does_not_answer_leaves_no_folder(tmp_path):
 def test_a_new_run_without_a_recipe_says_which_default_it_takes(tmp_path):
     command = [word for word in start("irnet.crop=24")(tmp_path) if word not in {"--recipe", "demo"}]
     result = CliRunner().invoke(app, [*map(str, command), "-o", "irnet.crop=25", "--micro-batch", "3"])
-    assert result.stderr.splitlines()[0].startswith("recipe: paper-voc, the default (")
+    assert result.stderr.splitlines()[0].startswith("recipe: reference-voc, the default (")
 
 
 @pytest.mark.parametrize("change", ["classifier.crop=1000000000", "classifier.epochs=9223372036854775807", "cam.long_side=1000000000"])
