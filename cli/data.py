@@ -14,17 +14,19 @@ app = typer.Typer(no_args_is_help=True, help="Make, show and check index tables 
 prepare = typer.Typer(no_args_is_help=True, help="Turn a data set into one index table (Parquet).")
 app.add_typer(prepare, name="prepare")
 
-Out = Annotated[str, typer.Option(help="The index table to write.")]
+Out = Annotated[str, typer.Option(metavar="FILE", help="The index table to write.")]
 IndexFile = Annotated[str, typer.Argument(metavar="INDEX", help="An index table made by: vwl data prepare.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
 
 
 @prepare.command()
 def voc(
-    root: Annotated[str, typer.Option(help="The folder VOCdevkit/VOC2012, or one laid out like it.")],
+    root: Annotated[str, typer.Option(metavar="FOLDER", help="The folder VOCdevkit/VOC2012, or one laid out like it.")],
     out: Out = "index.parquet",
-    sbd: Annotated[str | None, typer.Option(help="Folder of SBD. Its masks are converted, its images extend the training set.")] = None,
-    labels: Annotated[str | None, typer.Option(help="Text file of image labels with lines 'id name name ...'.")] = None,
+    sbd: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Folder of SBD. Its masks are converted, its images extend the training set.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(metavar="FILE", help="Text file of image labels with lines 'id name name ...'.")] = None,
 ) -> None:
     """Index PASCAL VOC 2012, with or without SBD.
 
@@ -40,9 +42,9 @@ def voc(
 
 @prepare.command()
 def coco(
-    root: Annotated[str, typer.Option(help="Folder with annotations/, train2014/ and val2014/ (or 2017).")],
+    root: Annotated[str, typer.Option(metavar="FOLDER", help="Folder with annotations/, train2014/ and val2014/ (or 2017).")],
     out: Out = "index.parquet",
-    masks: Annotated[str | None, typer.Option(help="Folder for the masks. Default: SegmentationClass in ROOT.")] = None,
+    masks: Annotated[str | None, typer.Option(metavar="FOLDER", help="Folder for the masks. Default: SegmentationClass in ROOT.")] = None,
 ) -> None:
     """Paint the masks of MS COCO and index it.
 
@@ -60,15 +62,20 @@ def coco(
 
 @prepare.command()
 def folder(
-    images: Annotated[str, typer.Option(help="Folder of the images.")],
-    labels: Annotated[str, typer.Option(help="CSV file with the columns image,labels and optionally split.")],
+    images: Annotated[str, typer.Option(metavar="FOLDER", help="Folder of the images.")],
+    labels: Annotated[str, typer.Option(metavar="FILE", help="CSV file with the columns image,labels and optionally split.")],
     out: Out = "index.parquet",
-    masks: Annotated[str | None, typer.Option(help="Folder of PNG masks named like the images.")] = None,
-    val_share: Annotated[float, typer.Option(help="Share of the images for split val, 0 to below 1.")] = 0.0,
-    classes: Annotated[str | None, typer.Option(help="Text file with one class name per line, in the order of the mask ids.")] = None,
+    masks: Annotated[str | None, typer.Option(metavar="FOLDER", help="Folder of PNG masks named like the images.")] = None,
+    val_share: Annotated[float, typer.Option(metavar="SHARE", help="Share of the images for split val, 0 to below 1.")] = 0.0,
+    classes: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Text file with one class name per line, in the order of the mask ids.")
+    ] = None,
     separator: Annotated[
         Literal["semicolon", "bar", "comma", "blank"] | None,
-        typer.Option(help="What separates labels. Default: the one of ; | , that the file uses, else blanks."),
+        typer.Option(
+            metavar="NAME",
+            help="What separates labels: semicolon, bar, comma or blank. Default: the one of ; | , that the file uses, else blanks.",
+        ),
     ] = None,
 ) -> None:
     """Index a folder of images with a CSV file of labels.
@@ -88,15 +95,17 @@ def folder(
 
 @prepare.command()
 def scenes(
-    folder: Annotated[str, typer.Option(help="Folder for the generated scenes.")] = "scenes",
+    folder: Annotated[str, typer.Option(metavar="FOLDER", help="Folder for the generated scenes.")] = "scenes",
     out: Out = "index.parquet",
-    num_train: Annotated[int, typer.Option(help="Number of scenes in split train.")] = 240,
-    num_val: Annotated[int, typer.Option(help="Number of scenes in split val.")] = 80,
-    num_classes: Annotated[int, typer.Option(help="Number of object classes, 1 to 6.")] = 4,
-    heights: Annotated[tuple[int, int], typer.Option(help="Smallest and largest height in pixels.")] = (180, 220),
-    widths: Annotated[tuple[int, int], typer.Option(help="Smallest and largest width in pixels.")] = (240, 280),
-    seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
-    heads: Annotated[bool, typer.Option("--heads", help="Also write heads/*.png: masks of the parts that tell the classes apart.")] = False,
+    num_train: Annotated[int, typer.Option(metavar="N", help="Number of scenes in split train.")] = 240,
+    num_val: Annotated[int, typer.Option(metavar="N", help="Number of scenes in split val.")] = 80,
+    num_classes: Annotated[int, typer.Option(metavar="N", help="Number of object classes, 1 to 6.")] = 4,
+    heights: Annotated[tuple[int, int], typer.Option(metavar="MIN MAX", help="Smallest and largest height in pixels.")] = (180, 220),
+    widths: Annotated[tuple[int, int], typer.Option(metavar="MIN MAX", help="Smallest and largest width in pixels.")] = (240, 280),
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the scenes.")] = 0,
+    heads: Annotated[
+        bool, typer.Option("--heads", metavar="", help="Also write heads/*.png: masks of the parts that tell the classes apart.")
+    ] = False,
 ) -> None:
     """Draw scenes with exact masks and index them; needs no download.
 

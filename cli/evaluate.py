@@ -1,6 +1,6 @@
 """`vwl evaluate`: the scores of a run's stages, with every class."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -9,10 +9,12 @@ from vwl.cli.options import Json, RunFolder, print_stage_table
 
 def evaluate(
     run: RunFolder,
-    stage: Annotated[str | None, typer.Option(help="Show one stage in full: cam, crf, walk or segment.")] = None,
-    split: Annotated[str, typer.Option(help="Split of --stage: train or val.")] = "val",
-    curve: Annotated[bool, typer.Option("--curve", help="Show mIoU at every threshold instead of the classes.")] = False,
-    confusion: Annotated[bool, typer.Option("--confusion", help="Show the confusion matrix (pixels) instead of the classes.")] = False,
+    stage: Annotated[Literal["cam", "crf", "walk", "segment"] | None, typer.Option(help="Show one stage in full.")] = None,
+    split: Annotated[Literal["train", "val"], typer.Option(help="Split of --stage.")] = "val",
+    curve: Annotated[bool, typer.Option("--curve", metavar="", help="Show mIoU at every threshold instead of the classes.")] = False,
+    confusion: Annotated[
+        bool, typer.Option("--confusion", metavar="", help="Show the confusion matrix (pixels) instead of the classes.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show mIoU of each finished stage, or one stage with IoU, precision and recall of each class.

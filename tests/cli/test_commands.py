@@ -113,13 +113,6 @@ def test_the_confusion_matrix_counts_every_pixel_with_ground_truth(tiny_run):
     assert counted == sum((mask != 255).sum() for mask in masks)
 
 
-def test_the_error_for_a_stage_without_score_names_those_with_one(tiny_run):
-    result = vwl("evaluate", "--run", tiny_run.folder, "--stage", "masks")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("error: ")
-    assert "it has cam on train" in result.stderr
-
-
 def test_predict_as_json_names_the_files_it_wrote(tiny_run, tmp_path):
     image = Path(tiny_run.index.root.path, "images/val_00000.jpg")
     (line,) = vwl_json("predict", image, "--run", tiny_run.folder, "--out", tmp_path)

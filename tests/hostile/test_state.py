@@ -216,9 +216,19 @@ OTHERS = [
         damage=empty,
         file="cam/scores-val.json",
     ),
-    case("evaluate of a stage that has no score", "evaluate --run RUN --stage masks", 1, "only cam, crf, walk, segment are scored"),
-    case("evaluate of a stage that there is not", "evaluate --run RUN --stage ../cam", 1, "only cam, crf, walk, segment are scored"),
-    case("evaluate of a split that is not scored", "evaluate --run RUN --stage cam --split test", 1, "only train and val are scored"),
+    case(
+        "evaluate of a stage that has no score",
+        "evaluate --run RUN --stage masks",
+        2,
+        "'masks' is not one of 'cam', 'crf', 'walk', 'segment'",
+    ),
+    case(
+        "evaluate of a stage that there is not",
+        "evaluate --run RUN --stage ../cam",
+        2,
+        "'../cam' is not one of 'cam', 'crf', 'walk', 'segment'",
+    ),
+    case("evaluate of a split that is not scored", "evaluate --run RUN --stage cam --split test", 2, "'test' is not one of 'train', 'val'"),
     case(
         "evaluate of a stage that is not done",
         "evaluate --run RUN --stage walk",
