@@ -4,6 +4,7 @@ Maps are (K, h, w), one per class id of an image. An image without labels has K 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -53,6 +54,27 @@ def upsample(values: np.ndarray, height: int, width: int, max_pixels: int | None
         return smaller
     enlarged = _resize(values, (values.shape[1] * MAP_STRIDE, values.shape[2] * MAP_STRIDE))
     return np.ascontiguousarray(enlarged[:, :height, :width])
+
+
+def downsample(maps: np.ndarray) -> np.ndarray:
+    """Return the score map (K, ceil(H / 4), ceil(W / 4)) float32 whose enlargement by `upsample` is nearest to maps (K, H, W).
+
+    The nearest by least squares, so that maps which `upsample` has enlarged come back as they were. Beside sharp edges it may leave the
+    range of the maps a little, as any such map does.
+    """
+    if len(maps) == 0:
+        return np.zeros((0, *map_size(*maps.shape[1:])), np.float32)
+    rows, columns = (_downsampling(length) for length in maps.shape[1:])
+    return np.stack([rows @ own.astype(np.float64) @ columns.T for own in maps]).astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def _downsampling(length: int) -> np.ndarray:
+    """Return the matrix (ceil(length / 4), length) that undoes the enlargement of one axis."""
+    cells = map_size(length, 1)[0]
+    identity = torch.eye(cells, dtype=torch.float64)[None]
+    enlarged = functional.interpolate(identity, size=cells * MAP_STRIDE, mode="linear", align_corners=False)[0, :, :length].numpy()
+    return np.linalg.solve(enlarged @ enlarged.T, enlarged)
 
 
 def upsampled_argmax(probabilities: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -105,6 +105,16 @@ class Folder:
         infos = self._call(f"list {self.uri}", lambda: self.filesystem.get_file_info(selector))
         return sorted(i.base_name for i in infos if i.is_file and i.base_name.endswith(suffix) and not i.base_name.startswith(".part-"))
 
+    def sizes_and_mtimes(self) -> dict[str, tuple[int, int]]:
+        """Return size (bytes) and modification time (nanoseconds since 1970) by name of the files directly in this folder, in one request.
+
+        Raises:
+            VwlError: it does not exist or cannot be listed.
+        """
+        infos = self._call(f"list {self.uri}", lambda: self.filesystem.get_file_info(fs.FileSelector(self.path)))
+        files = [info for info in infos if info.is_file and not info.base_name.startswith(".part-")]
+        return {info.base_name: (int(info.size or 0), int(info.mtime_ns or 0)) for info in sorted(files, key=lambda info: info.base_name)}
+
     def read(self, name: str) -> bytes:
         """Return a file's bytes.
 

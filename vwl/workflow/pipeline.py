@@ -51,6 +51,9 @@ def run_stages(
         if run.is_done(stage):
             on_message(f"{stage}: done before, skipped")
             continue
+        if not run.needs(stage):
+            on_message(f"{stage}: not needed, the maps of this run are imported")
+            continue
         run.require(stage)
         manifest, start = run.start_stage(stage), time.monotonic()
         try:

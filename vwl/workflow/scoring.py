@@ -6,7 +6,7 @@ from typing import Any
 from vwl.errors import VwlError
 from vwl.evaluation.scoring import Score, choose_threshold, class_thresholds, percent, percent_or_none, score_maps, score_masks
 from vwl.storage.score_maps import MapReader
-from vwl.workflow.inputs import Background, class_scales, stage_rows
+from vwl.workflow.inputs import OWN_BACKGROUND, Background, class_scales, stage_rows
 from vwl.workflow.manifest import Manifest, StageScore
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import SCORED, SPLITS, STAGES, scored_rows, training_rows
@@ -31,8 +31,11 @@ def choose_and_score(run: Run, manifest: Manifest) -> Manifest:
         maps = MapReader(run.stage_folder(stage))
         rows = [row for row in training_rows(run.index) if row.image_id in maps]
         setting = getattr(run.recipe, stage).background_threshold
-        threshold, chosen = choose_threshold(setting, maps, rows)
-        by_class = class_thresholds(maps, rows) if setting == "auto-by-class" else {}
+        if _have_background(maps):
+            threshold, chosen, by_class = 0.0, OWN_BACKGROUND, {}
+        else:
+            threshold, chosen = choose_threshold(setting, maps, rows)
+            by_class = class_thresholds(maps, rows) if setting == "auto-by-class" else {}
         manifest = replace(
             manifest,
             threshold=threshold,
@@ -69,6 +72,12 @@ def stored_score(run: Run, stage: str, split: str) -> dict[str, Any]:
         available = [f"{name} on {s}" for name in SCORED for s in SPLITS if (run.folder / name).exists(f"scores-{s}.json")]
         raise VwlError(f"{run.folder} has no score of {stage} on {split}; it has {', '.join(available) or 'none'}")
     return dict(folder.read_json(f"scores-{split}.json"))
+
+
+def _have_background(maps: MapReader) -> bool:
+    """Return whether the maps of a folder have class 0: an object then counts where it is above that map, whatever the threshold."""
+    first = next(iter(maps.locations), None)
+    return first is not None and 0 in maps.read(first).classes
 
 
 def _scoring_settings(run: Run, stage: str) -> dict[str, Any]:
