@@ -30,6 +30,8 @@ BY_NAME = [
     ("clip-es", {"keys": KEYS, "attn_highres": FULL.astype(np.float16)}),
     ("toco", {"keys": KEYS, "high_res": FULL}),
     ("excel", {"keys_gt": KEYS, "valid_lam": np.concatenate([FULL[:1] * 0, FULL])}),
+    ("excel", {"keys_gt": KEYS, "valid_lam": FULL}),
+    ("excel", {"keys_gt": np.zeros(0, int), "keys": KEYS, "valid_cam": FULL}),
     ("weaktr", {"keys": np.array([0, 3, 15]), "prob": np.concatenate([FULL[:1] * 0, FULL])}),
     ("logits", {"msc_seg": np.zeros((1, NUM_OBJECTS + 1, H, W))}),
     ("logits", {"segs": np.zeros((NUM_OBJECTS + 1, H, W)), "msc_segs": np.zeros((NUM_OBJECTS + 1, H, W))}),
@@ -51,7 +53,7 @@ def test_each_format_is_told_by_its_keys_and_gives_the_labels_classes(name, cont
     assert found.maps.shape == (len(found.classes), *GRID)
     assert (found.maps.dtype, found.left_out) == (np.float32, ())
     assert 0 <= found.maps.min() <= found.maps.max() <= 1
-    if not FORMATS[name].raw and name != "array":
+    if not FORMATS[name].outputs and name != "array":
         assert np.abs(found.maps[-2:] - SMALL).max() < 1e-3
 
 
@@ -107,6 +109,23 @@ def test_negative_scores_become_0_and_scores_above_1_are_divided_by_their_maximu
     assert found.maps[0].min() == 0
     assert found.maps[0].max() == pytest.approx(1)
     assert np.array_equal(found.maps[1], SMALL[1] / 2)
+
+
+@pytest.mark.parametrize("keys", [[0, 3], [3], [0], [7], [0, 7], []])
+def test_a_network_may_predict_other_classes_than_the_labels_and_no_background(keys):
+    found = read({"keys": np.array(keys, int), "prob": RNG.normal(size=(len(keys), H, W))}, "weaktr")
+    assert found.classes == ((0, 3) if 3 in keys else (0,))
+    assert found.left_out == ((7,) if 7 in keys else ())
+    assert np.abs(found.maps.sum(axis=0) - 1).max() < 1e-4
+    if keys == [3]:
+        assert found.maps[0].max() == 0
+
+
+def test_probabilities_are_not_put_through_a_softmax_again():
+    outputs = RNG.normal(size=(3, H, W))
+    probabilities = np.exp(outputs) / np.exp(outputs).sum(axis=0)
+    keys = np.array([0, *LABELS])
+    assert np.allclose(read({"keys": keys, "prob": outputs}).maps, read({"keys": keys, "prob": probabilities}).maps, atol=1e-5)
 
 
 def test_scores_beside_a_background_keep_their_proportions():

@@ -333,7 +333,9 @@ def test_two_thousand_files_are_imported_in_the_memory_of_two_hundred(tmp_path):
 def test_maps_that_cannot_be_imported_replace_nothing(tiny_run, wanted, tmp_path):
     run = copy_run(tiny_run, tmp_path)
     folder = write(wanted, seeds.irn, tmp_path / "seeds")
-    with pytest.raises(VwlError, match=r"none of the first 12 maps can be imported, e.g. train_00000.npy has none of the keys attn_highres"):
+    with pytest.raises(
+        VwlError, match=r"none of the first 12 maps can be imported, e.g. train_00000.npy has none of the keys attn_highres"
+    ):
         bring(run, folder, seed_format="clip-es")
     assert run.is_done("cam")
     assert_same_maps(all_maps(run), wanted)

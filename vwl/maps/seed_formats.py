@@ -6,15 +6,16 @@
 | `puzzle` | `keys`, `cam`, `hr_cam`; or `keys`, `rw` | PuzzleCAM: keys are a leading 0, then objects from 1; no map of the 0 |
 | `clip-es` | `keys`, `attn_highres` | objects from 0; also of WeCLIP+ |
 | `toco` | `keys`, `high_res` | objects from 0 |
-| `weaktr` | `keys`, `prob` | raw outputs of 0 (the background) and objects from 1 |
-| `excel` | `keys_gt`, `valid_lam` | the background, then objects from 0 |
-| `logits` | `msc_seg`, `msc_segs` or `segs` | raw outputs of the background and all objects: ToCo, DuPL, ExCEL, WeCLIP+ |
+| `weaktr` | `keys`, `prob` | outputs of the classes it predicts: 0 is the background, objects from 1 |
+| `excel` | `keys_gt`, `valid_lam`; or `keys`, `valid_cam` | objects from 0; a first map without a key is the background |
+| `logits` | `msc_seg`, `msc_segs` or `segs` | outputs for the background and all objects: ToCo, DuPL, ExCEL, WeCLIP+ |
 | `psa` | {class: map} | objects from 0; also of SEAM, SC-CAM, S2C, MCTformer, WeakTr |
 | `psa-crf` | {class: map} | 0 is the background, objects from 1 |
 | `array` | an array | a map of each label, or of each object, or of the background and each object |
 | `png` | {class: map} | 0 is the background, objects from 1 |
 
-Raw outputs become probabilities by a softmax over the background and the image's labels. Other maps are scores: what is negative becomes 0,
+Outputs become probabilities over the background and the image's labels: by a softmax, or by division by their sum if they are
+probabilities already. Other maps are scores: what is negative becomes 0,
 and a map whose maximum is above 1 is divided by it (maps that have their own background: all by the largest).
 """
 
@@ -38,20 +39,20 @@ class SeedFormat:
     Attributes:
         markers: keys of which one tells the format; the maps are the first of them, or `cam`, whichever has a size that fits.
         background: whether it has a map of the background.
-        raw: whether its maps are outputs of a network before the softmax.
+        outputs: whether its maps are outputs of a segmentation network, which may predict other classes than the image's labels.
     """
 
     markers: tuple[str, ...]
     background: bool = False
-    raw: bool = False
+    outputs: bool = False
 
 
 FORMATS: dict[str, SeedFormat] = {
     "puzzle": SeedFormat(("hr_cam", "rw")),
     "clip-es": SeedFormat(("attn_highres",)),
-    "excel": SeedFormat(("valid_lam",), background=True),
-    "weaktr": SeedFormat(("prob",), background=True, raw=True),
-    "logits": SeedFormat(("msc_seg", "msc_segs", "segs"), background=True, raw=True),
+    "excel": SeedFormat(("valid_lam", "valid_cam")),
+    "weaktr": SeedFormat(("prob",), background=True, outputs=True),
+    "logits": SeedFormat(("msc_seg", "msc_segs", "segs"), background=True, outputs=True),
     "irn": SeedFormat(("cam",)),
     "toco": SeedFormat(("high_res",)),
     "psa": SeedFormat(()),
@@ -85,9 +86,11 @@ def detect(content: Content, labels: Sequence[int]) -> str:
 
 
 def has_background(content: Content, name: str, num_objects: int) -> bool:
-    """Return whether a file of a format has a map of the background; an array and PNG files may have one."""
+    """Return whether a file of a format has a map of the background; an array, PNG files and those of ExCEL may have one."""
     if name == "array":
         return len(content) == num_objects + 1
+    if name == "excel":
+        return 0 in _excel(content, (), num_objects)[0]
     return FORMATS[name].background or (name == "png" and 0 in content)
 
 
@@ -139,20 +142,24 @@ def read_seeds(content: Content, name: str, labels: Sequence[int], num_objects: 
         raise VwlError(f"has a map of class {wrong[0]}, where the data set has 1 to {num_objects} (counted as {name} does); check --format")
     kept = [position for position, class_id in enumerate(classes) if class_id in {0, *labels}]
     objects = [class_id for class_id in classes if class_id]
-    if objects and labels and not set(objects) & set(labels):
+    known = FORMATS[name]
+    if objects and labels and not known.outputs and not set(objects) & set(labels):
         raise VwlError(
             f"has maps of the classes {_listed(objects)}, none of them a label of the image ({_listed(labels)}); "
             "check --format and the order of the classes in the index"
         )
     holds_all = name in {"array", "logits"}
     left_out = () if holds_all else tuple(class_id for class_id in objects if class_id not in labels)
-    if not kept:
+    if not kept and not known.outputs:
         return Seeds((), np.zeros((0, *map_size(height, width)), np.float32), left_out)
     maps = _fitting(found, len(classes), height, width)[kept]
     classes = [classes[position] for position in kept]
     if not np.isfinite(maps).all():
         raise VwlError("has scores that are not finite")
-    maps = _softmax(maps) if FORMATS[name].raw else _scores(maps, common=0 in classes)
+    if known.outputs and 0 not in classes:  # predicted nowhere
+        nowhere = np.full((1, *maps.shape[1:]), -np.inf if classes else 0, np.float32)
+        classes, maps = [0, *classes], np.concatenate([nowhere, maps])
+    maps = _probabilities(maps) if known.outputs else _scores(maps, common=0 in classes)
     if maps.shape[1:] != map_size(height, width):
         maps = np.clip(downsample(maps), 0, 1)
     order = np.argsort(classes)
@@ -164,8 +171,13 @@ def with_background(classes: tuple[int, ...], maps: np.ndarray) -> tuple[tuple[i
     return (0, *classes), np.concatenate([1 - maps.max(axis=0, initial=0)[None], maps])
 
 
-def _softmax(maps: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(maps - maps.max(axis=0))
+def _probabilities(outputs: np.ndarray) -> np.ndarray:
+    """Return probabilities that sum to 1, of outputs before or after a softmax; -inf stands for a class of probability 0."""
+    given = np.where(np.isneginf(outputs), 0, outputs)
+    total = given.sum(axis=0)
+    if given.min() >= 0 and total.min() > 0 and total.max() <= 1.001:
+        return given / total
+    exponentials = np.exp(outputs - outputs.max(axis=0))
     return exponentials / exponentials.sum(axis=0)
 
 
@@ -237,7 +249,10 @@ def _weaktr(content: Content, labels: Sequence[int], num_objects: int) -> Found:
 
 
 def _excel(content: Content, labels: Sequence[int], num_objects: int) -> Found:
-    return [0, *(key + 1 for key in _ids(content, "keys_gt"))], _held(content, "valid_lam")
+    maps = _held(content, "valid_lam", "valid_cam")[:1]
+    keys = _ids(content, "keys_gt" if "valid_lam" in content else "keys")
+    has_first = _numbers(maps[0]).shape[:1] == (len(keys) + 1,)
+    return [*([0] if has_first else []), *(key + 1 for key in keys)], maps
 
 
 def _logits(content: Content, labels: Sequence[int], num_objects: int) -> Found:
