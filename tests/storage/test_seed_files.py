@@ -21,12 +21,17 @@ def saved(value, write=np.save) -> bytes:
     return sink.getvalue()
 
 
+def legacy(sink, value) -> None:
+    torch.save(value, sink, _use_new_zipfile_serialization=False)
+
+
 FILES = {
     "npy": saved(CONTENT),
     "npz": saved(CONTENT, lambda sink, value: np.savez(sink, **value)),
     "compressed": saved(CONTENT, lambda sink, value: np.savez_compressed(sink, **value)),
     "torch": torch_file({key: torch.from_numpy(value) for key, value in CONTENT.items()}),
     "torch of arrays": torch_file(CONTENT),
+    "torch before 1.6": saved({key: torch.from_numpy(value) for key, value in CONTENT.items()}, legacy),
     "pickle": pickle.dumps(CONTENT),
 }
 

@@ -4,10 +4,11 @@ Maps are (K, h, w), one per class id of an image. An image without labels has K 
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
+from scipy.linalg import solveh_banded
+from scipy.sparse import csr_array
 from torch.nn import functional
 
 from vwl.constants import MAP_STRIDE, map_size
@@ -64,17 +65,22 @@ def downsample(maps: np.ndarray) -> np.ndarray:
     """
     if len(maps) == 0:
         return np.zeros((0, *map_size(*maps.shape[1:])), np.float32)
-    rows, columns = (_downsampling(length) for length in maps.shape[1:])
-    return np.stack([rows @ own.astype(np.float64) @ columns.T for own in maps]).astype(np.float32)
+    return np.stack([_downsample_rows(_downsample_rows(own.astype(np.float64)).T).T for own in maps]).astype(np.float32)
 
 
-@lru_cache(maxsize=16)
-def _downsampling(length: int) -> np.ndarray:
-    """Return the matrix (ceil(length / 4), length) that undoes the enlargement of one axis."""
-    cells = map_size(length, 1)[0]
-    identity = torch.eye(cells, dtype=torch.float64)[None]
-    enlarged = functional.interpolate(identity, size=cells * MAP_STRIDE, mode="linear", align_corners=False)[0, :, :length].numpy()
-    return np.linalg.solve(enlarged @ enlarged.T, enlarged)
+def _downsample_rows(values: np.ndarray) -> np.ndarray:
+    """Return the rows (ceil(H / 4), W) whose linear enlargement is nearest to values (H, W) float64."""
+    length, cells = len(values), map_size(len(values), 1)[0]
+    if cells == 1:  # enlarged by repetition
+        return values.mean(axis=0, keepdims=True)
+    position = np.clip((np.arange(length) + 0.5) / MAP_STRIDE - 0.5, 0, cells - 1)
+    above = position.astype(int)
+    share = position - above
+    where = np.concatenate([above, np.minimum(above + 1, cells - 1)]), np.tile(np.arange(length), 2)
+    enlargement = csr_array((np.concatenate([1 - share, share]), where), shape=(cells, length))
+    normal = enlargement @ enlargement.T  # tridiagonal: a row of pixels lies between two of cells
+    bands = np.stack([np.append(0, normal.diagonal(1)), normal.diagonal()])
+    return solveh_banded(bands, enlargement @ values)
 
 
 def upsampled_argmax(probabilities: np.ndarray, height: int, width: int) -> np.ndarray:

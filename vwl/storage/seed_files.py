@@ -17,6 +17,8 @@ from vwl.storage.safe_pickle import load, load_torch
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".pkl")
 """Files with the maps of one image, named after it."""
 _NPY, _ZIP, _PICKLE = b"\x93NUMPY", b"PK\x03\x04", b"\x80"
+_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""What `torch.save` wrote first before torch 1.6: its magic number, pickled."""
 
 
 def image_files(names: Iterable[str]) -> tuple[dict[str, tuple[str, ...]], list[str]]:
@@ -58,6 +60,8 @@ def read_arrays(data: bytes, name: str) -> dict[Any, Any] | np.ndarray:
         held = _read_npy(data, name)
     elif data.startswith(_ZIP):
         held = _read_zip(data, name)
+    elif data.startswith(_OLD_TORCH):
+        held = load_torch(data, name)
     elif data.startswith(_PICKLE):
         held = load(data, name)
     else:
