@@ -60,6 +60,13 @@ def test_a_run_says_that_its_maps_were_imported(run, folder):
     assert {lines[stage]["state"] for stage in ("crf", "irnet-labels", "walk")} == {"outdated"}
 
 
+def test_files_in_the_folder_that_the_import_replaces_are_kept(run, folder):
+    folder.rename(Path(run.folder.path, "cam/maps"))
+    result = vwl("seeds", "import", f"{run.folder}/cam/maps", "--run", run.folder, "--overwrite")
+    assert (result.exit_code, "move the files elsewhere" in result.stderr) == (1, True)
+    assert len(list(Path(run.folder.path, "cam/maps").iterdir())) == 12
+
+
 def test_what_is_exported_is_imported_again(run, tmp_path):
     assert vwl("seeds", "export", "--run", run.folder, "--stage", "walk", "--out", tmp_path / "out").exit_code == 0
     assert len(list((tmp_path / "out").glob("*.npy"))) == 12

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vwl.constants import map_size
 from vwl.errors import VwlError
@@ -181,3 +183,55 @@ def test_no_other_map_is_nearer_once_it_is_enlarged():
     for _ in range(20):
         other = found + RNG.normal(scale=0.01, size=found.shape).astype(np.float32)
         assert ((upsample(other, 30, 33) - full) ** 2).sum() >= distance
+
+
+NAMES = (
+    "keys",
+    "keys_gt",
+    "cam",
+    "high_res",
+    "hr_cam",
+    "rw",
+    "attn_highres",
+    "valid_lam",
+    "prob",
+    "msc_seg",
+    0,
+    2,
+    14,
+    np.int64(3),
+    -1,
+    10**30,
+)
+VALUES = (
+    KEYS, [0, 3, 15], [], None, "text", 3.5, np.inf, True, [[1], [2, 3]], {}, np.array([np.inf]), np.array([{}], object), np.array(2), 10**30, b"x",
+    SMALL, FULL, FULL[0], FULL[None], SMALL[:0], SMALL.astype(complex), SMALL > 0.5, (FULL * 255).astype(np.uint8), np.full(FULL.shape, -np.inf),
+    np.full(FULL.shape, 1e38), np.full(FULL.shape, 1e300), np.zeros((21, H, W)),
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.sampled_from(range(len(VALUES))), max_size=4), st.sampled_from([None, *FORMATS]))
+@settings(max_examples=2000)
+def test_whatever_a_file_holds_it_is_read_or_refused(numbers, name):
+    content = {key: VALUES[number] for key, number in numbers.items()}
+    try:
+        found = read(content, name)
+        has_background(content, name or detect(content, LABELS), NUM_OBJECTS)
+    except VwlError:
+        return
+    assert found.maps.shape == (len(found.classes), *GRID)
+    assert np.isfinite(found.maps).all()
+    assert 0 <= found.maps.min(initial=0) <= found.maps.max(initial=0) <= 1
+    assert set(found.classes) <= {0, *LABELS}
+
+
+@pytest.mark.parametrize("name", [None, *FORMATS])
+@pytest.mark.parametrize(
+    "value", [value for value in VALUES if isinstance(value, np.ndarray)], ids=lambda value: f"{value.shape} {value.dtype}"
+)
+def test_an_array_is_read_or_refused(name, value):
+    try:
+        found = read(value, name)
+    except VwlError:
+        return
+    assert found.maps.shape == (len(found.classes), *GRID)

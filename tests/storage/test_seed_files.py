@@ -2,14 +2,18 @@
 
 import io
 import pickle
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.seeds import torch_file
 from vwl.errors import VwlError
+from vwl.storage.safe_pickle import UnsafePickle
 from vwl.storage.seed_files import image_files, read_arrays, read_png_map
 
 CONTENT = {"keys": np.array([1]), "cam": np.ones((1, 2, 3), np.float16)}
@@ -96,3 +100,13 @@ def test_a_png_of_16_bits_is_a_map():
 def test_other_images_are_no_maps(data, message):
     with pytest.raises(VwlError, match=message):
         read_png_map(data, "f_1.png")
+
+
+@given(st.sampled_from(list(FILES)), st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4))
+@settings(max_examples=1000)
+def test_a_file_with_wrong_bytes_is_read_or_refused(kind, changes):
+    data = bytearray(FILES[kind])
+    for position, byte in changes:
+        data[int(position * len(data))] = byte
+    with suppress(VwlError, UnsafePickle):
+        read_arrays(bytes(data), "f.npy")

@@ -102,7 +102,10 @@ def _has_background(content: Mapping[Any, Any], labels: set[int]) -> bool:
     from_background, from_object = keys - {0} == labels, {key + 1 for key in keys} == labels
     if from_background != from_object:
         return from_background
-    return bool(np.abs(sum(np.asarray(m, np.float32) for m in content.values()) - 1).max() < 0.01)
+    maps = [_as_array(value) for value in content.values()]
+    if any(own.dtype.kind not in "fiu" or own.shape != maps[0].shape or own.size == 0 for own in maps):
+        return False
+    return bool(np.abs(np.sum(maps, axis=0, dtype=np.float64) - 1).max() < 0.01)
 
 
 @dataclass(frozen=True)
@@ -195,27 +198,34 @@ def _fitting(found: Sequence[Any], num_maps: int, height: int, width: int) -> np
     for size in (map_size(height, width), (height, width)):
         for array in arrays:
             if array.shape == (num_maps, *size):
-                return array.astype(np.float32)
+                with np.errstate(over="ignore"):  # becomes inf, which is refused
+                    return array.astype(np.float32)
     shapes = " and ".join(str(array.shape) for array in arrays)
     stored = ", ".join(str(size) for size in (map_size(height, width), (height, width)))
     raise VwlError(f"has maps of shape {shapes} for {num_maps} classes of an image of {height} x {width} pixels; expected {stored}")
 
 
 def _numbers(value: Any) -> np.ndarray:
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        array = np.empty(0, object)
+    array = _as_array(value)
     if array.dtype.kind not in "fiu":
         raise VwlError("has maps that are not numbers")
     return array
 
 
+def _as_array(value: Any) -> np.ndarray:
+    """Return a value as an array; of objects if its parts have several lengths."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        return np.full(1, None, object)
+
+
 def _ids(content: Content, key: str) -> list[int]:
     if isinstance(content, np.ndarray) or key not in content:
         raise VwlError(f"has no key '{key}'{'' if isinstance(content, np.ndarray) else f'; it has {_listed(content)}'}")
-    array = np.asarray(content[key]).ravel()
-    if array.size and array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and (array == np.round(array)).all()):
+    array = _as_array(content[key]).ravel()
+    whole = array.dtype.kind in "iu" or (array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.round(array)).all())
+    if not whole and array.size:
         raise VwlError(f"has '{key}' that are not class ids")
     return [int(class_id) for class_id in array]
 

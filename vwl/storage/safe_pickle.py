@@ -9,7 +9,7 @@ import io
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -18,7 +18,22 @@ import torch
 
 from vwl.errors import VwlError
 
-_DAMAGE = (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+_CORES = ("numpy.core", "numpy._core")
+"""The package of numpy's builders, in versions 1 and 2."""
+_DAMAGE = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SystemError,
+    TypeError,
+    ValueError,
+)
 """What reading a damaged pickle can raise."""
 
 
@@ -38,20 +53,8 @@ def load(data: bytes, source: str) -> Any:
         VwlError: it is damaged.
     """
     try:
-        return _Unpickler(data, source).load()
-    except UnsafePickle:
-        raise
-    except (
-        pickle.UnpicklingError,
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        MemoryError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ):
+        return as_arrays(_Unpickler(data, source).load())
+    except _DAMAGE:
         raise VwlError(f"{source} is damaged: it is not a whole pickle of arrays or tensors") from None
 
 
@@ -73,7 +76,9 @@ def load_torch(data: bytes, source: str) -> Any:
 
 
 def as_arrays(value: Any) -> Any:
-    """Return a value with the torch tensors in it, also in dicts and lists, as numpy arrays."""
+    """Return a value with the tensors and arrays in it, also in dicts and lists, as numpy arrays."""
+    if isinstance(value, _Array):
+        return value.array()
     if isinstance(value, torch.Tensor):
         return _array(value)
     if isinstance(value, dict):
@@ -123,29 +128,54 @@ def _unsafe(source: str, named: str) -> UnsafePickle:
 
 
 class _NdarrayType:
-    """Stands for `numpy.ndarray`, which pickles only pass on to `_reconstruct`; it cannot be called."""
+    """Stands for `numpy.ndarray`, which pickles only pass on to `_reconstruct`; it does nothing if it is called."""
 
 
-def _reconstruct(subtype: Any, shape: Sequence[int], dtype: Any) -> np.ndarray:
+class _Dtype:
+    """A numpy dtype while it is unpickled; numpy's own trusts the state that a file gives it, and damaged ones crash the process."""
+
+    def __init__(self, text: str, align: bool = False, copy: bool = True) -> None:
+        if not re.fullmatch(r"f[248]|[iu][1248]|b1|O8?", text):
+            raise pickle.UnpicklingError("maps are numbers")
+        self.text, self.byte_order = text[:1] if text.startswith("O") else text, "="
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] not in ("<", ">", "|", "="):
+            raise pickle.UnpicklingError("unknown byte order")
+        self.byte_order = state[1]
+
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.text if self.byte_order == "|" else self.byte_order + self.text)
+
+
+class _Array:
+    """A numpy array while it is unpickled."""
+
+    def __init__(self) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def array(self) -> Any:
+        """Return the array; of an array of objects the object, or a list of several."""
+        _, shape, kind, by_column, data = self.state
+        if kind.text == "O":
+            return as_arrays(data[0] if len(data) == 1 else list(data))
+        return _from_buffer(data.encode("latin1") if isinstance(data, str) else data, kind, shape, "F" if by_column else "C")
+
+
+def _reconstruct(subtype: Any, shape: Any, dtype: Any) -> _Array:
     """Return the empty array that a pickle of numpy starts from; its content follows."""
-    if subtype is not _NdarrayType or prod(shape) != 0:
-        raise pickle.UnpicklingError("an array starts empty")
-    return np.ndarray((0,), np.int8)
+    return _Array()
 
 
-def _dtype(text: str, align: bool = False, copy: bool = True) -> np.dtype:
-    found = np.dtype(text, align, copy)
-    if found.kind not in "?biufO":
-        raise pickle.UnpicklingError("maps are numbers")
-    return found
+def _from_buffer(buffer: Any, kind: _Dtype, shape: Sequence[int], order: Any) -> np.ndarray:
+    return np.frombuffer(bytes(buffer), kind.dtype()).reshape(tuple(shape), order=order)
 
 
-def _from_buffer(buffer: Any, dtype: np.dtype, shape: Sequence[int], order: Any) -> np.ndarray:
-    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
-
-
-def _scalar(dtype: np.dtype, data: bytes) -> Any:
-    return np.frombuffer(data, dtype)[0]
+def _scalar(kind: _Dtype, data: Any) -> Any:
+    return _from_buffer(data.encode("latin1") if isinstance(data, str) else data, kind, (1,), "C")[0]
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -166,21 +196,21 @@ def _tensor(storage: Any, offset: int, size: Sequence[int], stride: Sequence[int
     return _array(view)
 
 
-_ALLOWED: dict[tuple[str, str], Callable[..., Any] | type] = {
+_NUMPY: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _NdarrayType,
-    ("numpy", "dtype"): _dtype,
+    ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,
     ("_codecs", "encode"): _encode,
+}
+_ALLOWED: dict[tuple[str, str], Any] = {
+    **_NUMPY,
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
 }
 _TORCH_ALLOWED: list[Any] = [
-    np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-    np._core.multiarray.scalar,  # type: ignore[attr-defined]
-    np.ndarray,
-    np.dtype,
-    *{type(np.dtype(name)) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")},
+    *((builder, f"{module.replace('numpy.core', core)}.{name}") for (module, name), builder in _NUMPY.items() for core in _CORES),
+    _Array,
 ]
 """Torch's own list holds no numpy; files of `torch.save` often hold both."""

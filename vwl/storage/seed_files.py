@@ -4,7 +4,9 @@ What a file is, is told from its first bytes, since many methods name everything
 """
 
 import io
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -100,7 +102,7 @@ def _read_npy(data: bytes, name: str) -> Any:
         _, _, dtype = header(stream)
         if not dtype.hasobject:
             return np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, MemoryError, OSError):
+    except (ValueError, EOFError, MemoryError, OSError, SyntaxError, tokenize.TokenError):
         raise VwlError(f"{name} is damaged: it is not a whole .npy file") from None
     return load(data[stream.tell() :], name)
 
@@ -117,7 +119,7 @@ def _read_zip(data: bytes, name: str) -> Any:
         if "Object arrays" in str(error):
             raise VwlError(f"{name} holds objects; save plain arrays by numpy.savez(FILE, keys=..., cam=...)") from None
         raise VwlError(f"{name} is damaged: {error}") from None
-    except (zipfile.BadZipFile, EOFError, MemoryError, NotImplementedError, OSError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError, RuntimeError, NotImplementedError, OSError):
         raise VwlError(f"{name} is damaged: it is not a whole .npz file") from None
 
 

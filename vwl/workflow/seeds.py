@@ -80,6 +80,9 @@ def import_seeds(
     Raises:
         VwlError: the folder has no map of the run's images, a file would run code, all files are wrong, or the run has other maps.
     """
+    own_folder = str(run.stage_folder(STAGE))
+    if f"{folder}/".startswith(f"{own_folder}/"):
+        raise VwlError(f"{folder} is in the folder that the import replaces; move the files elsewhere")
     rows = STAGES[STAGE].rows(run.index)
     entries = folder.sizes_and_mtimes()
     found, other = image_files(entries)
