@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from vwl.constants import map_size
 from vwl.errors import VwlError
 from vwl.maps.cam import downsample, upsample
-from vwl.maps.seed_formats import FORMATS, detect, has_background, read_seeds, with_background
+from vwl.maps.seed_formats import FORMATS, detect, has_background, read_seeds
+from vwl.maps.seed_scores import with_background
 
 H, W = 10, 14
 GRID = map_size(H, W)

@@ -8,7 +8,8 @@ import numpy as np
 from vwl.data.index import Index, Row
 from vwl.errors import Unreachable, VwlError
 from vwl.inference.stage import Stage
-from vwl.maps.seed_formats import Content, detect, has_background, read_seeds, with_background
+from vwl.maps.seed_formats import Content, detect, has_background, read_seeds
+from vwl.maps.seed_scores import with_background
 from vwl.storage.folder import Folder
 from vwl.storage.score_maps import ScoreMap
 from vwl.storage.seed_files import read_arrays, read_png_map

@@ -28,6 +28,7 @@ import numpy as np
 from vwl.constants import map_size
 from vwl.errors import VwlError
 from vwl.maps.cam import downsample
+from vwl.maps.seed_scores import probabilities, scores
 
 Content = Mapping[Any, Any] | np.ndarray
 
@@ -162,33 +163,11 @@ def read_seeds(content: Content, name: str, labels: Sequence[int], num_objects: 
     if known.outputs and 0 not in classes:  # predicted nowhere
         nowhere = np.full((1, *maps.shape[1:]), -np.inf if classes else 0, np.float32)
         classes, maps = [0, *classes], np.concatenate([nowhere, maps])
-    maps = _probabilities(maps) if known.outputs else _scores(maps, common=0 in classes)
+    maps = probabilities(maps) if known.outputs else scores(maps, common=0 in classes)
     if maps.shape[1:] != map_size(height, width):
         maps = np.clip(downsample(maps), 0, 1)
     order = np.argsort(classes)
     return Seeds(tuple(int(classes[position]) for position in order), maps[order], left_out)
-
-
-def with_background(classes: tuple[int, ...], maps: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
-    """Return object classes and maps (K, h, w) with a first map of class 0, the background: 1 minus the largest score."""
-    return (0, *classes), np.concatenate([1 - maps.max(axis=0, initial=0)[None], maps])
-
-
-def _probabilities(outputs: np.ndarray) -> np.ndarray:
-    """Return probabilities that sum to 1, of outputs before or after a softmax; -inf stands for a class of probability 0."""
-    given = np.where(np.isneginf(outputs), 0, outputs)
-    total = given.sum(axis=0)
-    if given.min() >= 0 and total.min() > 0 and total.max() <= 1.001:
-        return given / total
-    exponentials = np.exp(outputs - outputs.max(axis=0))
-    return exponentials / exponentials.sum(axis=0)
-
-
-def _scores(maps: np.ndarray, common: bool) -> np.ndarray:
-    """Return scores 0..1; one at a time, or all, are divided by a maximum above 1."""
-    positive = np.maximum(maps, 0)
-    largest = positive.max(axis=None if common else (1, 2), keepdims=True, initial=0)
-    return positive / np.maximum(largest, 1)
 
 
 def _fitting(found: Sequence[Any], num_maps: int, height: int, width: int) -> np.ndarray:
