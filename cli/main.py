@@ -35,6 +35,7 @@ COMMANDS = {
     "recipe": Command("vwl.cli.recipe", "app", "List and show recipes and their keys."),
     "train": Command("vwl.cli.train", "app", "Train one network: classifier, irnet, segmenter."),
     "infer": Command("vwl.cli.infer", "app", "Run one inference stage: cam, crf, irnet-labels, walk, masks, segment."),
+    "seeds": Command("vwl.cli.seeds", "app", "Import score maps of other methods, or export the maps of a run."),
     "tune": Command("vwl.cli.tune", "app", "Compare recipes over seeds: the paper's tables and your own, on Ray Tune."),
     "evaluate": Command("vwl.cli.evaluate", "evaluate", "Score the stages of a run against ground truth."),
     "predict": Command("vwl.cli.predict", "predict", "Segment images with the model of a run."),

@@ -204,8 +204,9 @@ def run_stages_with_progress(
 def end_with_failures(run: "Run", names: Sequence[str]) -> None:
     """If images failed in the named stages, say how many and end with exit code 1."""
     from vwl.cli.console import say
+    from vwl.workflow.inputs import failures_to_report
 
-    failed = {name: images for name in names if (images := run.failed_images(name))}
+    failed = {name: images for name in names if (images := failures_to_report(run, name))}
     if failed:
         number = len({image_id for images in failed.values() for image_id in images})
         where = ", ".join(f"{run.folder}/{name}/manifest.json" for name in failed)

@@ -214,3 +214,27 @@ def test_without_pydensecrf_the_other_implementations_work(monkeypatch):
         np.testing.assert_array_equal(crf_labels(image, noisy, 2, 0.7, kernels), labels)
     with pytest.raises(VwlError, match="implementation: native"):
         crf_labels(image, noisy, 2, 0.7, KERNELS.model_copy(update={"implementation": "pydensecrf"}))
+
+
+def test_a_constant_map_of_the_background_gives_what_a_constant_background_gives(kernels):
+    image, labels = two_colours()
+    maps = np.random.default_rng(1).random((2, *labels.shape)).astype(np.float32)
+    own = np.concatenate([np.full((1, *labels.shape), 0.4, np.float32), maps])
+    wanted = cam_crf(image, maps, (3, 7), background=0.4, sharpness=2.0, kernels=kernels)
+    assert set(np.unique(wanted)) <= {0, 3, 7}
+    assert np.array_equal(cam_crf(image, own, (0, 3, 7), background=0.9, sharpness=2.0, kernels=kernels), wanted)
+
+
+def test_confident_objects_exceed_the_background_of_the_maps_and_the_threshold():
+    image, labels = two_colours()
+    settings = IrnetLabels(foreground_threshold=0.3, background_threshold=0.1, confidence=0.7, kernels=WEAK_KERNELS)
+    maps = np.where(labels == 1, 0.6, 0.02).astype(np.float32)[None]
+    fixed = irnet_labels(image, maps, (5,), settings)
+    assert set(np.unique(fixed)) == {0, 5}
+
+    def with_background(score):
+        return irnet_labels(image, np.concatenate([np.full_like(maps, score), maps]), (0, 5), settings)
+
+    assert np.array_equal(with_background(0.5), fixed)
+    assert set(np.unique(with_background(0.7)[labels == 1])) == {255}  # neither confident nor background
+    assert set(np.unique(with_background(0.7)[labels == 0])) == {0}

@@ -30,6 +30,13 @@ class TestFolder:
         assert folder.exists("maps/a.bin")
         assert not folder.exists("maps/b.bin")
 
+    def test_sizes_and_times_of_the_files_are_listed_at_once(self, tmp_path):
+        folder = Folder(tmp_path)
+        for name in ("b", "a", "below/c", ".part-1-d"):
+            folder.write(name, name.encode())
+        assert folder.sizes_and_mtimes() == {name: folder.size_and_mtime(name) for name in ("a", "b")}
+        assert Folder(tmp_path / "missing").sizes_and_mtimes() == {}
+
     def test_a_folder_is_created_by_the_first_write(self, tmp_path):
         folder = Folder(tmp_path / "run")
         assert not folder.exists()

@@ -18,7 +18,7 @@ from vwl.crf.mean_field_pydensecrf import PydensecrfMeanField, import_pydensecrf
 from vwl.crf.mean_field_torch import TorchMeanField
 from vwl.data.transforms import resize
 from vwl.errors import VwlError
-from vwl.maps.cam import argmax_with_background, upsampled_argmax
+from vwl.maps.cam import argmax_with_background, best_class, upsampled_argmax
 
 _MIN_PROBABILITY = 1e-5
 """Smaller probabilities are raised to this one, so that the unary term rules no label out."""
@@ -115,7 +115,7 @@ def cam_crf(
     Args:
         image: (H, W, 3) uint8.
         maps: (K, h, w) scores, 0..1, at the image's size or a smaller one, at which the image is then refined.
-        class_ids: object class of each map.
+        class_ids: class of each map; if 0 is the first, the maps have their own background, and `background` is not used.
         background: score of the background.
         sharpness: factor of the scores before the softmax.
         kernels: pairwise terms, number of iterations, implementation.
@@ -123,7 +123,9 @@ def cam_crf(
     Returns:
         (H, W) uint8 class ids.
     """
-    scores = np.concatenate([np.full((1, *maps.shape[1:]), background, np.float32), maps.astype(np.float32)]) * np.float32(sharpness)
+    own, maps, class_ids = _split_background(maps, class_ids)
+    first = np.full((1, *maps.shape[1:]), background, np.float32) if own is None else own[None]
+    scores = np.concatenate([first, maps.astype(np.float32)]) * np.float32(sharpness)
     exponentials = np.exp(scores - scores.max(axis=0))
     refined = crf_probabilities(_reduced(image, maps), exponentials / exponentials.sum(axis=0), kernels)
     return _ids(upsampled_argmax(refined, *image.shape[:2]), class_ids)
@@ -138,21 +140,31 @@ def irnet_labels(image: np.ndarray, maps: np.ndarray, class_ids: Sequence[int], 
     Args:
         image: (H, W, 3) uint8.
         maps: (K, h, w) scores, 0..1, at the image's size or a smaller one, at which the image is then refined.
-        class_ids: object class of each map.
+        class_ids: class of each map; if 0 is the first, the maps have their own background, which a confident object must also exceed.
         settings: thresholds, confidence and kernels.
 
     Returns:
         (H, W) uint8 class ids, 255 ignored.
     """
+    own, maps, class_ids = _split_background(maps, class_ids)
     # One field for both thresholds: building the image's lattice takes a third of the time.
     field = _Field(_reduced(image, maps), len(maps) + 1, settings.kernels)
     positions = range(1, len(maps) + 1)
-    foreground, background = (
-        _relabel(field, argmax_with_background(maps, positions, threshold), settings.confidence, image.shape[:2])
-        for threshold in (settings.foreground_threshold, settings.background_threshold)
+    confident, possible = (
+        argmax_with_background(maps, positions, threshold) for threshold in (settings.foreground_threshold, settings.background_threshold)
     )
+    if own is not None:
+        confident[best_class(maps, positions)[1] <= own] = 0
+    foreground, background = (_relabel(field, labels, settings.confidence, image.shape[:2]) for labels in (confident, possible))
     unsure = (foreground == 0) & (background != 0)
     return np.where(unsure, np.uint8(IGNORE), _ids(foreground, class_ids))
+
+
+def _split_background(maps: np.ndarray, class_ids: Sequence[int]) -> tuple[np.ndarray | None, np.ndarray, Sequence[int]]:
+    """Return the map of class 0 (h, w) float32, or none if there is none, and the objects' maps and classes."""
+    if len(class_ids) and class_ids[0] == 0:
+        return maps[0].astype(np.float32), maps[1:], class_ids[1:]
+    return None, maps, class_ids
 
 
 class _Field:

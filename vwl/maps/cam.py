@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.linalg import solveh_banded
+from scipy.sparse import csr_array
 from torch.nn import functional
 
 from vwl.constants import MAP_STRIDE, map_size
@@ -53,6 +55,32 @@ def upsample(values: np.ndarray, height: int, width: int, max_pixels: int | None
         return smaller
     enlarged = _resize(values, (values.shape[1] * MAP_STRIDE, values.shape[2] * MAP_STRIDE))
     return np.ascontiguousarray(enlarged[:, :height, :width])
+
+
+def downsample(maps: np.ndarray) -> np.ndarray:
+    """Return the score map (K, ceil(H / 4), ceil(W / 4)) float32 whose enlargement by `upsample` is nearest to maps (K, H, W).
+
+    The nearest by least squares, so that maps which `upsample` has enlarged come back as they were. Beside sharp edges it may leave the
+    range of the maps a little, as any such map does.
+    """
+    if len(maps) == 0:
+        return np.zeros((0, *map_size(*maps.shape[1:])), np.float32)
+    return np.stack([_downsample_rows(_downsample_rows(own.astype(np.float64)).T).T for own in maps]).astype(np.float32)
+
+
+def _downsample_rows(values: np.ndarray) -> np.ndarray:
+    """Return the rows (ceil(H / 4), W) whose linear enlargement is nearest to values (H, W) float64."""
+    length, cells = len(values), map_size(len(values), 1)[0]
+    if cells == 1:  # enlarged by repetition
+        return values.mean(axis=0, keepdims=True)
+    position = np.clip((np.arange(length) + 0.5) / MAP_STRIDE - 0.5, 0, cells - 1)
+    above = position.astype(int)
+    share = position - above
+    where = np.concatenate([above, np.minimum(above + 1, cells - 1)]), np.tile(np.arange(length), 2)
+    enlargement = csr_array((np.concatenate([1 - share, share]), where), shape=(cells, length))
+    normal = enlargement @ enlargement.T  # tridiagonal: a row of pixels lies between two of cells
+    bands = np.stack([np.append(0, normal.diagonal(1)), normal.diagonal()])
+    return solveh_banded(bands, enlargement @ values)
 
 
 def upsampled_argmax(probabilities: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vwl.inference.build import InferenceSpec
+from vwl.inference.seeds import NO_FILE
+from vwl.workflow.imported import ImportedMaps
 from vwl.workflow.run_folder import Run
+
+OWN_BACKGROUND = "own background of the maps"
+"""How a threshold was chosen where maps have a map of the background, and need none."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,25 @@ def inference_spec(run: Run, stage: str, strict: bool = False) -> InferenceSpec:
     return InferenceSpec(stage, run.recipe, run.index_path, run.folder, threshold, strict, class_scales(run, background))
 
 
+def failures_to_report(run: Run, stage: str) -> list[str]:
+    """Return the ids of the images that failed in a stage, without those for which no map was to be imported."""
+    manifest = run.manifest(stage)
+    return [] if manifest is None else [image_id for image_id, reason in manifest.failed.items() if reason != NO_FILE]
+
+
+def import_note(imported: ImportedMaps, failed: Mapping[str, str]) -> str:
+    """Return a line on imported maps for `vwl status`."""
+    without = sum(reason == NO_FILE for reason in failed.values())
+    parts = [f"imported from {imported.folder} ({imported.format})"]
+    parts += [f"{without} images without a file"] if without else []
+    parts += [f"{len(failed) - without} images failed"] if len(failed) > without else []
+    return ", ".join(parts)
+
+
 def input_background(run: Run, stage: str) -> Background | None:
     """Return the background score that a stage cuts or refines maps with; none for stages that use none."""
+    if stage == "crf" and (cam := run.manifest("cam")) and cam.threshold_chosen == OWN_BACKGROUND:
+        return Background(0.0, OWN_BACKGROUND)
     if stage == "crf" and run.recipe.crf.background != "auto":
         return Background(float(run.recipe.crf.background), "recipe")
     if stage in {"crf", "masks"}:

@@ -86,6 +86,9 @@ def _run_stage(
         _add_record(run, stage)
         on_message(f"{stage}: done before, skipped")
         return
+    if not run.needs(stage):
+        on_message(f"{stage}: not needed, the maps of this run are imported")
+        return
     run.require(stage)
     before = _forget_faults(run, stage, on_message)
     manifest, start = run.start_stage(stage, wanted), time.monotonic()
@@ -105,7 +108,7 @@ def _run_stage(
     manifest = replace(manifest, state="done", finished=local_time())
     if stage in SCORED:
         manifest = choose_and_score(run, manifest)
-    files = _result_files(run, stage)
+    files = result_files(run, stage)
     run.finish_stage(manifest, files)
     if before and STAGES[stage].kind == "train" and files[WEIGHTS].digest != before:
         on_message(f"{stage}: its new weights are not those from before; what later stages made with those is kept")
@@ -133,7 +136,7 @@ def _forget_faults(run: Run, stage: str, on_message: Callable[[str], None]) -> s
     return record.files[WEIGHTS].digest if record is not None and WEIGHTS in record.files else ""
 
 
-def _result_files(run: Run, stage: str) -> dict[str, StoredFile]:
+def result_files(run: Run, stage: str) -> dict[str, StoredFile]:
     """Return the files of a finished stage's result.
 
     Raises:
@@ -152,7 +155,7 @@ def _add_record(run: Run, stage: str) -> None:
     """Write the record of a finished stage that has none: it was made by an earlier version, or the record was lost."""
     record, manifest = read_record(run.stage_folder(stage)), run.manifest(stage)
     if manifest is not None and (record is None or not record.files):
-        run.finish_stage(manifest, _result_files(run, stage))
+        run.finish_stage(manifest, result_files(run, stage))
 
 
 def _training_layout(run: Run, stage: str, layout: Layout, fit_workers: bool) -> Layout:

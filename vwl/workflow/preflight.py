@@ -36,7 +36,7 @@ def check_start(run: Run, stages: Sequence[str], layout: Layout, backend: str, f
     Raises:
         VwlError: a training would fail; the message names the key or option.
     """
-    trainings = [stage for stage in stages if STAGES[stage].kind == "train" and not run.is_done(stage)]
+    trainings = [stage for stage in stages if STAGES[stage].kind == "train" and run.needs(stage) and not run.is_done(stage)]
     layouts = {stage: _training_layout(run, stage, layout, fit_workers) for stage in trainings}
     if trainings and backend == "local" and layout.gpus_per_worker and not torch.cuda.is_available():
         raise VwlError("--gpus-per-worker 1: this machine has no GPU that torch can use; leave the option out to train on the CPU")

@@ -27,6 +27,8 @@ from vwl.inference.shard_files import expected_files
 from vwl.storage.folder import Folder
 from vwl.storage.record import Record, StoredFile, faults, listing, read_record, stored_file, write_record
 from vwl.training.loop import WEIGHTS
+from vwl.workflow.imported import STAGE as IMPORTED_STAGE
+from vwl.workflow.imported import ImportedMaps, import_again, imported_maps, not_needed
 from vwl.workflow.manifest import Manifest, read_manifest, write_manifest
 from vwl.workflow.run_files import RunFiles, is_run, read_run_files, write_run_files
 from vwl.workflow.stages import STAGES
@@ -95,7 +97,17 @@ class Run:
 
     def fingerprint(self, stage: str) -> str:
         """Return the hash that identifies a stage's result: its settings, the seed, the data set and the stages it reads."""
-        return stage_fingerprint(stage, self.recipe, self.index.fingerprint())
+        data = self.index.fingerprint()
+        imported = self.imported_maps() if STAGES[stage].reads else None
+        return stage_fingerprint(stage, self.recipe, data, None if imported is None else imported.fingerprint(data))
+
+    def imported_maps(self) -> ImportedMaps | None:
+        """Return where the maps of the CAM stage were imported from, or none if they are computed."""
+        return imported_maps(self.manifest(IMPORTED_STAGE))
+
+    def needs(self, stage: str) -> bool:
+        """Return whether a stage's result is used: the classifier's is not where maps are imported."""
+        return not not_needed(stage, self.imported_maps())
 
     def manifest(self, stage: str) -> Manifest | None:
         """Return a stage's manifest, or none if the stage was never started.
@@ -230,8 +242,12 @@ class Run:
         """Check that the stages which a stage reads are done.
 
         Raises:
-            VwlError: one is not; names it and its command.
+            VwlError: one is not; names it and its command. Imported maps are never computed, so they must be done themselves.
         """
+        imported = self.imported_maps()
+        if imported and IMPORTED_STAGE in (stage, *STAGES[stage].reads) and not self.is_done(IMPORTED_STAGE):
+            again = import_again(str(self.folder), imported)
+            raise VwlError(f"the import of the maps of {self.folder} is not complete, or its data set has changed since: {again}")
         for name in STAGES[stage].reads:
             if self.is_done(name):
                 continue
@@ -250,12 +266,17 @@ def fault_line(folder: Folder, found: Mapping[str, str]) -> str:
     return f"{folder.uri_of(name)} {fault}" + (f" (and {more} more file{'s' if more > 1 else ''})" if more else "")
 
 
-def stage_fingerprint(stage: str, recipe: Recipe, index_fingerprint: str) -> str:
-    """Return the hash that identifies a stage's result: its settings, the seed, the data set and the stages it reads."""
+def stage_fingerprint(stage: str, recipe: Recipe, index_fingerprint: str, imported: str | None = None) -> str:
+    """Return the hash that identifies a stage's result: its settings, the seed, the data set and the stages it reads.
+
+    `imported` is the fingerprint of imported maps, which takes the place of the CAM stage's.
+    """
+    if stage == IMPORTED_STAGE and imported is not None:
+        return imported
     spec = STAGES[stage]
     settings = spec.settings(recipe)
     plain = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings
-    reads = [stage_fingerprint(name, recipe, index_fingerprint) for name in spec.reads]
+    reads = [stage_fingerprint(name, recipe, index_fingerprint, imported) for name in spec.reads]
     threshold = recipe.cam.background_threshold if stage == "crf" and recipe.crf.background == "auto" else None
     return fingerprint([stage, plain, recipe.seed, index_fingerprint, reads, threshold])
 

@@ -8,7 +8,7 @@ from vwl.errors import VwlError
 from vwl.evaluation.scoring import Score, choose_threshold, class_thresholds, percent, percent_or_none, score_maps, score_masks
 from vwl.storage.record import read_record
 from vwl.storage.score_maps import MapReader
-from vwl.workflow.inputs import Background, class_scales
+from vwl.workflow.inputs import OWN_BACKGROUND, Background, class_scales
 from vwl.workflow.manifest import Manifest, StageScore
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import SCORED, SPLITS, STAGES, scored_rows, training_rows
@@ -33,8 +33,11 @@ def choose_and_score(run: Run, manifest: Manifest) -> Manifest:
         maps = MapReader(run.stage_folder(stage))
         rows = [row for row in training_rows(run.index) if row.image_id in maps]
         setting = getattr(run.recipe, stage).background_threshold
-        threshold, chosen = choose_threshold(setting, maps, rows)
-        by_class = class_thresholds(maps, rows) if setting == "auto-by-class" else {}
+        if _have_background(maps):
+            threshold, chosen, by_class = 0.0, OWN_BACKGROUND, {}
+        else:
+            threshold, chosen = choose_threshold(setting, maps, rows)
+            by_class = class_thresholds(maps, rows) if setting == "auto-by-class" else {}
         manifest = replace(
             manifest,
             threshold=threshold,
@@ -112,6 +115,12 @@ def _why_unscored(run: Run, stage: str, split: str, manifest: Manifest | None) -
     if manifest is None or manifest.state != "done":
         return f"the stage is not done (vwl infer {stage} --run {run.folder})"
     return f"all images of {split} with ground truth failed"
+
+
+def _have_background(maps: MapReader) -> bool:
+    """Return whether the maps of a folder have class 0: an object then counts where it is above that map, whatever the threshold."""
+    first = next(iter(maps.locations), None)
+    return first is not None and 0 in maps.read(first).classes
 
 
 def _scoring_settings(run: Run, stage: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from datetime import datetime
 from vwl.inference.runner import unfinished
 from vwl.inference.shard_files import shards_of
 from vwl.storage.lock import is_locked
+from vwl.workflow.imported import imported_maps
+from vwl.workflow.inputs import import_note
 from vwl.workflow.manifest import Manifest
 from vwl.workflow.run_folder import Run, fault_line
 from vwl.workflow.stages import STAGES
@@ -19,8 +21,9 @@ class StageStatus:
 
     Attributes:
         stage: its name.
-        state: `not started`; `running` while a process works on it, `interrupted` when none does and it has not ended; `done`, or
-            `incomplete` where files of its result are missing or damaged; `outdated` where settings or inputs have changed since.
+        state: `not started`; `not needed` (imported maps); `running` while a process works on it, `interrupted` when none does and it has
+            not ended; `done`, or `incomplete` where files of its result are missing or damaged; `outdated` where settings or inputs
+            have changed since.
         done, total: steps of a training, images of an inference stage; none if unknown.
         seconds: working time, of a running stage until now; none before the start.
         note: newest loss, number of failed images, or a line on the state.
@@ -38,7 +41,7 @@ def stage_status(run: Run, stage: str) -> StageStatus:
     """Return how far a stage is, from its manifest, its lock, its metrics and its files."""
     manifest = run.manifest(stage)
     if manifest is None:
-        return StageStatus(stage, "not started")
+        return StageStatus(stage, "not started") if run.needs(stage) else StageStatus(stage, "not needed", note="the maps are imported")
     found = run.faults(stage)
     state, note = _state(run, manifest, found)
     seconds = manifest.seconds
@@ -59,7 +62,9 @@ def stage_status(run: Run, stage: str) -> StageStatus:
         total = sum(len(shard.rows) for shard in all_shards)
         left = {*unfinished(all_shards, run.stage_folder(stage)), *shards_of(all_shards, STAGES[stage].kind == "maps", found)}
         done = total - sum(len(shard.rows) for shard in left)
-        note = "; ".join(filter(None, (f"{len(manifest.failed)} images failed" if manifest.failed else "", note)))
+        imported = imported_maps(manifest)
+        about = import_note(imported, manifest.failed) if imported else f"{len(manifest.failed)} images failed" if manifest.failed else ""
+        note = "; ".join(filter(None, (about, note)))
     return StageStatus(stage, state, done, total, seconds, note)
 
 
