@@ -199,7 +199,7 @@ def test_loading_leaves_torchs_random_numbers_as_they_were(files):
     "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8), 7, "missing.jpg", [3.0]]
 )
 def test_what_is_no_image_is_one_line(model, image):
-    with pytest.raises(VwlError, match="is no image|does not exist"):
+    with pytest.raises(VwlError, match=r"is no image|does not exist"):
         model.predict(image)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vwl.errors import Damaged, VwlError
-from vwl.model_file.description import Description, parse_description
+from vwl.model_file.description import AnyDescription, Description, parse_description
 from vwl.storage.checked import checked_bytes, parse_checked
 from vwl.storage.folder import split_path
 
@@ -41,7 +41,7 @@ def encode_model(description: Description, state: State) -> bytes:
     return safetensors.torch.save(tensors, {_KEY: checked_bytes(description.as_json()).decode()})
 
 
-def decode_model(data: bytes, source: str) -> tuple[Description, dict[str, Tensor]]:
+def decode_model(data: bytes, source: str) -> tuple[AnyDescription, dict[str, Tensor]]:
     """Return the description and the tensors in the content of a model file; `source` is its name in messages.
 
     Raises:
@@ -87,7 +87,7 @@ def require_name(path: str | Path) -> None:
         raise VwlError(f"'{path}' is not the name of a model file; choose one that ends in .safetensors")
 
 
-def read_model(path: str | Path) -> tuple[Description, dict[str, Tensor]]:
+def read_model(path: str | Path) -> tuple[AnyDescription, dict[str, Tensor]]:
     """Return the description and the tensors of a model file at a path or URI.
 
     Raises:

@@ -7,7 +7,7 @@ from pydantic import ValidationError, model_validator
 from vwl.config.recipe import Cam, Classifier, Segment, Segmenter
 from vwl.config.strict import StrictModel, describe_errors
 from vwl.data.class_names import BACKGROUND, check_object_names
-from vwl.errors import Damaged, VwlError
+from vwl.errors import Damaged, VwlError, shortened
 
 FORMAT = 1
 """Version of the format; a file of a later one is refused."""
@@ -51,10 +51,10 @@ class ModelThreshold(StrictModel):
 
 
 class Description(StrictModel):
-    """The description in a model file.
+    """What the descriptions of both kinds of models have.
 
-    `architecture` and `prediction` are sections of the recipe: `segmenter` and `segment`, or `classifier` and `cam`. Of the first there
-    are only the keys that the network is built from (`ARCHITECTURE`).
+    Each kind adds two sections of the recipe: `architecture`, of which there are only the keys that the network is built from
+    (`ARCHITECTURE`), and `prediction`.
     """
 
     format: Literal[1]
@@ -64,8 +64,6 @@ class Description(StrictModel):
     palette: tuple[int, ...]
     """768 values, RGB of each of the 256 class ids."""
     normalisation: Normalisation
-    architecture: Segmenter | Classifier
-    prediction: Segment | Cam
     recipe: str
     recipe_hash: str
     seed: int
@@ -80,9 +78,6 @@ class Description(StrictModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        wanted = (Segmenter, Segment) if self.kind == "segmentation" else (Classifier, Cam)
-        if not isinstance(self.architecture, wanted[0]) or not isinstance(self.prediction, wanted[1]):
-            raise ValueError(f"architecture and prediction are not those of kind '{self.kind}'")
         if self.classes[:1] != (BACKGROUND,) or len(self.classes) < 2:
             raise ValueError(f"classes should be '{BACKGROUND}' and one object class or more")
         if len(self.palette) != 768 or not all(0 <= value <= 255 for value in self.palette):
@@ -94,7 +89,31 @@ class Description(StrictModel):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
-def parse_description(value: dict[str, Any], source: str) -> Description:
+class SegmentationDescription(Description):
+    """The description of a segmentation model: the recipe's sections `segmenter` and `segment`."""
+
+    kind: Literal["segmentation"]
+    architecture: Segmenter
+    prediction: Segment
+
+
+class ClassifierDescription(Description):
+    """The description of a classifier: the recipe's sections `classifier` and `cam`."""
+
+    kind: Literal["classifier"]
+    architecture: Classifier
+    prediction: Cam
+
+
+AnyDescription = SegmentationDescription | ClassifierDescription
+KINDS: dict[Any, type[SegmentationDescription] | type[ClassifierDescription]] = {
+    "segmentation": SegmentationDescription,
+    "classifier": ClassifierDescription,
+}
+"""The description of each kind of model."""
+
+
+def parse_description(value: dict[str, Any], source: str) -> AnyDescription:
     """Return the description with these values; `source` names the file in messages.
 
     Raises:
@@ -104,9 +123,13 @@ def parse_description(value: dict[str, Any], source: str) -> Description:
     version = value.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise VwlError(f"{source} has format {version}, of a later version of vwl; this version reads format {FORMAT}: update vwl")
+    unread = f"{source} is not a model file that this version of vwl reads"
+    kind = value.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise Damaged(f"{unread}: its kind {shortened(repr(kind))} is neither {' nor '.join(KINDS)}")
     try:
-        description = Description.model_validate(value)
+        description = KINDS[kind].model_validate(value)
     except ValidationError as error:
-        raise Damaged(f"{source} is not a model file that this version of vwl reads: {describe_errors(error, Description)}") from None
+        raise Damaged(f"{unread}: {describe_errors(error, KINDS[kind])}") from None
     check_object_names(description.classes[1:], source)
     return description

@@ -13,14 +13,13 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from torch import Tensor
 
-from vwl.config import recipe
 from vwl.data.class_names import class_ids
 from vwl.errors import Damaged, VwlError
 from vwl.inference.cam import CamPredictor
 from vwl.inference.segment import MaskPredictor
 from vwl.model_file.card import model_card
 from vwl.model_file.content import digest_of, encode_model, read_model, write_model
-from vwl.model_file.description import Description
+from vwl.model_file.description import KINDS, AnyDescription, ClassifierDescription, Description, SegmentationDescription
 from vwl.model_file.hub import FILE_NAME, hub_file
 from vwl.model_file.image_input import ImageInput, as_array
 from vwl.model_file.prediction import ActivationMaps, Prediction
@@ -95,24 +94,25 @@ class TrainedModel(ModelHubMixin, library_name="vwl", tags=["weakly-supervised"]
             raise VwlError(f"{model_id} holds a model of kind '{model.description.kind}'; load it with vwl.load_model")
         return model
 
-    def _hold(self, description: Description, state: Mapping[str, Tensor]) -> None:
-        self.description, self._state = description, state
+    def _hold(self, description: Description, state: Mapping[str, Tensor], device: torch.device) -> None:
+        self.description, self._state, self.device = description, state, device
         self._hub_mixin_config = {"vwl_format": description.format, "kind": description.kind, "model_file": FILE_NAME}
 
 
 class SegmentationModel(TrainedModel, pipeline_tag="image-segmentation"):
     """A trained segmentation model, made by `vwl.load_model`."""
 
-    def __init__(self, description: Description, state: Mapping[str, Tensor], device: torch.device, source: str = "the model") -> None:
+    description: SegmentationDescription
+
+    def __init__(
+        self, description: SegmentationDescription, state: Mapping[str, Tensor], device: torch.device, source: str = "the model"
+    ) -> None:
         """Build the network of a description and fill it with weights.
 
         Raises:
             Damaged: the weights do not fit the description; `source` names the file.
         """
-        self._hold(description, state)
-        self.device = device
-        assert isinstance(description.architecture, recipe.Segmenter)
-        assert isinstance(description.prediction, recipe.Segment)
+        self._hold(description, state, device)
         settings = description.architecture
         with _building(source):
             _require_sizes(len(settings.atrous_rates), state)
@@ -151,16 +151,17 @@ class SegmentationModel(TrainedModel, pipeline_tag="image-segmentation"):
 class Classifier(TrainedModel, pipeline_tag="image-classification"):
     """A trained classifier, for class activation maps of given labels; made by `vwl.load_model`."""
 
-    def __init__(self, description: Description, state: Mapping[str, Tensor], device: torch.device, source: str = "the model") -> None:
+    description: ClassifierDescription
+
+    def __init__(
+        self, description: ClassifierDescription, state: Mapping[str, Tensor], device: torch.device, source: str = "the model"
+    ) -> None:
         """Build the network of a description and fill it with weights.
 
         Raises:
             Damaged: the weights do not fit the description; `source` names the file.
         """
-        self._hold(description, state)
-        self.device = device
-        assert isinstance(description.architecture, recipe.Classifier)
-        assert isinstance(description.prediction, recipe.Cam)
+        self._hold(description, state, device)
         settings = description.architecture
         with _building(source):
             _require_sizes(settings.codebook.num_codewords if settings.codebook.strategy != "none" else 0, state)
@@ -186,7 +187,10 @@ class Classifier(TrainedModel, pipeline_tag="image-classification"):
 
 
 def model_from(
-    description: Description, state: Mapping[str, Tensor], source: str, device: str | torch.device | None = None
+    description: AnyDescription,
+    state: Mapping[str, Tensor],
+    source: str,
+    device: str | torch.device | None = None,
 ) -> SegmentationModel | Classifier:
     """Return the model of a model file's content, on a device (default: the GPU, or the CPU where there is none).
 
@@ -194,13 +198,14 @@ def model_from(
         VwlError: there is no such device, or the weights do not fit the description.
     """
     where = _device(device)
-    kind = SegmentationModel if description.kind == "segmentation" else Classifier
-    return kind(description, state, where, source)
+    if isinstance(description, SegmentationDescription):
+        return SegmentationModel(description, state, where, source)
+    return Classifier(description, state, where, source)
 
 
-def described(values: Mapping[str, Any], state: Mapping[str, Tensor]) -> Description:
+def described(values: Mapping[str, Any], state: Mapping[str, Tensor]) -> AnyDescription:
     """Return the description with the digest of the tensors that it describes."""
-    return Description.model_validate({**values, "weights": digest_of(state)})
+    return KINDS[values["kind"]].model_validate({**values, "weights": digest_of(state)})
 
 
 def _device(name: str | torch.device | None) -> torch.device:

@@ -12,7 +12,7 @@ from vwl.config.recipe import Recipe, fingerprint
 from vwl.errors import VwlError
 from vwl.inference.build import load_classifier, load_segmenter
 from vwl.model_file.content import read_model
-from vwl.model_file.description import ARCHITECTURE, FORMAT, Description, Kind
+from vwl.model_file.description import ARCHITECTURE, FORMAT, AnyDescription, Kind
 from vwl.model_file.hub import FILE_NAME, hub_file, is_hub_id
 from vwl.model_file.models import Classifier, SegmentationModel, described, model_from
 from vwl.storage.folder import Folder
@@ -73,7 +73,7 @@ def model_of_run(run: Run, stage: ModelStage = "segmenter", device: str | torch.
     return model_from(*describe(run, stage), str(run.folder), device)
 
 
-def describe(run: Run, stage: ModelStage = "segmenter", licence: str | None = None) -> tuple[Description, Mapping[str, Tensor]]:
+def describe(run: Run, stage: ModelStage = "segmenter", licence: str | None = None) -> tuple[AnyDescription, Mapping[str, Tensor]]:
     """Return the description and the weights of a run's trained network. They name no path, and do not change while the run does not.
 
     Args:
