@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vwl.config.files import overridden
 from vwl.errors import VwlError
 from vwl.inference.build import load_segmenter
 from vwl.inference.segment import SegmentStage
@@ -63,6 +64,17 @@ def test_without_the_crf_each_pixel_takes_its_most_probable_class(tiny_run, imag
     stage = SegmentStage(tiny_run.recipe, tiny_run.index, load_segmenter(tiny_run.recipe, tiny_run.index, tiny_run.folder))
     probabilities = stage.probabilities(np.array(Image.open(image)))
     np.testing.assert_array_equal(mask_in(tmp_path / "val_00001_mask.png"), probabilities.argmax(axis=0))
+
+
+def test_by_default_the_crf_is_used_as_the_run_did(tiny_run, image, tmp_path):
+    recipe = overridden(tiny_run.recipe, ["segment.crf=false"])
+    run = Run(tiny_run.folder, recipe, tiny_run.index, tiny_run.index_path)
+    predict_files(model_of_run(run), [image], tmp_path / "run")
+    predict_files(model_of_run(run), [image], tmp_path / "without", crf=False)
+    predict_files(model_of_run(run), [image], tmp_path / "with", crf=True)
+    found, without, refined = (mask_in(tmp_path / name / "val_00001_mask.png") for name in ("run", "without", "with"))
+    np.testing.assert_array_equal(found, without)
+    np.testing.assert_array_equal(refined, mask_in(f"{tiny_run.folder}/segment/val_00001.png"))
 
 
 def test_a_prediction_names_its_classes_and_files(tiny_run, image, tmp_path):
