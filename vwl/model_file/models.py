@@ -66,23 +66,39 @@ class TrainedModel(ModelHubMixin, library_name="vwl", tags=["weakly-supervised"]
         self.save(save_directory / FILE_NAME)
 
     @classmethod
-    def _from_pretrained(
+    def from_pretrained(
         cls,
+        pretrained_model_name_or_path: str | Path,
         *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
         device: str | torch.device | None = None,
-        **_: Any,
+        **model_kwargs: Any,
     ) -> Self:
-        if Path(model_id).is_dir():
-            path = str(Path(model_id, FILE_NAME))
+        """Load a folder written by `save_pretrained`, or a model of the Hugging Face Hub.
+
+        The mixin's own method would also read config.json, which repeats what the model file says.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or OWNER/NAME.
+            force_download, token, cache_dir, local_files_only, revision: as for every model of the Hub.
+            device: as `vwl.load_model`.
+            model_kwargs: none; the mixin's signature has them.
+
+        Raises:
+            VwlError: there is no such model, it is damaged, or it is of the other kind.
+        """
+        if model_kwargs:
+            raise TypeError(f"from_pretrained has no argument '{next(iter(model_kwargs))}'")
+        source = str(pretrained_model_name_or_path)
+        if Path(source).is_dir():
+            path = str(Path(source, FILE_NAME))
         else:
             path = hub_file(
-                model_id,
+                source,
                 revision=revision,
                 cache_dir=cache_dir,
                 force_download=force_download,
@@ -91,7 +107,7 @@ class TrainedModel(ModelHubMixin, library_name="vwl", tags=["weakly-supervised"]
             )
         model = model_from(*read_model(path), path, device)
         if not isinstance(model, cls):
-            raise VwlError(f"{model_id} holds a model of kind '{model.description.kind}'; load it with vwl.load_model")
+            raise VwlError(f"{source} holds a model of kind '{model.description.kind}'; load it with vwl.load_model")
         return model
 
     def _hold(self, description: Description, state: Mapping[str, Tensor], device: torch.device) -> None:
