@@ -192,12 +192,18 @@ def test_the_description_is_json_that_any_reader_of_safetensors_sees(files):
     assert (stored["format"], stored["kind"], stored["recipe"]) == (1, "segmentation", "demo")
 
 
+def image_as_model(folder: Path) -> list[str | Path]:
+    (folder / "image.jpg").write_bytes(b"no model")
+    return ["predict", "a.jpg", "--model", folder / "image.jpg"]
+
+
 EXPORT = ("export", "model", "--run")
 OPTIONS = [
     Case("predict without a model", lambda folder: ["predict", "a.jpg"], 2, ("name the run with --run", "--model FILE")),
     Case("predict with two models", lambda folder: ["predict", "a.jpg", "--run", "r", "--model", "m"], 2, ("and not both",)),
     Case("predict with no such model", lambda folder: ["predict", "a.jpg", "--model", folder / "no"], 1, ("there is no model at ", "/no;")),
     Case("predict with a folder without a model", lambda folder: ["predict", "a.jpg", "--model", folder], 1, ("there is no model at ",)),
+    Case("predict with an image as model", image_as_model, 1, ("image.jpg is damaged or no model file: it is not safetensors",)),
     Case("export of no run", lambda folder: [*EXPORT, folder], 1, ("is not a run folder",)),
     Case("export to no safetensors", lambda folder: [*EXPORT, folder, "--out", "a.pt"], 1, ("'a.pt' is not the name of a model file",)),
     Case("export of an unknown stage", lambda folder: [*EXPORT, folder, "--stage", "irnet"], 2, ("'segmenter', 'classifier'",)),

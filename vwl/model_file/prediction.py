@@ -14,7 +14,7 @@ from vwl.storage.folder import Folder
 from vwl.storage.masks import encode_mask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no truth value
 class Prediction:
     """The mask of an image.
 
@@ -57,7 +57,7 @@ class Prediction:
         return f"{folder}/{stem}_mask.png", f"{folder}/{stem}_overlay.png"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no truth value
 class ActivationMaps:
     """Class activation maps of an image.
 
