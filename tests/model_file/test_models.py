@@ -79,7 +79,15 @@ def test_twenty_real_images_have_the_masks_of_the_segment_stage(tmp_path):
         "normalisation": {"mean": network.backbone.mean, "std": network.backbone.std},
         "architecture": {**{key: section[key] for key in ARCHITECTURE["segmentation"]}, "backbone": {"name": "lite0"}},
         "prediction": recipe.segment.model_dump(mode="json"),
-        **{"recipe": "small", "recipe_hash": "", "seed": 0, "scores": (), "thresholds": (), "training_images": None},
+        **{
+            "recipe": "small",
+            "recipe_hash": "",
+            "seed": 0,
+            "scores": (),
+            "scored_classes": None,
+            "thresholds": (),
+            "training_images": None,
+        },
         **{"data_fingerprint": "", "versions": {}, "licence": "none"},
     }
     (tmp_path / "a.safetensors").write_bytes(encode_model(described(values, state), state))

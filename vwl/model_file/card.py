@@ -24,7 +24,8 @@ def model_card(description: Description) -> str:
         f"# {'Segmentation model' if is_segmentation else 'Classifier'} trained from image labels",
         "",
         "Trained by `vwl`, which implements *Weakly-Supervised Semantic Segmentation with Visual Words Learning and Hybrid Pooling*",
-        f"(IJCV 2022), with the recipe `{description.recipe}`. No mask drawn by a person was used in training.",
+        f"(IJCV 2022), with the recipe `{description.recipe}`. The training used image labels and no masks drawn by people; the weights",
+        "that it started from may have.",
         "",
         f"Classes ({len(objects)}, and the background): {', '.join(objects)}.",
         "",
@@ -37,7 +38,7 @@ def model_card(description: Description) -> str:
         "",
         "## Scores",
         "",
-        *_scores(description.scores),
+        *_scores(description),
         "",
         "## Background thresholds",
         "",
@@ -51,8 +52,8 @@ def model_card(description: Description) -> str:
         "",
         "## Limits",
         "",
-        "- The training labels are pseudo masks made from image labels: borders are less exact, and parts that always occur with a class",
-        "  (rails with trains, water with boats) can be taken for it.",
+        "- It learned from image labels: borders are less exact, and what always occurs with a class (rails with trains, water with boats)",
+        "  can be taken for it.",
         f"- It knows the classes above only, and gives every pixel one of them{'' if is_segmentation else '; maps need the right labels'}.",
         "- The scores hold for images like those of the data set, which each split is a part of.",
         f"- The scores are of one run with seed {description.seed}; another seed gives others.",
@@ -66,16 +67,18 @@ def model_card(description: Description) -> str:
     return "\n".join(lines)
 
 
-def _scores(scores: tuple[ModelScore, ...]) -> list[str]:
-    if not scores:
+def _scores(description: Description) -> list[str]:
+    if not description.scores:
         return ["The run had no ground truth, so nothing was scored."]
     rows = [
         f"| `{score.stage}` | {score.split} | {score.images} | {_number(score.miou)} | {_number(score.threshold)} "
         f"| {score.threshold_chosen or '-'} | {_best(score)} |"
-        for score in scores
+        for score in description.scores
     ]
+    scored = description.scored_classes
+    classes = "all classes in the ground truth" if scored is None else ", ".join(("background", *scored))
     return [
-        "mIoU in percent. The best threshold is chosen with ground truth, for comparison only.",
+        f"mIoU in percent, over {classes}. The best threshold is chosen with ground truth, for comparison only.",
         "",
         "| stage | split | images | mIoU | threshold | how it was chosen | mIoU at the best threshold |",
         "|---|---|---|---|---|---|---|",

@@ -68,6 +68,8 @@ class Description(StrictModel):
     recipe_hash: str
     seed: int
     scores: tuple[ModelScore, ...]
+    scored_classes: tuple[str, ...] | None
+    """Object classes that the mean IoU is over, beside the background; null: all in the ground truth."""
     thresholds: tuple[ModelThreshold, ...]
     training_images: int | None
     data_fingerprint: str

@@ -106,6 +106,7 @@ def describe(run: Run, stage: ModelStage = "segmenter", licence: str | None = No
         "recipe_hash": fingerprint(recipe),
         "seed": training.seed,
         "scores": [_score(vars(score)) for name, manifest in used.items() if name in SCORED for score in manifest.scores],
+        "scored_classes": None if recipe.evaluation.classes is None else list(recipe.evaluation.classes),
         "thresholds": [_threshold(manifest) for manifest in used.values() if manifest.threshold is not None],
         "training_images": training.images,
         "data_fingerprint": run.index.fingerprint(),
