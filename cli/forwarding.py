@@ -64,7 +64,7 @@ def forwarded(arguments: Sequence[str]) -> Forwarded:
             if _is_file_to_send(old):
                 new = f"submitted-{Path(old).name}"
                 found.files[new] = to_yaml(load_recipe(old)) if name == "recipe" else Path(old).read_text(encoding="utf-8")
-            elif name in PATHS and "://" not in old and not Path(old).is_absolute():
+            elif _is_path(name, old) and "://" not in old and not Path(old).is_absolute():
                 new = str(Path.cwd() / old)
                 found.moved[old] = new
             elif name == "override" and (new := _absolute_value(old)) != old:
@@ -92,6 +92,11 @@ def _parsed(arguments: list[str]) -> tuple[dict[str, Any], dict[str, list[str]]]
     # parameters that were not given keep the command's defaults
     given = {name: value for name, value in made.params.items() if made.get_parameter_source(name).name == "COMMANDLINE"}
     return given, options
+
+
+def _is_path(parameter: str, text: str) -> bool:
+    """Return whether the value of a parameter is a path; a model may also be OWNER/NAME of the Hugging Face Hub."""
+    return parameter in PATHS or (parameter == "model" and text.endswith(".safetensors"))
 
 
 def _is_file_to_send(text: str) -> bool:

@@ -39,6 +39,7 @@ COMMANDS = {
     "tune": Command("vwl.cli.tune", "app", "Compare recipes over seeds: the paper's tables and your own, on Ray Tune."),
     "evaluate": Command("vwl.cli.evaluate", "evaluate", "Score the stages of a run against ground truth."),
     "predict": Command("vwl.cli.predict", "predict", "Segment images with the model of a run."),
+    "export": Command("vwl.cli.export", "app", "Write the result of a run in other forms: its model as one file."),
     "voc-submission": Command("vwl.cli.voc_submission", "voc_submission", "Pack masks for the PASCAL VOC server."),
     "status": Command("vwl.cli.status", "status", "Show how far the stages of a run are."),
     "submit": Command("vwl.cli.submit", "submit", "Run any command on a Ray cluster, as a job."),

@@ -24,7 +24,8 @@ def test_import_loads_no_heavy_package(code):
 
 
 def test_every_public_name_is_importable():
-    assert set(vwl.__all__) == {"Recipe", "VwlError", "__version__", "load_recipe", "read_index"}
+    models = {"ActivationMaps", "Classifier", "Prediction", "SegmentationModel", "load_model"}
+    assert set(vwl.__all__) == {"Recipe", "VwlError", "__version__", "load_recipe", "read_index"} | models
     for name in vwl.__all__:
         assert getattr(vwl, name) is not None
     assert set(vwl.__all__) <= set(dir(vwl))

@@ -18,7 +18,7 @@ FLOORS = (
     ("vwl.crf", "vwl.models"),
     ("vwl.training", "vwl.inference"),
     ("vwl.evaluation", "vwl.report.overlays", "vwl.report.sheets"),
-    ("vwl.engine",),
+    ("vwl.engine", "vwl.model_file"),
     ("vwl.workflow", "vwl.evaluation.voc_submission"),
     ("vwl.report",),
     ("vwl.cluster",),
@@ -169,9 +169,15 @@ def test_maps_and_models_reach_no_storage_no_readers_and_no_pyarrow():
 
 def test_every_module_that_reaches_neither_engine_nor_cluster_imports_without_ray():
     names = [name for name in sources() if not any(is_in(other, USES_RAY) for other in loaded_with(name))]
-    assert {"vwl.errors", "vwl.config.recipe", "vwl.storage.folder", "vwl.data.index", "vwl.training.loop", "vwl.inference.build"} <= set(
-        names
-    )
+    assert {
+        "vwl.errors",
+        "vwl.config.recipe",
+        "vwl.storage.folder",
+        "vwl.data.index",
+        "vwl.training.loop",
+        "vwl.inference.build",
+        "vwl.workflow.model_export",
+    } <= set(names)
     # None in sys.modules makes `import ray` fail
     code = "import importlib, sys; sys.modules['ray'] = None\nfor name in sys.argv[1:]: importlib.import_module(name)"
     done = subprocess.run([sys.executable, "-c", code, *names], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -125,3 +125,20 @@ def test_every_link_and_every_file_named_exists(document):
     files = re.findall(r"`((?:vwl|cli|tests|docs|benchmarks)/[\w/.-]*)`", text)
     assert [link for link in links if not (path.parent / link).exists()] == []
     assert [name for name in files if not (ROOT / name).exists()] == []
+
+
+def test_the_python_code_runs_and_is_short(tiny_run, tmp_path, monkeypatch):
+    from PIL import Image
+
+    from vwl.model_file.content import encode_model, write_model
+    from vwl.workflow.model_export import describe
+
+    (code,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(code.splitlines()) <= 12
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Image.Image, "show", lambda image: image.save("shown.png"))  # there is no screen
+    write_model("model.safetensors", encode_model(*describe(tiny_run)))
+    Image.open(f"{tiny_run.index.root.path}/images/val_00001.jpg").save("p1.jpg")
+    exec(code, {})
+    assert {path.name for path in tmp_path.iterdir()} == {"for-the-hub", "masks", "model.safetensors", "p1.jpg", "shown.png"}
+    assert {path.name for path in (tmp_path / "masks").iterdir()} == {"p1_mask.png", "p1_overlay.png"}

@@ -12,14 +12,33 @@ if TYPE_CHECKING:
     from vwl.config.recipe import Recipe
     from vwl.data.index import read_index
     from vwl.errors import VwlError
+    from vwl.model_file.models import Classifier, SegmentationModel
+    from vwl.model_file.prediction import ActivationMaps, Prediction
+    from vwl.workflow.model_export import load_model
 
     __version__: str
 
-__all__ = ["Recipe", "VwlError", "__version__", "load_recipe", "read_index"]
+__all__ = [
+    "ActivationMaps",
+    "Classifier",
+    "Prediction",
+    "Recipe",
+    "SegmentationModel",
+    "VwlError",
+    "__version__",
+    "load_model",
+    "load_recipe",
+    "read_index",
+]
 
 _MODULES = {
+    "ActivationMaps": "vwl.model_file.prediction",
+    "Classifier": "vwl.model_file.models",
+    "Prediction": "vwl.model_file.prediction",
     "Recipe": "vwl.config.recipe",
+    "SegmentationModel": "vwl.model_file.models",
     "VwlError": "vwl.errors",
+    "load_model": "vwl.workflow.model_export",
     "load_recipe": "vwl.config.files",
     "read_index": "vwl.data.index",
 }

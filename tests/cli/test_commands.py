@@ -12,8 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.helpers import copy_run, truncate
-from vwl.cli import evaluate, infer, predict, status
+from vwl.cli import evaluate, export, infer, predict, status
 from vwl.cli.main import app
+from vwl.model_file.content import read_model
 from vwl.storage.checked import read_checked, write_checked
 from vwl.workflow.run_folder import Run
 from vwl.workflow.scoring import score_table
@@ -48,6 +49,7 @@ def house(copied, tmp_path, monkeypatch) -> Path:
     for name in ("dog.jpg", "cat.jpg", "images/a.jpg", "images/b.jpg"):
         shutil.copy(image, tmp_path / name)
     monkeypatch.chdir(tmp_path)
+    assert vwl("export", "model", "--run", "runs/voc", "--out", "dogs.safetensors").exit_code == 0
     return tmp_path
 
 
@@ -55,7 +57,13 @@ def examples(function) -> list[str]:
     return [line.strip() for line in function.__doc__.partition("Examples:")[2].splitlines() if line.strip()]
 
 
-COMMANDS = [evaluate.evaluate, predict.predict, status.status, *(command.callback for command in infer.app.registered_commands)]
+COMMANDS = [
+    evaluate.evaluate,
+    export.model,
+    predict.predict,
+    status.status,
+    *(command.callback for command in infer.app.registered_commands),
+]
 
 
 @pytest.mark.parametrize("line", [line for command in COMMANDS for line in examples(command)])
@@ -111,6 +119,12 @@ def test_the_confusion_matrix_counts_every_pixel_with_ground_truth(tiny_run):
     counted = sum(int(count) for line in lines for count in line.split()[1:])
     masks = [tiny_run.index.read_mask(row) for row in tiny_run.index.split("val")]
     assert counted == sum((mask != 255).sum() for mask in masks)
+
+
+def test_export_model_as_json_is_the_description_in_the_file(tiny_run, tmp_path):
+    stored = vwl_json("export", "model", "--run", tiny_run.folder, "--out", tmp_path / "a.safetensors", "--licence", "CC BY 4.0")
+    assert stored == read_model(tmp_path / "a.safetensors")[0].as_json()
+    assert (stored["licence"], stored["classes"]) == ("CC BY 4.0", list(tiny_run.index.classes))
 
 
 def test_predict_as_json_names_the_files_it_wrote(tiny_run, tmp_path):

@@ -27,6 +27,12 @@ def test_an_argument_becomes_absolute_too(here):
     assert forwarded(["vwl", "data", "check", "voc.parquet"]).command == ["data", "check", f"{here}/voc.parquet"]
 
 
+@pytest.mark.parametrize(("model", "is_path"), [("models/voc.safetensors", True), ("owner/name", False)])
+def test_a_model_file_becomes_absolute_and_a_model_of_the_hub_stays(here, model, is_path):
+    expected = f"{here}/{model}" if is_path else model
+    assert forwarded(["predict", "/a.jpg", "--model", model]).command == ["predict", "/a.jpg", "--model", expected]
+
+
 def test_a_value_that_only_looks_like_the_path_stays(here):
     command = ["run", "--run", "demo", "--recipe", "demo"]
     assert forwarded(command).command == ["run", "--run", f"{here}/demo", "--recipe", "demo"]

@@ -17,6 +17,7 @@ from vwl.data.index import Index, read_index
 from vwl.report.summary import image_panels
 from vwl.storage.masks import decode_mask
 from vwl.training.classifier import ClassifierTask
+from vwl.workflow.model_export import model_of_run
 from vwl.workflow.predict import predict_files
 
 
@@ -72,7 +73,7 @@ def test_predict_gives_every_orientation_the_mask_and_overlay_of_the_upright_ima
     paths = [tmp_path / f"p{orientation}.png" for orientation in STORED]
     for path, orientation in zip(paths, STORED, strict=True):
         path.write_bytes(turned(pixels, orientation))
-    upright, *others = predict_files(tiny_run, paths, tmp_path / "out", crf=True)
+    upright, *others = predict_files(model_of_run(tiny_run), paths, tmp_path / "out", crf=True)
     assert decode_mask(Path(upright.mask).read_bytes(), "upright").shape == pixels.shape[:2]
     for prediction in others:
         assert Path(prediction.mask).read_bytes() == Path(upright.mask).read_bytes()  # an IoU of 1
@@ -85,7 +86,7 @@ def test_a_portrait_jpeg_is_segmented_like_its_upright_pixels(tiny_run, tmp_path
     (tmp_path / "photo.jpg").write_bytes(turned(pixels, 6, "JPEG", quality=95))
     shown = np.asarray(Image.open(tmp_path / "photo.jpg").transpose(Image.Transpose.ROTATE_270))
     Image.fromarray(shown).save(tmp_path / "upright.png")
-    photo, upright = predict_files(tiny_run, [tmp_path / "photo.jpg", tmp_path / "upright.png"], tmp_path / "out", crf=True)
+    photo, upright = predict_files(model_of_run(tiny_run), [tmp_path / "photo.jpg", tmp_path / "upright.png"], tmp_path / "out", crf=True)
     assert Path(photo.mask).read_bytes() == Path(upright.mask).read_bytes()
     assert decode_mask(Path(photo.mask).read_bytes(), "photo").shape == pixels.shape[:2]
 
@@ -109,5 +110,5 @@ def test_an_animation_is_segmented_by_its_first_frame(tiny_run, tmp_path):
     sink = io.BytesIO()
     first.save(sink, "GIF", save_all=True, append_images=[black])
     (tmp_path / "moving.gif").write_bytes(sink.getvalue())
-    moving, still = predict_files(tiny_run, [tmp_path / "moving.gif", tmp_path / "first.png"], tmp_path / "out", crf=True)
+    moving, still = predict_files(model_of_run(tiny_run), [tmp_path / "moving.gif", tmp_path / "first.png"], tmp_path / "out", crf=True)
     assert Path(moving.mask).read_bytes() == Path(still.mask).read_bytes()

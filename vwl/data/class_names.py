@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 from vwl.constants import IGNORE
-from vwl.errors import VwlError
+from vwl.errors import VwlError, did_you_mean
 
 BACKGROUND = "background"
 MAX_OBJECTS = IGNORE - 1
@@ -15,6 +15,18 @@ _MAX_LENGTH = 100
 def key(name: str) -> str:
     """Return what a class name is compared by: two names of one key differ only in case or blanks."""
     return "".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def class_ids(classes: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Return the ids of class names, their places in `classes`.
+
+    Raises:
+        VwlError: a name is unknown; the message suggests the most similar one.
+    """
+    for name in names:
+        if name not in classes:
+            raise VwlError(f"unknown class '{name}'{did_you_mean(name, classes)}")
+    return [classes.index(name) for name in names]
 
 
 def check_object_names(names: Sequence[str], source: str, lines: Mapping[str, int] | None = None) -> None:

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vwl.data.class_names import BACKGROUND, check_object_names
+from vwl.data.class_names import BACKGROUND, check_object_names, class_ids
 from vwl.data.row_checks import metadata_problem, row_problem
-from vwl.errors import VwlError, did_you_mean
+from vwl.errors import VwlError
 from vwl.storage.cache import read_cached
 from vwl.storage.folder import Folder, split_path
 from vwl.storage.images import load_upright
@@ -99,10 +99,7 @@ class Index:
         Raises:
             VwlError: a name is unknown; the message suggests the most similar one.
         """
-        for name in names:
-            if name not in self.classes:
-                raise VwlError(f"unknown class '{name}'{did_you_mean(name, self.classes)}")
-        return [self.classes.index(name) for name in names]
+        return class_ids(self.classes, names)
 
     def fingerprint(self) -> str:
         """Return 16 hex digits of a hash of rows and classes; the root folder does not count."""
@@ -143,7 +140,15 @@ def decode_image(data: bytes, source: str) -> Image.Image:
     Raises:
         VwlError: the file is damaged or not an image.
     """
-    image = load_upright(data, f"image {source}")
+    return to_rgb(load_upright(data, f"image {source}"), source)
+
+
+def to_rgb(image: Image.Image, source: str) -> Image.Image:
+    """Convert an image of any mode to 8-bit RGB as `decode_image` says, without turning it.
+
+    Raises:
+        VwlError: its mode cannot be converted.
+    """
     if image.mode.startswith("I") or image.mode == "F":
         values = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         top = 65535.0 if image.mode != "F" else max(float(values.max()), 1.0)

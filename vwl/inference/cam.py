@@ -1,11 +1,15 @@
-"""The CAM stage (Eq. 1): class activation maps at several scales with horizontal flip, of the image's labels, at stride 4."""
+"""The CAM stage (Eq. 1): class activation maps at several scales with horizontal flip, of the image's labels, at stride 4.
 
+`CamPredictor` needs a network and settings only, so that a model file (`vwl.model_file`) computes maps by the same code.
+"""
+
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import torch
 
-from vwl.config.recipe import Recipe
+from vwl.config.recipe import Cam, Recipe
 from vwl.constants import map_size
 from vwl.data.index import Index, Row
 from vwl.data.transforms import long_side_scale, resize, scaled_size
@@ -17,29 +21,26 @@ from vwl.models.folding import for_inference
 from vwl.storage.score_maps import ScoreMap
 
 
-class CamStage(Stage):
+class CamPredictor:
     """The classifier's maps with ReLU, fused with those of the flipped image, summed over scales, divided by each class's maximum."""
 
-    def __init__(self, recipe: Recipe, index: Index, model: Classifier) -> None:
+    def __init__(self, settings: Cam, model: Classifier) -> None:
         """Take a trained classifier."""
-        self.index, self.settings, self.model = index, recipe.cam, for_inference(model)
+        self.settings, self.model = settings, for_inference(model)
 
     @torch.inference_mode()
-    def __call__(self, row: Row) -> ScoreMap:
-        """Return the score maps of the image's labels."""
-        image = np.asarray(self.index.read_image(row))
-        height, width = image.shape[:2]
-        grid = map_size(height, width)
-        total = torch.zeros(len(row.labels), *grid)
+    def maps(self, image: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+        """Return the score maps (K, ceil(H / 4), ceil(W / 4)) float16 of the K labels, class ids 1..C, of an image (H, W, 3) uint8."""
+        grid = map_size(*image.shape[:2])
+        total = torch.zeros(len(labels), *grid)
         base = long_side_scale(image.shape, self.settings.long_side)
-        for scale in self.settings.scales if row.labels else ():
+        for scale in self.settings.scales if labels else ():
             view = resize(image, *scaled_size(image.shape, base * scale))
-            maps = tiled(partial(self._fused, labels=row.labels), view, self.settings.tile)
+            maps = tiled(partial(self._fused, labels=labels), view, self.settings.tile)
             total += torch.nn.functional.interpolate(maps[None], grid, mode="bilinear", align_corners=False)[0]
-        values = normalise(total.numpy()).astype(np.float16)
-        return ScoreMap(row.image_id, row.labels, height, width, values)
+        return normalise(total.numpy()).astype(np.float16)
 
-    def _fused(self, view: np.ndarray, labels: tuple[int, ...]) -> torch.Tensor:
+    def _fused(self, view: np.ndarray, labels: Sequence[int]) -> torch.Tensor:
         """Return the labels' maps (K, h, w) float32 on the CPU of a view (H, W, 3), fused with those of its horizontal flip."""
         backbone, weight = self.model.backbone, self.model.image_head.weight
         images = hflip_pair(view, backbone.mean, backbone.std, weight, self.settings.hflip)
@@ -49,3 +50,17 @@ class CamStage(Stage):
             return maps[0]
         upright, flipped = maps[0], maps[1].flip(2)
         return torch.maximum(upright, flipped) if self.settings.hflip_fusion == "max" else upright + flipped
+
+
+class CamStage(CamPredictor, Stage):
+    """The score maps of a data set's images."""
+
+    def __init__(self, recipe: Recipe, index: Index, model: Classifier) -> None:
+        """Take a trained classifier."""
+        super().__init__(recipe.cam, model)
+        self.index = index
+
+    def __call__(self, row: Row) -> ScoreMap:
+        """Return the score maps of the image's labels."""
+        image = np.asarray(self.index.read_image(row))
+        return ScoreMap(row.image_id, row.labels, image.shape[0], image.shape[1], self.maps(image, row.labels))

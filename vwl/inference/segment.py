@@ -1,10 +1,13 @@
-"""The segment stage: the segmentation model's masks, multi-scale with horizontal flip, refined by a dense CRF."""
+"""The segment stage: the segmentation model's masks, multi-scale with horizontal flip, refined by a dense CRF.
+
+`MaskPredictor` needs a network and settings only, so that a model file (`vwl.model_file`) predicts by the same code.
+"""
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from vwl.config.recipe import Recipe
+from vwl.config.recipe import Recipe, Segment
 from vwl.crf.dense_crf import check_implementation, crf_probabilities
 from vwl.data.index import Index, Row
 from vwl.data.transforms import long_side_scale, resize, scaled_size
@@ -18,12 +21,12 @@ _MIN_PEAK = 0.05
 """Probability that a class must reach in at least one pixel to take part in the CRF."""
 
 
-class SegmentStage(Stage):
+class MaskPredictor:
     """Probabilities averaged over scales and horizontal flips, the CRF, argmax. Image labels are not used."""
 
-    def __init__(self, recipe: Recipe, index: Index, model: DeepLabV2) -> None:
+    def __init__(self, settings: Segment, model: DeepLabV2) -> None:
         """Take a trained segmentation model."""
-        self.index, self.settings, self.model = index, recipe.segment, for_inference(model)
+        self.settings, self.model = settings, for_inference(model)
         if self.settings.crf:
             check_implementation(self.settings.kernels)
 
@@ -48,15 +51,24 @@ class SegmentStage(Stage):
         logits = self.model.fused(hflip_pair(view, backbone.mean, backbone.std, weight, self.settings.hflip)).float().cpu()
         return (logits[0] + logits[1].flip(2)) / 2 if self.settings.hflip else logits[0]
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
-        """Return the mask (H, W) uint8 of an image (H, W, 3) uint8."""
+    def mask(self, image: np.ndarray, crf: bool | None = None) -> np.ndarray:
+        """Return the mask (H, W) uint8 of an image (H, W, 3) uint8; `crf`, if given, replaces the setting of that name."""
         probabilities = self.probabilities(image)
-        if not self.settings.crf:
+        if not (self.settings.crf if crf is None else crf):
             return upsampled_argmax(probabilities, *image.shape[:2])
         kept = crf_classes(probabilities)
         working = resize(image, *probabilities.shape[1:])
         refined = crf_probabilities(working, probabilities[kept], self.settings.kernels)
         return kept[upsampled_argmax(refined, *image.shape[:2])].astype(np.uint8)
+
+
+class SegmentStage(MaskPredictor, Stage):
+    """The masks of a data set's images."""
+
+    def __init__(self, recipe: Recipe, index: Index, model: DeepLabV2) -> None:
+        """Take a trained segmentation model."""
+        super().__init__(recipe.segment, model)
+        self.index = index
 
     def __call__(self, row: Row) -> np.ndarray:
         """Return the mask (H, W) uint8."""

@@ -40,20 +40,37 @@ def load_upright(data: bytes, name: str) -> Image.Image:
         image: Image.Image = Image.open(io.BytesIO(data))
         if image.format == "EPS":
             raise VwlError(f"{name} cannot be read: it is an EPS file, which would be run as a program; convert it to PNG")
-        image.load()
-        turn = _UPRIGHT.get(_orientation(image))
-        if turn is None:
-            return image
-        upright = image.transpose(turn)
-        upright.format = image.format
-        return upright
     except VwlError:
         raise
     except UnidentifiedImageError:
         raise VwlError(f"{name} cannot be read: {_reason(data)}") from None
-    except Exception as error:  # a damaged file raises almost anything in one of Pillow's decoders
-        reason = " ".join(str(error).split())
-        raise VwlError(f"{name} cannot be read: {reason or 'the file is truncated or damaged'}") from None
+    except Exception as error:
+        raise _unreadable(name, error) from None
+    return upright(image, name)
+
+
+def upright(image: Image.Image, name: str) -> Image.Image:
+    """Return an image in its own mode and with its `format`, turned as its EXIF orientation says; its pixels are decoded.
+
+    Raises:
+        VwlError: the file that it was opened from is damaged; `name` as in `load_upright`.
+    """
+    try:
+        image.load()
+        turn = _UPRIGHT.get(_orientation(image))
+        if turn is None:
+            return image
+        turned = image.transpose(turn)
+        turned.format = image.format
+        return turned
+    except Exception as error:
+        raise _unreadable(name, error) from None
+
+
+def _unreadable(name: str, error: Exception) -> VwlError:
+    """Return the error of a damaged file, which raises almost anything in one of Pillow's decoders."""
+    reason = "" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
+    return VwlError(f"{name} cannot be read: {reason or 'the file is truncated or damaged'}")
 
 
 def _orientation(image: Image.Image) -> int:
