@@ -1,5 +1,6 @@
 """The model file of a run, copied alone to another folder: the same masks and maps as the run's own stages, by API and command line."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -43,7 +44,9 @@ def test_a_fresh_process_without_run_data_and_ray_gives_the_masks_of_the_runs_se
     shutil.copy(files / "segmenter.safetensors", tmp_path / "copy.safetensors")
     # None in sys.modules makes `import ray` fail
     words = [sys.executable, "-c", f"import sys; sys.modules['ray'] = None\n{code}", *(image.name for image in images)]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    # one thread, as the stages have: results depend on their number in the last bit
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(images) >= 4
     for image in images:
@@ -52,6 +55,7 @@ def test_a_fresh_process_without_run_data_and_ray_gives_the_masks_of_the_runs_se
 
 
 def test_a_classifier_gives_the_maps_of_the_runs_cam_stage(tiny_run, files):
+    torch.set_num_threads(1)  # a test before may have left another number
     classifier = vwl.load_model(files / "classifier.safetensors")
     assert isinstance(classifier, vwl.Classifier)
     reader = MapReader(tiny_run.folder / "cam")
