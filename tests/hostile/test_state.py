@@ -1,7 +1,6 @@
 """What becomes of a run: files of it deleted or damaged, commands interrupted, stages without results. Each case starts from a finished run."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,37 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.damage import delete, empty, flip, flip_unnoticed, truncate
 from tests.helpers import copy_run
 from tests.hostile.cases import Case, check
 from vwl.data.index import make_index, read_index, write_index
 from vwl.workflow.run_folder import Run
 
 Damage = Callable[[Path], None]
-
-
-def delete(path: Path) -> None:
-    path.unlink()
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-9])
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.write_bytes(bytes(data))
-
-
-def flip_unnoticed(path: Path) -> None:
-    """Flip a bit as a disk does, without a new modification time."""
-    before = path.stat()
-    flip(path)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def list_instead(path: Path) -> None:

@@ -1,7 +1,6 @@
 """What is deleted from a finished run, or damaged in it, is made again by the same command, and the run is then as if nothing had happened."""
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.damage import delete, empty, flip, flip_unnoticed, truncate
 from tests.workflow.runs import delete_stages, modification_times, run_locally
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
@@ -27,32 +27,6 @@ FILES = [
     *((name, "scores-val.json") for name in ("cam", "segment")),
 ]
 """A file of every kind in every stage that has it."""
-
-
-def delete(path: Path) -> None:
-    path.unlink()
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def flip(path: Path) -> None:
-    """Flip one bit in the middle."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.write_bytes(bytes(data))
-
-
-def flip_unnoticed(path: Path) -> None:
-    """Flip one bit as a disk does: size and modification time stay."""
-    before = path.stat()
-    flip(path)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 DAMAGES = [delete, truncate, flip]
