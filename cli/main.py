@@ -6,6 +6,7 @@ torch and Ray. A new command is one line in `COMMANDS`.
 
 import signal
 import sys
+import warnings
 from importlib import import_module, metadata
 from inspect import signature
 from typing import Annotated, Any, NamedTuple
@@ -135,6 +136,7 @@ def vwl(
 def main() -> None:
     """Run the command line; a request to terminate is treated as Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    warnings.filterwarnings("ignore", module="PIL")  # on odd metadata of images that it reads nevertheless
     with guarded_output():
         app(prog_name="vwl")
 

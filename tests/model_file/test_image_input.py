@@ -6,6 +6,7 @@ from PIL import ExifTags, Image
 
 from tests.model_file.conftest import images_of
 from vwl.errors import VwlError
+from vwl.model_file.image_input import as_array
 
 
 def test_files_pil_images_arrays_and_lists_are_taken(tiny_run, model):
@@ -32,3 +33,8 @@ def test_a_pil_image_is_turned_upright_like_its_file(tiny_run, model, tmp_path):
 def test_what_is_no_image_is_one_line(model, image):
     with pytest.raises(VwlError, match=r"is no image|does not exist"):
         model.predict(image)
+
+
+def test_a_name_with_a_nul_is_refused():
+    with pytest.raises(VwlError, match="is not the name of a file"):
+        as_array("a\0b.jpg")

@@ -197,7 +197,7 @@ class Segmenter(Section):
     pre-trained."""
     output_stride: Literal[8, 16] = 8
     """Stride of the features relative to the input, pixels."""
-    atrous_rates: Annotated[tuple[Positive, ...], AfterValidator(not_empty)] = (6, 12, 18, 24)
+    atrous_rates: Annotated[tuple[Annotated[int, Field(gt=0, le=512)], ...], AfterValidator(not_empty)] = (6, 12, 18, 24)
     """Dilation rates of the parallel 3x3 convolutions (ASPP)."""
     input_scales: tuple[Scale, ...] = (0.5, 0.75)
     """Further scales of the input, in training and prediction: the logits of all scales are fused by their maximum, and in training each

@@ -54,4 +54,6 @@ def read_image_file(path: str) -> np.ndarray:
         raise VwlError(f"{path}: {error.strerror}") from None
     except UnicodeError:
         raise VwlError(f"{path}: its name is not UTF-8; rename it") from None
+    except ValueError:  # a NUL
+        raise VwlError(f"{path!r} is not the name of a file") from None
     return np.array(decode_image(data, path))

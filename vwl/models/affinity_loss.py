@@ -90,7 +90,7 @@ def _view(grid: torch.Tensor, radius: int, dy: int, dx: int) -> torch.Tensor:
     height, width = grid.shape[-2] - border, grid.shape[-1] - 2 * border
     if height < 1 or width < 1:
         raise VwlError(
-            f"irnet.crop: no pixel has all its partners within irnet.radius = {radius}; set it to at least {4 * (2 * radius - 1)} pixels"
+            f"irnet.crop: no pixel has all its partners within irnet.radius = {radius}; set it to at least {8 * border + 1} pixels"
         )
     return grid[..., dy : dy + height, border + dx : border + dx + width]
 
