@@ -60,7 +60,14 @@ def test_a_name_that_is_not_utf_8_is_printed():
     assert (done.returncode, done.stderr) == (1, b"error: recipe file a\\udcff.yaml does not exist\n")
 
 
-def test_warnings_on_odd_metadata_of_images_are_not_printed(tmp_path):
-    code = "import sys, warnings; from vwl.cli import main; main.app = lambda **_: warnings.warn_explicit("odd", UserWarning, "x", 1, module="PIL.TiffImagePlugin"); main.main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+ODD_METADATA = """
+import warnings
+from vwl.cli import main
+main.app = lambda **_: warnings.warn_explicit("odd", UserWarning, "x", 1, module="PIL.TiffImagePlugin")
+main.main()
+"""
+
+
+def test_remarks_on_odd_metadata_of_images_are_not_printed():
+    done = subprocess.run([sys.executable, "-c", ODD_METADATA], capture_output=True, text=True, check=True)
     assert done.stderr == ""
