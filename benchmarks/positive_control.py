@@ -2,13 +2,15 @@
 
 Each animal has a small head that alone tells its class, and a body whose pattern another class shares. For each row of Table 4 and each
 seed: recall of bodies and of heads, precision, and mIoU of the class activation maps on val, at Otsu's threshold. Every row has the
-learning rate at which it has the best mAP on val (seed 0); ground-truth masks choose nothing. Finished cells are kept in --out.
+learning rate at which its mean mAP on val over the seeds is best; ground-truth masks choose nothing. Finished cells are kept in --out.
 """
 
 import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+
+import numpy as np
 
 from vwl.config.files import load_recipe
 from vwl.config.layout import Layout
@@ -29,7 +31,6 @@ ROWS = {
     "HP + VWE": ("classifier.codebook.strategy=learning", "classifier.codebook.decov=none"),
     "HP + VWL-M": ("classifier.codebook.strategy=memory",),
     "HP + VWL-L": ("classifier.codebook.strategy=learning",),
-    "VWL-L": ("classifier.pooling=gap", "classifier.codebook.strategy=learning"),
 }
 SETTINGS = (
     "classifier.epochs=4",
@@ -42,7 +43,7 @@ SETTINGS = (
     "cam.long_side=384",
     "cam.scales=[1.0]",
 )
-RATES = (0.001, 0.002, 0.004)
+RATES = (0.002, 0.004)
 FIGURES = ("body_recall", "head_recall", "precision", "miou")
 
 
@@ -56,16 +57,14 @@ def main() -> None:
     options = parser.parse_args()
     index, _ = prepare_scenes(options.out / "scenes", options.train, options.val, heads=True)
     write_index(index, options.out / "index.parquet")
-    rates = {}
-    rows = {name: ROWS[name] for name in options.rows}
-    for name, changes in rows.items():
-        maps = {rate: cell(options.out, name, changes, rate, 0)["val_map"] for rate in RATES}
-        rates[name] = max(maps, key=lambda rate: maps[rate])
-        print(f"{name}: mAP by rate { ({rate: round(100 * value, 1) for rate, value in maps.items()}) }, chosen {rates[name]}", flush=True)
-    found = {
-        name: {seed: cell(options.out, name, changes, rates[name], seed) for seed in range(options.seeds)} for name, changes in rows.items()
-    }
-    for base in ("baseline", "HP"):
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for name in options.rows:
+        by_rate = {rate: {seed: cell(options.out, name, ROWS[name], rate, seed) for seed in range(options.seeds)} for rate in RATES}
+        maps = {rate: float(np.mean([figures["val_map"] for figures in cells.values()])) for rate, cells in by_rate.items()}
+        rate = max(maps, key=lambda rate: maps[rate])
+        found[name] = by_rate[rate]
+        print(f"{name}: mean mAP by rate { ({rate: round(100 * value, 1) for rate, value in maps.items()}) }, chosen {rate}", flush=True)
+    for base in (base for base in ("baseline", "HP") if base in found):
         print(f"\n| row | mAP | {' | '.join(f'{figure} | to {base}' for figure in FIGURES)} |")
         print(f"|---|--:|{'--:|' * 2 * len(FIGURES)}")
         for name, by_seed in found.items():
