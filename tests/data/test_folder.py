@@ -203,3 +203,17 @@ def test_the_common_root_is_the_deepest_shared_folder():
     assert common_root(Folder("/data"), Folder("/home")).uri == "/"
     with pytest.raises(VwlError, match="no folder in common"):
         common_root(Folder("file:///data/a"), Folder("/data/a"))
+
+
+def test_images_in_a_folder_that_is_a_link_can_have_masks_elsewhere(tmp_path):
+    real = tmp_path / "disk/images"
+    real.mkdir(parents=True)
+    (tmp_path / "masks").mkdir()
+    Image.new("RGB", (4, 4)).save(real / "a.png")
+    (tmp_path / "masks/a.png").write_bytes(encode_mask(np.ones((4, 4), np.uint8), voc_palette()))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/images").symlink_to(real)
+    (tmp_path / "home/masks").symlink_to(tmp_path / "masks")
+    (tmp_path / "labels.csv").write_text("image,labels\na.png,cat\n")
+    index, _ = prepare_folder(tmp_path / "home/images", tmp_path / "labels.csv", tmp_path / "home/masks")
+    assert index.read_image(index.rows[0]).size == index.read_mask(index.rows[0]).shape

@@ -14,7 +14,7 @@ import numpy as np
 from vwl.constants import IGNORE
 from vwl.data.class_names import check_object_names
 from vwl.data.coco_json import AnnotatedImage, Instance, instance_region, read_categories, read_images
-from vwl.data.folder import below, common_root
+from vwl.data.folder import below, common_root, without_links
 from vwl.data.index import Index, Row, make_index
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
@@ -47,6 +47,7 @@ def prepare_coco(
     """
     root = root if isinstance(root, Folder) else Folder(root)
     masks = root / "SegmentationClass" if out_masks is None else out_masks if isinstance(out_masks, Folder) else Folder(out_masks)
+    root, masks = without_links(root), without_links(masks)
     top = common_root(root, masks)
     years = [year for year in _YEARS if any(root.exists(_annotations_file(f"{split}{year}")) for split in _SPLITS)]
     if not years:

@@ -4,6 +4,7 @@ One of the importers behind `vwl data prepare`, for data sets of one's own. Mask
 """
 
 import hashlib
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -57,6 +58,8 @@ def prepare_folder(
     files = _files(images)
     names, notes = _class_names(classes, table, labels_csv)
     class_ids = {name: number for number, name in enumerate(names, 1)}
+    if masks:
+        images, masks = without_links(images), without_links(masks)
     root = common_root(images, *([masks] if masks else []))
     images_below, masks_below = below(root, images), below(root, masks) if masks else ""
     mask_files = set(masks.names(".png")) if masks else set()
@@ -90,6 +93,11 @@ def prepare_folder(
     if num_unlisted:
         notes.append(f"{num_unlisted:,} images of {images} are not in {labels_csv} and are left out")
     return make_index(rows, [BACKGROUND, *names], root, f"folder {Path(images.path).name} with {Path(labels_csv).name}"), notes
+
+
+def without_links(folder: Folder) -> Folder:
+    """Return a folder that the user has named under its real path, so that no link lies between it and a root above it."""
+    return Folder(os.path.realpath(folder.path)) if folder.is_local else folder
 
 
 def common_root(*folders: Folder) -> Folder:
