@@ -52,7 +52,8 @@ class Drill:
 def command(index: Path, run: Path, backend: str) -> list[str]:
     overrides = [part for setting in SETTINGS for part in ("-o", setting)]
     head = [sys.executable, "-m", "vwl.cli.main", "run", "--data", str(index), "--recipe", "demo", "--run", str(run)]
-    return [*head, "--backend", backend, "--checkpoint-steps", "2", *overrides]
+    # One thread: the spinning threads of several processes slow each other down by orders of magnitude.
+    return [*head, "--backend", backend, "--cpus-per-worker", "1", "--checkpoint-steps", "2", *overrides]
 
 
 def run_with_signals(index: Path, run: Path, backend: str, signals: dict[str, signal.Signals], timeout: float = 240) -> Drill:
