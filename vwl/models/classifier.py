@@ -61,12 +61,14 @@ class Classifier(nn.Module):
     def forward(self, images: torch.Tensor, valid: torch.Tensor | None = None) -> ClassifierOutput:
         """Classify normalised images (B, 3, H, W); `valid` (B, H, W) bool is false in the padding of a crop."""
         features = self.features(images)
+        # Before `pool`: the order of the graph is the order in which gradients add up, and thus their last bits.
+        pooled = global_average(features)
         image = self.image_head(self.pool(features))
         if self.codebook is None or self.word_head is None:
             return ClassifierOutput(image, None, None, None, features)
         encoding = self.codebook(features, None if valid is None else cells_inside(valid, features))
         word_to_image = self.word_to_image_head(encoding.histogram) if self.word_to_image_head is not None else None
-        return ClassifierOutput(image, self.word_head(global_average(features)), word_to_image, encoding, features)
+        return ClassifierOutput(image, self.word_head(pooled), word_to_image, encoding, features)
 
     def activation_maps(self, images: torch.Tensor) -> torch.Tensor:
         """Return class activation maps (B, C, h, w) of normalised images (B, 3, H, W): Eq. 1 with ReLU, without the head's bias."""
