@@ -87,7 +87,7 @@ def _run_stage(
         on_message(f"{stage}: done before, skipped")
         return
     if not run.needs(stage):
-        on_message(f"{stage}: not needed, the maps of this run are imported")
+        on_message(f"{stage}: not needed, {run.why_not_needed(stage)}")
         return
     run.require(stage)
     before = _forget_faults(run, stage, on_message)
@@ -168,7 +168,7 @@ def _training_layout(run: Run, stage: str, layout: Layout, fit_workers: bool) ->
 
 def _train(run: Run, manifest: Manifest, engine: Engine, layout: Layout, on_progress: OnProgress) -> Manifest:
     stage = manifest.stage
-    reads = STAGES[stage].reads
+    reads = STAGES[stage].reads(run.recipe)
     masks = run.stage_folder(reads[0]) if reads else None
     spec = TrainSpec(stage, run.recipe, run.index_path, run.stage_folder(stage), masks, run.fingerprint(stage))
     result = engine.trainer.fit(spec, layout, on_progress)
@@ -185,7 +185,7 @@ def _infer(run: Run, manifest: Manifest, engine: Engine, on_progress: OnProgress
     stage = manifest.stage
     rows = run.stage_rows(stage)
     if not rows:
-        raise VwlError(f"{stage}: no image is left to process; {STAGES[stage].reads[0]}/manifest.json says why each one failed")
+        raise VwlError(f"{stage}: no image is left to process; {STAGES[stage].reads(run.recipe)[0]}/manifest.json says why each one failed")
     folder, all_shards, maps = run.stage_folder(stage), run.shards(stage), STAGES[stage].kind == "maps"
     forget(all_shards, folder, maps, check_shards(all_shards, folder, maps).faults)
     remaining = unfinished(all_shards, folder)

@@ -18,7 +18,7 @@ from vwl.workflow.inputs import inference_spec
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES
 
-STREAMED = ("cam", "crf", "irnet-labels")
+STREAMED = ("cam", "crf", "irnet-labels", "psa-labels")
 """The stages of a streamed pass; those after the first read its maps and nothing else."""
 _SHARDS_PER_CPU = 4
 """Shards per CPU that are worth starting a pool of processes for, which takes seconds."""
@@ -63,8 +63,10 @@ class Streaming:
         cam.join()
 
     def _can_start(self, stage: str) -> bool:
-        """Return whether a stage is not done and needs no threshold chosen from all maps."""
-        return not self._run.is_done(stage) and not (stage == "crf" and self._run.recipe.crf.background == "auto")
+        """Return whether a stage is needed, not done, and needs no threshold chosen from all maps."""
+        return (
+            self._run.needs(stage) and not self._run.is_done(stage) and not (stage == "crf" and self._run.recipe.crf.background == "auto")
+        )
 
     def _refine(self, stage: str, todo: list[Shard], images_done: int, processes: int, on_progress: OnProgress) -> None:
         total = len(STAGES[stage].rows(self._run.index))
