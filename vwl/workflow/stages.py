@@ -41,7 +41,7 @@ def _walk_settings(recipe: Recipe) -> Walk | PsaWalk:
 
 
 def _masks_settings(recipe: Recipe) -> Any:
-    return {"irnet": recipe.walk.background_threshold, "psa": None, "none": recipe.cam.background_threshold}[recipe.refiner]
+    return {"irnet": recipe.walk.background_threshold, "psa": "own background", "none": recipe.cam.background_threshold}[recipe.refiner]
 
 
 def _reads(*stages: str) -> Callable[[Recipe], tuple[str, ...]]:
