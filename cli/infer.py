@@ -73,11 +73,11 @@ def _infer(
     crf: CrfName | None = None,
     splits: Sequence[str] = (),
 ) -> None:
-    from vwl.workflow.streaming import STREAMED
+    from vwl.workflow.streaming import STREAMED, streamed
 
-    stages = STREAMED if name == "stream" else (name,)
-    refined = [stage.replace("-", "_") for stage in stages if stage in _REFINED]
+    refined = [stage.replace("-", "_") for stage in (STREAMED if name == "stream" else (name,)) if stage in _REFINED]
     start = plan_start(run, None, None, with_crf(refined, crf, override), overwrite)
+    stages = streamed(start.run.recipe) if name == "stream" else (name,)
     opened = run_stages_with_progress(start, stages, layout(), backend, address, strict=strict, streamed=name == "stream", splits=splits)
     end_with_failures(opened, stages)
 

@@ -83,7 +83,7 @@ def test_without_a_refiner_the_masks_are_the_maps_at_their_threshold(tiny_run, t
 def test_a_refiner_without_its_training_names_the_command(tiny_run, tmp_path):
     shutil.copytree(tiny_run.folder.path, tmp_path / "run")
     run = Run.start(str(tmp_path / "run"), overridden(tiny_run.recipe, PSA), tiny_run.index_path, overwrite=True)
-    with pytest.raises(VwlError, match="walk needs the psa stage, which is not done in .*: vwl train psa --run"):
+    with pytest.raises(VwlError, match=r"walk needs the psa stage, which is not done in .*: vwl train psa --run"):
         run_locally(run, "walk")
 
 

@@ -111,7 +111,8 @@ def _view(grid: torch.Tensor, radius: int, dy: int, dx: int) -> torch.Tensor:
     height, width = grid.shape[-2] - border, grid.shape[-1] - 2 * border
     if height < 1 or width < 1:
         raise VwlError(
-            f"crop: no cell of {grid.shape[-2]} x {grid.shape[-1]} has all its partners within radius = {radius}; set a larger crop"
+            f"a crop of {grid.shape[-2]} x {grid.shape[-1]} cells has no cell with all its partners within radius = {radius}; "
+            f"set a crop of {2 * border + 1} cells a side or more"
         )
     return grid[..., dy : dy + height, border + dx : border + dx + width]
 

@@ -124,7 +124,10 @@ def _has_work(run: Run, stage: str) -> bool:
 
 
 def _forget_faults(run: Run, stage: str, on_message: Callable[[str], None]) -> str:
-    """Delete the damaged files of a stage that was done, and return the digest that its weights had; empty if there were none."""
+    """Delete the damaged files of a stage that was done, and return the digest that its weights had.
+
+    Empty if there were none, or if they were made with other settings or inputs.
+    """
     folder, found = run.stage_folder(stage), run.faults(stage)
     record = read_record(folder)
     if found:
@@ -133,7 +136,10 @@ def _forget_faults(run: Run, stage: str, on_message: Callable[[str], None]) -> s
             folder.delete(WEIGHTS)
         else:
             forget(run.shards(stage), folder, STAGES[stage].kind == "maps", found)
-    return record.files[WEIGHTS].digest if record is not None and WEIGHTS in record.files else ""
+    manifest = run.manifest(stage)
+    if record is None or WEIGHTS not in record.files or manifest is None or manifest.fingerprint != run.fingerprint(stage):
+        return ""
+    return record.files[WEIGHTS].digest
 
 
 def result_files(run: Run, stage: str) -> dict[str, StoredFile]:
