@@ -30,13 +30,14 @@ _ABOUT = {
     "cam": "Class activation maps of the trained classifier (Eq. 1), as stride-4 score maps.",
     "crf": "Masks of the class activation maps refined by a dense CRF.",
     "irnet-labels": "Confident labels for the boundary network, from two thresholds and a dense CRF.",
-    "walk": "The maps after a random walk along the learned boundaries.",
-    "masks": "Pseudo masks: the walk's maps cut at the background threshold.",
+    "psa-labels": "Confident labels for PSA's affinity network (refiner: psa), from two background scores and dense CRFs.",
+    "walk": "The maps after a random walk along the learned boundaries, or by the learned affinities (refiner: psa).",
+    "masks": "Pseudo masks: the refined maps cut at the background threshold.",
     "segment": """Masks of the segmentation model, multi-scale with horizontal flip and CRF.
 
     Without --split of the images with ground truth (of the training images where there is none) and of test.
     With it also of every image of a split; masks that are there are kept.""",
-    "stream": """CAM, CRF and IRNet's labels in one pass: CPUs refine finished maps while the network makes the others.
+    "stream": """CAM, CRF and the refiner's labels in one pass: CPUs refine finished maps while the network makes the others.
 
     The results are those of one stage after the other. It saves time where networks run on GPUs and leave CPUs free.
     The CRF takes part only if crf.background is a number: auto needs all maps.""",
@@ -57,7 +58,7 @@ Split = Annotated[
     list[SplitName] | None,
     typer.Option("--split", help="Also segment every image of this split, with or without ground truth. Repeatable."),
 ]
-_REFINED = ("crf", "irnet-labels", "segment", "stream")
+_REFINED = ("crf", "irnet-labels", "psa-labels", "segment", "stream")
 """Stages with a dense CRF."""
 
 
@@ -72,11 +73,11 @@ def _infer(
     crf: CrfName | None = None,
     splits: Sequence[str] = (),
 ) -> None:
-    from vwl.workflow.streaming import STREAMED
+    from vwl.workflow.streaming import STREAMED, streamed
 
-    stages = STREAMED if name == "stream" else (name,)
-    refined = [stage.replace("-", "_") for stage in stages if stage in _REFINED]
+    refined = [stage.replace("-", "_") for stage in (STREAMED if name == "stream" else (name,)) if stage in _REFINED]
     start = plan_start(run, None, None, with_crf(refined, crf, override), overwrite)
+    stages = streamed(start.run.recipe) if name == "stream" else (name,)
     opened = run_stages_with_progress(start, stages, layout(), backend, address, strict=strict, streamed=name == "stream", splits=splits)
     end_with_failures(opened, stages)
 

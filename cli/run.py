@@ -49,17 +49,17 @@ def run(
     """
     from vwl.cli.console import say
     from vwl.report.summary import write_report
-    from vwl.workflow.stages import STAGES
+    from vwl.workflow.stages import stages_of
 
-    start = plan_start(run, data, recipe, with_crf(("crf", "irnet_labels", "segment"), crf, override), overwrite)
-    opened = run_stages_with_progress(start, list(STAGES), where, backend, address, fit_workers=True, strict=strict)
+    start = plan_start(run, data, recipe, with_crf(("crf", "irnet_labels", "psa_labels", "segment"), crf, override), overwrite)
+    opened = run_stages_with_progress(start, stages_of(start.run.recipe), where, backend, address, fit_workers=True, strict=strict)
     pictures = write_report(opened)
     try:
         print_stage_table(opened, as_json)
     except VwlError as unscored:  # data sets without ground truth are no mistake
         say(str(unscored))
     say(f"pictures: {pictures}")
-    end_with_failures(opened, list(STAGES))
+    end_with_failures(opened, stages_of(opened.recipe))
 
 
 def demo(

@@ -74,6 +74,29 @@ def irnet(
 
 @app.command(cls=WithRun)
 @with_layout
+def psa(
+    run: RunFolder,
+    override: Override = None,
+    *,
+    where: Any,
+    start_from: StartFrom = None,
+    address: Address = None,
+    backend: Backend = "ray",
+    overwrite: Overwrite = False,
+) -> None:
+    """Train PSA's affinity network on the run's confident labels (refiner: psa).
+
+    \b
+    Examples:
+      vwl train psa --run runs/voc
+      vwl train psa --run runs/voc -o psa.epochs=4 --overwrite
+    """
+    start = plan_start(run, None, None, _starting_from("psa", start_from, override), overwrite)
+    run_stages_with_progress(start, ["psa"], where, backend, address)
+
+
+@app.command(cls=WithRun)
+@with_layout
 def segmenter(
     run: RunFolder,
     override: Override = None,

@@ -51,6 +51,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     """A finished run of all stages, without Ray, on 8 training and 4 held-out scenes; tests only read it."""
     # Imported here: every test loads this file, and few need torch.
     from tests.helpers import tiny_scenes
+    from tests.stages import STAGES
     from vwl.config.files import load_recipe
     from vwl.config.layout import Layout
     from vwl.data.index import write_index
@@ -58,7 +59,6 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     from vwl.engine.base import Engine
     from vwl.workflow.pipeline import run_stages
     from vwl.workflow.run_folder import Run
-    from vwl.workflow.stages import STAGES
 
     folder = tmp_path_factory.mktemp("tiny")
     index_path = str(folder / "index.parquet")

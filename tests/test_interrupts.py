@@ -8,8 +8,8 @@ import torch
 
 from tests.drills import results, run_with_signals
 from tests.helpers import tiny_scenes
+from tests.stages import STAGES
 from vwl.data.index import write_index
-from vwl.workflow.stages import STAGES
 
 
 @pytest.fixture(scope="module")

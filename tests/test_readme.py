@@ -9,10 +9,10 @@ import pytest
 import typer
 from typer.exceptions import TyperException
 
+from tests.stages import STAGES
 from vwl.cli.main import app
 from vwl.cli.options import layout
 from vwl.config.files import builtin_recipes, load_recipe
-from vwl.workflow.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

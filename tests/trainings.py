@@ -1,4 +1,4 @@
-"""The four trainings at a size where a step takes a fraction of a second, on tiny scenes, without pre-trained weights."""
+"""The trainings at a size where a step takes a fraction of a second, on tiny scenes, without pre-trained weights."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 from tests.helpers import tiny_scenes
 from vwl.config.layout import Layout
-from vwl.config.recipe import Backbone, Classifier, Codebook, Irnet, Optimiser, Recipe, Section, Segmenter
+from vwl.config.recipe import Backbone, Classifier, Codebook, Irnet, Optimiser, Psa, Recipe, Section, Segmenter
 from vwl.data.index import write_index
 from vwl.storage.folder import Folder
 from vwl.training import loop
@@ -35,6 +35,7 @@ RECIPE = Recipe(
         resize=(48, 96),
     ),
     irnet=Irnet(backbone=PLAIN, optimiser=Optimiser(learning_rate=0.1, head_lr_mult=1), batch_size=BATCH, crop=64, radius=5),
+    psa=Psa(backbone=PLAIN, optimiser=Optimiser(learning_rate=0.01, weight_decay=5e-4), batch_size=BATCH, crop=64, radius=3),
     segmenter=Segmenter(
         backbone=PLAIN,
         atrous_rates=(2, 4),
@@ -59,7 +60,7 @@ def with_changes(section: SectionType, **changes: Any) -> SectionType:
     return type(section).model_validate(values)
 
 
-KINDS = ("classifier-L", "classifier-M", "irnet", "segmenter")
+KINDS = ("classifier-L", "classifier-M", "irnet", "psa", "segmenter")
 """The trainings; the classifier's two strategies of the codebook are two of them."""
 
 
@@ -77,6 +78,7 @@ def tiny_spec(kind: str, index_path: Path, folder: Path, num_steps: int = 6) -> 
         update={
             "classifier": RECIPE.classifier.model_copy(update={"codebook": codebook, "epochs": epochs}),
             "irnet": RECIPE.irnet.model_copy(update={"epochs": epochs}),
+            "psa": RECIPE.psa.model_copy(update={"epochs": epochs}),
             "segmenter": RECIPE.segmenter.model_copy(update={"iterations": num_steps}),
         }
     )

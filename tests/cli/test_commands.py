@@ -12,13 +12,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.helpers import copy_run, truncate
+from tests.stages import STAGES
 from vwl.cli import evaluate, export, infer, predict, status
 from vwl.cli.main import app
 from vwl.model_file.content import read_model
 from vwl.storage.checked import read_checked, write_checked
 from vwl.workflow.run_folder import Run
 from vwl.workflow.scoring import score_table
-from vwl.workflow.stages import SCORED, STAGES
+from vwl.workflow.stages import SCORED
 
 INFERENCE = [name for name, spec in STAGES.items() if spec.kind != "train"]
 

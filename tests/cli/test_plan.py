@@ -4,8 +4,8 @@ import json
 
 from typer.testing import CliRunner, Result
 
+from tests.stages import STAGES
 from vwl.cli.main import app
-from vwl.workflow.stages import STAGES
 
 
 def vwl(*arguments: object) -> Result:

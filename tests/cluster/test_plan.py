@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from tests.stages import STAGES
 from vwl.cluster.plan import GIB, Resources, calibrate, checks, plan, this_machine
 from vwl.config.files import load_recipe
 from vwl.config.layout import Layout
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
 
 HERE = Resources("this machine", cpus=4, gpus=0, memory=32 * GIB, disk=100 * GIB)
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.ray_cluster import processes_of
+from tests.stages import STAGES
 from vwl.cluster.deployment.render import render
 from vwl.cluster.deployment.schema import load_deployment
 from vwl.config.files import to_yaml
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]

@@ -137,5 +137,5 @@ def test_the_smallest_crop_of_a_radius_is_the_smallest_that_the_affinity_loss_ta
     if smallest > 16:
         with pytest.raises(ValueError, match=f"set crop to {smallest} or more"):
             Irnet(crop=smallest - 1, radius=radius)
-        with pytest.raises(VwlError, match=r"irnet\.crop"):
+        with pytest.raises(VwlError, match="crop"):
             pair_affinities(torch.rand(1, 1, cells - 1, cells - 1), radius)

@@ -3,8 +3,8 @@ import sys
 import numpy as np
 import pytest
 
-from vwl.config.recipe import CrfKernels, IrnetLabels
-from vwl.crf.dense_crf import cam_crf, crf_probabilities, irnet_labels, label_energies
+from vwl.config.recipe import CrfKernels, IrnetLabels, PsaLabels
+from vwl.crf.dense_crf import cam_crf, crf_probabilities, irnet_labels, label_energies, psa_labels
 from vwl.errors import VwlError
 
 KERNELS = CrfKernels(iterations=5, gaussian_sxy=2, gaussian_compat=3, bilateral_sxy=20, bilateral_srgb=10, bilateral_compat=5)
@@ -238,3 +238,39 @@ def test_confident_objects_exceed_the_background_of_the_maps_and_the_threshold()
     assert np.array_equal(with_background(0.5), fixed)
     assert set(np.unique(with_background(0.7)[labels == 1])) == {255}  # neither confident nor background
     assert set(np.unique(with_background(0.7)[labels == 0])) == {0}
+
+
+def published_psa_labels(image, maps, class_ids, low, high, kernels):
+    """As published: two dense CRFs of the scores themselves, and what both are sure of."""
+    found = []
+    for alpha in (low, high):
+        background = (1 - maps.max(axis=0, keepdims=True)) ** alpha
+        probabilities = crf_probabilities(image, np.concatenate([background, maps]), kernels)
+        found.append(np.array([0, *class_ids], np.uint8)[probabilities.argmax(axis=0)])
+    confident, possible = found
+    label = confident.copy()
+    label[confident == 0] = 255
+    label[possible == 0] = 0
+    return label
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_psa_labels_are_those_of_the_published_code(seed):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (24, 30, 3), np.uint8)
+    maps = rng.random((2, 24, 30)).astype(np.float32) ** 2
+    settings = PsaLabels()
+    expected = published_psa_labels(image, maps, (3, 9), 4.0, 32.0, settings.kernels)
+    np.testing.assert_array_equal(psa_labels(image, maps, (3, 9), settings), expected)
+
+
+def test_psa_labels_of_an_image_without_classes_are_background():
+    image, nothing = np.zeros((8, 9, 3), np.uint8), np.zeros((0, 8, 9), np.float32)
+    assert not psa_labels(image, nothing, [], PsaLabels()).any()
+
+
+def test_maps_with_their_own_background_use_it_for_both_psa_labels():
+    rng = np.random.default_rng(0)
+    image, maps = rng.integers(0, 256, (16, 20, 3), np.uint8), rng.random((2, 16, 20)).astype(np.float32)
+    found = psa_labels(image, maps, (0, 5), PsaLabels())
+    assert set(np.unique(found)) <= {0, 5}

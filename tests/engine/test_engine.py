@@ -9,6 +9,7 @@ import torch
 
 from tests.drills import SETTINGS, results
 from tests.helpers import tiny_scenes
+from tests.stages import STAGES
 from vwl.config.files import load_recipe
 from vwl.config.layout import Layout
 from vwl.data.index import write_index
@@ -18,7 +19,6 @@ from vwl.engine.session import session
 from vwl.errors import VwlError
 from vwl.workflow.pipeline import run_stages
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 

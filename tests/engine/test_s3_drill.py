@@ -15,6 +15,7 @@ from tests.drills import results
 from tests.helpers import tiny_scenes
 from tests.ray_cluster import NodeProcesses
 from tests.s3 import S3Server, copy_tree, serving
+from tests.stages import STAGES
 from vwl.config.files import load_recipe, to_yaml
 from vwl.config.layout import Layout
 from vwl.data.index import make_index, write_index
@@ -23,7 +24,6 @@ from vwl.engine.base import Engine
 from vwl.storage.folder import Folder
 from vwl.workflow.pipeline import run_stages
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(2400)]
 AWAY = 20

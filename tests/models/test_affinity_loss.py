@@ -111,7 +111,7 @@ def test_half_precision_scores_are_computed_in_float32():
 
 
 def test_a_crop_smaller_than_the_radius_is_refused_with_the_smallest_one():
-    with pytest.raises(VwlError, match="set it to at least 73 pixels"):
+    with pytest.raises(VwlError, match="set a crop of 19 cells a side or more"):
         pair_affinities(torch.rand(1, 1, 18, 18), 10)
     assert pair_affinities(torch.rand(1, 1, 19, 19), 10).shape == (1, 152, 10, 1)
 

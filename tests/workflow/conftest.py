@@ -3,9 +3,9 @@
 import pytest
 
 from tests.helpers import copy_run, truncate
+from tests.stages import STAGES
 from tests.workflow.runs import delete_stages
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.helpers import tiny_scenes, truncate
+from tests.stages import STAGES
 from tests.workflow.runs import delete_stages, modification_times, new_run, run_locally
 from vwl.cli.main import app
 from vwl.config.layout import Layout
@@ -17,7 +18,7 @@ from vwl.errors import Interrupted, VwlError
 from vwl.report.summary import write_report
 from vwl.workflow.pipeline import run_stages
 from vwl.workflow.scoring import score_table
-from vwl.workflow.stages import SCORED, STAGES
+from vwl.workflow.stages import SCORED
 
 INFERENCE = [name for name, spec in STAGES.items() if spec.kind != "train"]
 

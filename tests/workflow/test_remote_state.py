@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.s3 import copy_tree, serving
+from tests.stages import STAGES
 from tests.workflow.runs import run_locally
 from vwl.storage.folder import Folder
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
 from vwl.workflow.status import stage_status
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from tests.damage import delete, empty, flip, flip_unnoticed, truncate
+from tests.stages import STAGES
 from tests.workflow.runs import delete_stages, modification_times, run_locally
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.storage.record import read_record
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
 
 INFERENCE = [name for name, spec in STAGES.items() if spec.kind != "train"]
 TRAININGS = [name for name, spec in STAGES.items() if spec.kind == "train"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY
+from tests.stages import STAGES
 from vwl.config.files import load_recipe, overridden
 from vwl.data.index import Index, Row, make_index, write_index
 from vwl.errors import VwlError
@@ -16,7 +17,6 @@ from vwl.storage.checked import digest
 from vwl.storage.folder import Folder
 from vwl.storage.record import stored_file
 from vwl.workflow.run_folder import Run, fault_line, versions
-from vwl.workflow.stages import STAGES
 
 RECIPE = load_recipe("demo", [*TINY, "cam.background_threshold=0.3", "crf.background=0.2", "walk.background_threshold=0.3"])
 BELOW_IRNET = "irnet walk masks segmenter segment"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.stages import STAGES
 from tests.workflow.runs import OTSU, changed, delete_stages, modification_times, run_locally
 from vwl.data.index import Index, make_index
 from vwl.errors import VwlError
@@ -15,7 +16,7 @@ from vwl.storage.masks import decode_mask
 from vwl.storage.score_maps import MapReader
 from vwl.workflow.run_folder import Run
 from vwl.workflow.scoring import score_table, stored_score, why_unscored
-from vwl.workflow.stages import SCORED, STAGES, training_rows
+from vwl.workflow.stages import SCORED, training_rows
 
 
 def test_a_threshold_chosen_without_ground_truth_is_used_in_later_stages(tiny_run):

@@ -13,6 +13,7 @@ import pytest
 
 from tests import seeds
 from tests.helpers import copy_run, tiny_scenes
+from tests.stages import STAGES
 from tests.workflow.runs import changed, delete_stages, modification_times, new_run, run_locally
 from vwl.errors import VwlError
 from vwl.inference.seeds import NO_FILE
@@ -23,7 +24,6 @@ from vwl.storage.score_maps import MapReader, ScoreMap
 from vwl.workflow.inputs import OWN_BACKGROUND, failures_to_report
 from vwl.workflow.run_folder import Run
 from vwl.workflow.seeds import ImportSummary, export_seeds, import_seeds
-from vwl.workflow.stages import STAGES
 from vwl.workflow.status import stage_status
 
 AFTER_CAM = [name for name in STAGES if name not in ("classifier", "cam")]

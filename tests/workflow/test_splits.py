@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.helpers import copy_run, tiny_scenes
+from tests.stages import STAGES
 from tests.workflow.runs import delete_stages, modification_times, new_run, run_locally
 from vwl.cli.main import app
 from vwl.config.layout import Layout
@@ -19,7 +20,6 @@ from vwl.storage.folder import Folder
 from vwl.workflow.pipeline import run_stages
 from vwl.workflow.run_folder import Run
 from vwl.workflow.scoring import score_table
-from vwl.workflow.stages import STAGES
 from vwl.workflow.status import stage_status
 
 

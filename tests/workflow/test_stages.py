@@ -10,7 +10,7 @@ from vwl.config.recipe import Recipe
 from vwl.data.index import Index, Row, make_index
 from vwl.inference.build import NETWORK_STAGES
 from vwl.workflow.pipeline import SCORED
-from vwl.workflow.stages import STAGES, scored_rows, training_rows
+from vwl.workflow.stages import STAGES, scored_rows, stages_of, training_rows
 
 
 def index_of(*rows: tuple[str, str, bool, bool], root: Path = Path("/images")) -> Index:
@@ -42,12 +42,30 @@ def test_every_stage_is_listed_under_its_own_name():
 def test_a_stage_reads_only_stages_before_it():
     order = list(STAGES)
     for name, spec in STAGES.items():
-        assert all(order.index(read) < order.index(name) for read in spec.reads)
+        for refiner in ("irnet", "psa", "none"):
+            assert all(order.index(read) < order.index(name) for read in spec.reads(Recipe(refiner=refiner)))
 
 
 def test_the_order_is_that_of_the_method():
-    assert list(STAGES) == ["classifier", "cam", "crf", "irnet-labels", "irnet", "walk", "masks", "segmenter", "segment"]
-    assert {name: spec.reads for name, spec in STAGES.items() if len(spec.reads) != 1} == {"classifier": (), "walk": ("cam", "irnet")}
+    assert stages_of(Recipe()) == ["classifier", "cam", "crf", "irnet-labels", "irnet", "walk", "masks", "segmenter", "segment"]
+    assert reads_of_several(Recipe()) == {"classifier": (), "walk": ("cam", "irnet")}
+
+
+def test_another_refiner_replaces_the_stages_of_irnet():
+    psa = Recipe(refiner="psa")
+    assert stages_of(psa) == ["classifier", "cam", "crf", "psa-labels", "psa", "walk", "masks", "segmenter", "segment"]
+    assert reads_of_several(psa) == {"classifier": (), "walk": ("cam", "psa")}
+
+
+def test_without_a_refiner_the_masks_are_those_of_the_class_activation_maps():
+    none = Recipe(refiner="none")
+    assert stages_of(none) == ["classifier", "cam", "crf", "masks", "segmenter", "segment"]
+    assert STAGES["masks"].reads(none) == ("cam",)
+
+
+def reads_of_several(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    reads = {name: STAGES[name].reads(recipe) for name in stages_of(recipe)}
+    return {name: stages for name, stages in reads.items() if len(stages) != 1}
 
 
 def test_all_that_is_scored_is_a_stage_that_leaves_maps_or_masks():
@@ -58,7 +76,7 @@ def test_all_that_is_scored_is_a_stage_that_leaves_maps_or_masks():
 def test_stages_that_run_a_network_read_a_training():
     for name, spec in STAGES.items():
         if spec.kind != "train":
-            assert (name in NETWORK_STAGES) == any(STAGES[read].kind == "train" for read in spec.reads)
+            assert (name in NETWORK_STAGES) == any(STAGES[read].kind == "train" for read in spec.reads(Recipe()))
 
 
 def test_the_command_line_has_every_stage():

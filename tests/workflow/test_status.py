@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.ray_cluster import VWL
+from tests.stages import STAGES
 from tests.workflow.runs import changed, delete_stages, run_locally
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
 from vwl.workflow.status import StageStatus, stage_status
 
 

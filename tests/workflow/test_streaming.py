@@ -11,6 +11,7 @@ from tests.drills import results
 from tests.helpers import copy_run, tiny_scenes, truncate
 from vwl.config.files import load_recipe, overridden
 from vwl.config.layout import Layout
+from vwl.config.recipe import Recipe
 from vwl.data.index import write_index
 from vwl.engine import local, map, train
 from vwl.engine.base import Engine
@@ -20,7 +21,9 @@ from vwl.inference.build import InferenceSpec
 from vwl.inference.runner import Shard
 from vwl.workflow.pipeline import run_stages
 from vwl.workflow.run_folder import Run
-from vwl.workflow.streaming import STREAMED, Streaming
+from vwl.workflow.streaming import Streaming, streamed
+
+STREAMED = streamed(Recipe())
 
 OVERRIDES = ("crf.background=0.2", "crf.kernels.iterations=2", "irnet_labels.kernels.iterations=2")
 BAD = ("train_00003", "train_00020")

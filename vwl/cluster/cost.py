@@ -22,6 +22,7 @@ from vwl.inference.build import PROCESSES_PER_GPU
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
+from vwl.models.psa import AffinityNet
 
 CPU_CORE = 25e9
 """Operations a second of a CPU core in convolutions, float32: an estimate from EfficientNet-Lite0 on AVX-512."""
@@ -127,8 +128,9 @@ def inference_cost(recipe: Recipe, stage: str, num_images: int, num_classes: int
         operations = _passes(_network(recipe, "classifier", num_classes), recipe.cam, size)
         return Cost(num_images, operations, _IMAGE_SECONDS, maps)
     if stage == "walk":
-        scaled = scaled_size(size, long_side_scale(size, recipe.walk.long_side))
-        operations = _network(recipe, "irnet", num_classes)(*scaled)[0]
+        section = recipe.psa_walk if recipe.refiner == "psa" else recipe.walk
+        scaled = scaled_size(size, long_side_scale(size, section.long_side))
+        operations = _network(recipe, recipe.refiner, num_classes)(*scaled)[0]
         return Cost(num_images, operations, _WALK_SECONDS + _IMAGE_SECONDS, maps)
     if stage == "segment":
         crf = _crf(recipe.segment.kernels, stats.pixels, min(num_classes, _CLASSES_WITH_MASS)) if recipe.segment.crf else 0.0
@@ -137,6 +139,7 @@ def inference_cost(recipe: Recipe, stage: str, num_images: int, num_classes: int
     seconds = {
         "crf": _crf(recipe.crf.kernels, stats.pixels, few),
         "irnet-labels": _crf(recipe.irnet_labels.kernels, stats.pixels, few),
+        "psa-labels": 2 * _crf(recipe.psa_labels.kernels, stats.pixels, few),
         "masks": 0.0,
     }[stage]
     return Cost(num_images, 0.0, seconds + _IMAGE_SECONDS, masks)
@@ -170,6 +173,8 @@ def _built(stage: str, settings: Any, num_classes: int) -> Counted:
             forward: Callable[[torch.Tensor], object] = classifier.features
         elif stage == "irnet":
             network = forward = BoundaryNet(settings.backbone)
+        elif stage == "psa":
+            network = forward = AffinityNet(settings)
         else:
             network = forward = DeepLabV2(settings, num_classes)
     operations, activations = counted(network, forward, _SIDE)

@@ -26,7 +26,7 @@ from vwl.inference.build import PROCESSES_PER_GPU
 from vwl.storage.folder import Folder
 from vwl.workflow.manifest import Manifest
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES, training_rows
+from vwl.workflow.stages import STAGES, stages_of, training_rows
 
 GIB = 2**30
 BASE_MEMORY = 1.5 * GIB
@@ -105,7 +105,8 @@ def costs(recipe: Recipe, index: Index) -> dict[str, Cost]:
     """Return the cost of each stage, in the order of the stages."""
     stats, classes, training = image_stats(index), len(index.classes), len(training_rows(index))
     found = {}
-    for stage, spec in STAGES.items():
+    for stage in stages_of(recipe):
+        spec = STAGES[stage]
         if spec.kind == "train":
             found[stage] = training_cost(recipe, stage, training, classes)
         else:
@@ -169,8 +170,8 @@ def checks(recipe: Recipe, index: Index, layout: Layout, resources: Resources, p
 
 
 def _batches(recipe: Recipe, layout: Layout) -> Iterator[Finding]:
-    for stage, spec in STAGES.items():
-        if spec.kind != "train":
+    for stage in stages_of(recipe):
+        if STAGES[stage].kind != "train":
             continue
         batch = getattr(recipe, stage).batch_size
         try:

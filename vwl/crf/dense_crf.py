@@ -11,14 +11,14 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from vwl.config.recipe import CrfKernels, IrnetLabels
+from vwl.config.recipe import CrfKernels, IrnetLabels, PsaLabels
 from vwl.constants import IGNORE
 from vwl.crf.mean_field_numba import NumbaMeanField
 from vwl.crf.mean_field_pydensecrf import PydensecrfMeanField, import_pydensecrf
 from vwl.crf.mean_field_torch import TorchMeanField
 from vwl.data.transforms import resize
 from vwl.errors import VwlError
-from vwl.maps.cam import argmax_with_background, best_class, upsampled_argmax
+from vwl.maps.cam import argmax_with_background, best_class, upsampled_argmax, with_power_background
 
 _MIN_PROBABILITY = 1e-5
 """Smaller probabilities are raised to this one, so that the unary term rules no label out."""
@@ -87,8 +87,13 @@ def crf_probabilities(image: np.ndarray, probabilities: np.ndarray, kernels: Crf
         ValueError: image and probabilities differ in size.
         VwlError: as `mean_field`.
     """
-    unary = -np.log(np.clip(probabilities, _MIN_PROBABILITY, 1), dtype=np.float32)
+    unary = _energies(probabilities)
     return _Field(image, len(unary), kernels).infer(unary)
+
+
+def _energies(probabilities: np.ndarray) -> np.ndarray:
+    """Return the unary energies (L, H, W) float32 of probabilities."""
+    return -np.log(np.clip(probabilities, _MIN_PROBABILITY, 1), dtype=np.float32)
 
 
 def label_energies(labels: np.ndarray, num_labels: int, confidence: float) -> np.ndarray:
@@ -158,6 +163,31 @@ def irnet_labels(image: np.ndarray, maps: np.ndarray, class_ids: Sequence[int], 
     foreground, background = (_relabel(field, labels, settings.confidence, image.shape[:2]) for labels in (confident, possible))
     unsure = (foreground == 0) & (background != 0)
     return np.where(unsure, np.uint8(IGNORE), _ids(foreground, class_ids))
+
+
+def psa_labels(image: np.ndarray, maps: np.ndarray, class_ids: Sequence[int], settings: PsaLabels) -> np.ndarray:
+    """Return PSA's training labels: confident objects and confident background, each from a score of the background and a dense CRF.
+
+    A pixel has an object's label if it has it beside the large background score (low alpha), is background if it is that beside the
+    small one (high alpha), and is ignored otherwise. As in the published code the scores enter the CRF as probabilities.
+
+    Args:
+        image: (H, W, 3) uint8.
+        maps: (K, h, w) scores, 0..1, at the image's size or a smaller one, at which the image is then refined.
+        class_ids: class of each map; if 0 is the first, the maps have their own background, which is used for both.
+        settings: exponents and kernels.
+
+    Returns:
+        (H, W) uint8 class ids, 255 ignored.
+    """
+    field, found = None, []
+    for alpha in (settings.low_alpha, settings.high_alpha):
+        ids, scores = with_power_background(tuple(class_ids), maps, alpha)
+        field = field or _Field(_reduced(image, maps), len(scores), settings.kernels)
+        refined = field.infer(_energies(scores))
+        found.append(np.array(ids, np.uint8)[upsampled_argmax(refined, *image.shape[:2])])
+    confident, possible = found
+    return np.where(possible == 0, np.uint8(0), np.where(confident == 0, np.uint8(IGNORE), confident))
 
 
 def _split_background(maps: np.ndarray, class_ids: Sequence[int]) -> tuple[np.ndarray | None, np.ndarray, Sequence[int]]:

@@ -14,12 +14,15 @@ from vwl.inference.cam import CamStage
 from vwl.inference.crf import CrfStage
 from vwl.inference.irnet_labels import IrnetLabelsStage
 from vwl.inference.masks import MasksStage
+from vwl.inference.psa_labels import PsaLabelsStage
+from vwl.inference.psa_walk import PsaWalkStage
 from vwl.inference.segment import SegmentStage
 from vwl.inference.stage import Stage
 from vwl.inference.walk import WalkStage
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
+from vwl.models.psa import AffinityNet
 from vwl.storage.folder import Folder
 from vwl.storage.score_maps import MapReader
 from vwl.training.checkpoint import load
@@ -37,7 +40,7 @@ class InferenceSpec:
     """An inference stage as it is sent to workers.
 
     Attributes:
-        stage: `cam`, `crf`, `irnet-labels`, `walk`, `masks` or `segment`.
+        stage: `cam`, `crf`, `irnet-labels`, `psa-labels`, `walk`, `masks` or `segment`.
         recipe: all settings.
         index_path: the data set's index table, which each worker reads.
         run: the run folder, with the results of earlier stages.
@@ -76,6 +79,10 @@ def build_stage(spec: InferenceSpec) -> Stage:
         return CamStage(recipe, index, load_classifier(recipe, index, run))
     if spec.stage == "irnet-labels":
         return IrnetLabelsStage(recipe, index, maps)
+    if spec.stage == "psa-labels":
+        return PsaLabelsStage(recipe, index, maps)
+    if spec.stage == "walk" and recipe.refiner == "psa":
+        return PsaWalkStage(recipe, index, maps, load_affinity_net(recipe, run))
     if spec.stage == "walk":
         return WalkStage(recipe, index, maps, load_boundary_net(recipe, run))
     if spec.stage == "segment":
@@ -84,7 +91,8 @@ def build_stage(spec: InferenceSpec) -> Stage:
     if spec.stage == "crf":
         return CrfStage(recipe, index, MapReader(run / "cam", spec.class_scales), spec.threshold)
     if spec.stage == "masks":
-        return MasksStage(MapReader(run / "walk", spec.class_scales), spec.threshold, index)
+        refined = run / ("cam" if recipe.refiner == "none" else "walk")
+        return MasksStage(MapReader(refined, spec.class_scales), spec.threshold, index)
     raise ValueError(spec.stage)
 
 
@@ -99,6 +107,11 @@ def load_classifier(recipe: Recipe, index: Index, run: Folder) -> Classifier:
 def load_boundary_net(recipe: Recipe, run: Folder) -> BoundaryNet:
     """Return a run's trained boundary network, ready for inference."""
     return _with_weights(BoundaryNet(recipe.irnet.backbone), run / "irnet")
+
+
+def load_affinity_net(recipe: Recipe, run: Folder) -> AffinityNet:
+    """Return a run's trained affinity network, ready for inference."""
+    return _with_weights(AffinityNet(recipe.psa), run / "psa")
 
 
 def load_segmenter(recipe: Recipe, index: Index, run: Folder) -> DeepLabV2:

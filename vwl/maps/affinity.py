@@ -1,7 +1,8 @@
-"""Affinities of pixel pairs from a boundary map: the weights of the random walk.
+"""Affinities of pixel pairs, from a boundary map or from features: the weights of the random walk.
 
-The affinity of two pixels of the stride-4 grid is 1 minus the largest boundary score on the straight path between them (Ahn et al. 2019,
-IRNet, Eq. 2; paper section 4.1). `vwl.models.affinity_loss` is the differentiable form that trains the boundary network.
+IRNet's affinity of two pixels of the stride-4 grid is 1 minus the largest boundary score on the straight path between them (Ahn et al.
+2019, Eq. 2; paper section 4.1). PSA's is exp(-mean absolute difference of their features) (Ahn and Kwak 2018, Eq. 2).
+`vwl.models.affinity_loss` has the differentiable forms that train the networks.
 """
 
 from functools import cache
@@ -44,4 +45,26 @@ def affinities(edge: np.ndarray, radius: int) -> np.ndarray:
         for y, x in path(dy, dx):
             np.maximum(inside, edge[y : y + height - dy, left + x : right + x], out=inside)
         np.subtract(1, inside, out=inside)
+    return affinity
+
+
+def feature_affinities(features: np.ndarray, radius: int) -> np.ndarray:
+    """Return the affinity of each pixel with its partner at every offset, from features.
+
+    Args:
+        features: (D, h, w) of the affinity network.
+        radius: cells, see `pair_offsets`.
+
+    Returns:
+        (num_offsets, h, w) of `features`' dtype: exp(-mean absolute difference); 0 where the partner is outside the image.
+    """
+    _, height, width = features.shape
+    offsets = pair_offsets(radius)
+    affinity = np.zeros((len(offsets), height, width), features.dtype)
+    for out, (dy, dx) in zip(affinity, offsets, strict=True):
+        left, right = max(0, -dx), width - max(0, dx)
+        if dy >= height or left >= right:
+            continue
+        start, partner = features[:, : height - dy, left:right], features[:, dy:, left + dx : right + dx]
+        out[: height - dy, left:right] = np.exp(-np.abs(partner - start).mean(axis=0))
     return affinity

@@ -33,6 +33,18 @@ def normalise(maps: np.ndarray) -> np.ndarray:
     return positive / (positive.max(axis=(1, 2), keepdims=True, initial=0) + np.float32(1e-5))
 
 
+def with_power_background(classes: tuple[int, ...], maps: np.ndarray, alpha: float) -> tuple[tuple[int, ...], np.ndarray]:
+    """Return classes and maps (K + 1, h, w) float32 with the background first: (1 - the largest score) ** alpha (PSA).
+
+    Maps that have a background already, as class 0, are returned as they are.
+    """
+    maps = maps.astype(np.float32)
+    if classes and classes[0] == 0:
+        return classes, maps
+    background = np.clip(1 - maps.max(axis=0, initial=0), 0, 1) ** np.float32(alpha)
+    return (0, *classes), np.concatenate([background[None], maps])
+
+
 def working_size(height: int, width: int, max_pixels: int) -> tuple[int, int]:
     """Return the size at which an image of `height` x `width` pixels is refined: its own, or one of about `max_pixels` pixels."""
     scale = min(1.0, (max_pixels / (height * width)) ** 0.5)

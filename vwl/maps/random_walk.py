@@ -1,9 +1,10 @@
-"""Random walk: spreads score maps over the image up to the boundaries (IRNet; paper section 4.1).
+"""Random walk: spreads score maps over the image up to the boundaries (IRNet and PSA; paper section 4.1).
 
 The transition matrix T is A^beta (affinities, diagonal 1, outside the image 0) divided by its column sums, and the result is
-maps * (1 - edge) * T^steps. T is never built: it is a stencil of the pairs' weights, and its power is a Chebyshev series. T is
-similar to the symmetric matrix S = D^-1/2 A^beta D^-1/2, whose eigenvalues lie in [-1, 1]; there x^n = sum_k c_k T_k(x) with
-c_k = 2^(1-n) binomial(n, (n-k)/2), and the omitted c_k bound the error. 256 steps take 70 products instead of 256.
+maps * T^steps; IRNet first multiplies the maps by 1 - edge. T is never built: it is a stencil of the pairs' weights, and its power is a
+Chebyshev series. T is similar to the symmetric matrix S = D^-1/2 A^beta D^-1/2, whose eigenvalues lie in [-1, 1]; there
+x^n = sum_k c_k T_k(x) with c_k = 2^(1-n) binomial(n, (n-k)/2), and the omitted c_k bound the error. 256 steps take 70 products instead of
+256.
 """
 
 from collections.abc import Callable
@@ -53,16 +54,36 @@ def walk(
     """
     if maps.shape[1:] != edge.shape:
         raise ValueError(f"maps of {maps.shape[1:]} cells, boundary map of {edge.shape}")
+    # without a name here, so that the pairs are freed as soon as their weights are laid out: they are as large as all other arrays
+    start = maps * (1 - edge.astype(np.float64))
+    return walk_by_affinities(start, affinities(edge.astype(dtype), radius), radius, exponent, steps, tolerance)
+
+
+def walk_by_affinities(
+    maps: np.ndarray, pairs: np.ndarray, radius: int, exponent: float, steps: int = 256, tolerance: float = 1e-5
+) -> np.ndarray:
+    """Return maps * T^steps, the maps after a random walk by given affinities.
+
+    Args:
+        maps: (K, h, w) scores; K may be 0.
+        pairs: (num_offsets, h, w) affinities 0..1, 0 where the partner is outside the image; see `pair_offsets`. Overwritten.
+        radius, exponent, steps, tolerance: as `walk`.
+
+    Returns:
+        (K, h, w) of the dtype of `pairs`, in which the arithmetic is done.
+
+    Raises:
+        VwlError: the exponent is not above 0.
+    """
     if exponent <= 0:
-        raise VwlError(f"walk.exponent = {exponent} must be above 0; 10 in IRNet")
-    height, width = edge.shape
-    layout = _Layout(height, width, radius - 1)
+        raise VwlError(f"exponent = {exponent} of the walk must be above 0; 10 in IRNet, 8 in PSA")
+    dtype = pairs.dtype.type
+    layout = _Layout(*maps.shape[1:], radius - 1)
     shifts = np.array([layout.shift(dy, dx) for dy, dx in pair_offsets(radius)], np.int64)
-    pairs = affinities(edge.astype(dtype), radius)
     pairs[pairs < _MIN_WEIGHT ** (1 / exponent)] = 0
     pairs **= dtype(exponent)
     weights = layout.flat(pairs, -len(pairs) % _UNROLLED)
-    del pairs  # as large as all other arrays
+    del pairs
     # In float64 for any `dtype`: a rounding error of the degrees would enter every step with the same sign.
     degrees = np.ones(layout.length)
     for weight, shift in zip(weights, shifts, strict=False):
@@ -73,7 +94,7 @@ def walk(
         weight[:-shift] *= inverse_root[:-shift] * inverse_root[shift:]
     # Far from objects the maps would decay to denormal numbers (see `_MIN_WEIGHT`). A constant far below any tolerance is added; the walk
     # preserves it, since the columns of T sum to 1.
-    start = maps * (1 - edge.astype(np.float64))
+    start = maps.astype(np.float64)
     start += 1e-10 * start.max(axis=(1, 2), keepdims=True, initial=0)
     state = layout.flat(start.astype(dtype)) / inverse_root.astype(dtype)
     coefficients = chebyshev_coefficients(steps, tolerance).astype(dtype)

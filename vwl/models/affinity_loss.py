@@ -1,7 +1,7 @@
-"""IRNet's affinity loss: trains the boundary network from pairs of confident labels (Ahn et al. 2019, Eqs. 8-11; paper section 4.1).
+"""The affinity loss of IRNet and PSA: trains a network from pairs of confident labels (Ahn et al. 2019, Eqs. 8-11; paper section 4.1).
 
-The affinity of a pair is 1 minus the largest boundary score on the straight path between its pixels. It is to be high for pairs of the
-same label and low for pairs of different labels.
+The affinity of a pair is to be high for pairs of the same label and low for pairs of different labels. IRNet's is 1 minus the largest
+boundary score on the straight path between the pixels, PSA's falls with the distance of the pixels' features.
 """
 
 import torch
@@ -32,6 +32,27 @@ def pair_affinities(edge: torch.Tensor, radius: int) -> torch.Tensor:
     ranks.scatter_(1, order, torch.arange(order.shape[1], dtype=torch.int32, device=edge.device).expand_as(order))
     highest = _highest_on_paths(ranks.view(edge[:, 0].shape), radius)
     return 1 - scores.gather(1, highest.flatten(1).long()).view(highest.shape)
+
+
+def pair_feature_affinities(features: torch.Tensor, radius: int) -> torch.Tensor:
+    """Return the affinities of all pairs of a batch by PSA (Ahn and Kwak 2018, Eq. 2): exp(-mean absolute difference of the features).
+
+    The pairs are those of `pair_affinities`.
+
+    Args:
+        features: (B, D, h, w) affinity features; half precision is computed in float32.
+        radius: cells, see `pair_offsets`.
+
+    Returns:
+        (B, num_offsets, h - radius + 1, w - 2 * radius + 2).
+
+    Raises:
+        VwlError: the radius has no pairs, or the grid is too small for it.
+    """
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    start = _view(features, radius, 0, 0)
+    distances = [(_view(features, radius, dy, dx) - start).abs().mean(dim=1) for dy, dx in pair_offsets(radius)]
+    return torch.exp(-torch.stack(distances, dim=1))
 
 
 def pair_labels(label: torch.Tensor, radius: int, num_classes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -85,12 +106,13 @@ def affinity_loss_terms(sums: torch.Tensor, counts: torch.Tensor) -> tuple[torch
 def _view(grid: torch.Tensor, radius: int, dy: int, dx: int) -> torch.Tensor:
     """Return the part (..., h', w') of a grid (..., h, w) at an offset from the pairs' first pixels."""
     if radius < 2:
-        raise VwlError(f"irnet.radius = {radius}: no two pixels are that close; set it to 2 or more")
+        raise VwlError(f"radius = {radius}: no two pixels are that close; set it to 2 or more")
     border = radius - 1
     height, width = grid.shape[-2] - border, grid.shape[-1] - 2 * border
     if height < 1 or width < 1:
         raise VwlError(
-            f"irnet.crop: no pixel has all its partners within irnet.radius = {radius}; set it to at least {8 * border + 1} pixels"
+            f"a crop of {grid.shape[-2]} x {grid.shape[-1]} cells has no cell with all its partners within radius = {radius}; "
+            f"set a crop of {2 * border + 1} cells a side or more"
         )
     return grid[..., dy : dy + height, border + dx : border + dx + width]
 

@@ -8,6 +8,7 @@ from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.training.classifier import ClassifierTask
 from vwl.training.irnet import IrnetTask
+from vwl.training.psa import PsaTask
 from vwl.training.segmenter import SegmenterTask
 from vwl.training.task import Task
 
@@ -20,11 +21,11 @@ class TrainSpec:
     """A training as it is sent to workers.
 
     Attributes:
-        stage: `classifier`, `irnet` or `segmenter`.
+        stage: `classifier`, `irnet`, `psa` or `segmenter`.
         recipe: all settings.
         index_path: the data set's index table, which each worker reads.
         folder: where checkpoints, metrics and weights go.
-        masks: folder of the label PNGs (irnet, segmenter).
+        masks: folder of the label PNGs (irnet, psa, segmenter).
         fingerprint: identifies settings and inputs.
     """
 
@@ -54,7 +55,8 @@ def build_task(spec: TrainSpec) -> Task:
     rows = [row for row in rows if f"{row.image_id}.png" in available]
     if not rows:
         raise VwlError(f"{spec.masks} holds no masks to train {spec.stage} on; run the stages before it (vwl run does)")
-    return (IrnetTask if spec.stage == "irnet" else SegmenterTask)(spec.recipe, index, rows, spec.masks)
+    tasks: dict[str, type[IrnetTask | PsaTask | SegmenterTask]] = {"irnet": IrnetTask, "psa": PsaTask, "segmenter": SegmenterTask}
+    return tasks[spec.stage](spec.recipe, index, rows, spec.masks)
 
 
 def require_labels(rows: list[Row]) -> None:

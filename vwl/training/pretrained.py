@@ -19,13 +19,17 @@ from vwl.models.caffe import caffe_to_torchvision, is_caffe_layout
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
+from vwl.models.psa import AffinityNet
 from vwl.models.weights import EXTRA_STATE, load_weights
 from vwl.storage.weights import read_weights
 
 State = dict[str, Tensor]
 
 
-def load_pretrained(network: Classifier | BoundaryNet | DeepLabV2, settings: recipe.Classifier | recipe.Irnet | recipe.Segmenter) -> None:
+def load_pretrained(
+    network: Classifier | BoundaryNet | AffinityNet | DeepLabV2,
+    settings: recipe.Classifier | recipe.Irnet | recipe.Psa | recipe.Segmenter,
+) -> None:
     """Load the weights that a training starts from into its network.
 
     Args:

@@ -57,6 +57,8 @@ class Trial:
         Other sections of a recipe, or sections that a later version adds, do not change it.
         """
         sections = {name.replace("-", "_") for name in self.stages} | {"evaluation"}
+        if self.recipe.refiner != "irnet" and {"walk", "masks"} & {*self.stages}:
+            sections |= {"refiner", "psa_walk"}
         settings = self.recipe.model_dump(mode="json")
         return fingerprint([self.recipe.seed, {name: settings[name] for name in settings if name in sections}])
 
@@ -79,7 +81,7 @@ class Trial:
         needed = {self.stage}
         for name in reversed(STAGES):
             if name in needed:
-                needed.update(STAGES[name].reads)
+                needed.update(STAGES[name].reads(self.recipe))
         return [name for name in STAGES if name in needed]
 
     def folder(self, root: Folder) -> Folder:

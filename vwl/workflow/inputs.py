@@ -7,6 +7,7 @@ from vwl.inference.build import InferenceSpec
 from vwl.inference.seeds import NO_FILE
 from vwl.workflow.imported import ImportedMaps
 from vwl.workflow.run_folder import Run
+from vwl.workflow.stages import refined_maps
 
 OWN_BACKGROUND = "own background of the maps"
 """How a threshold was chosen where maps have a map of the background, and need none."""
@@ -56,7 +57,7 @@ def input_background(run: Run, stage: str) -> Background | None:
     if stage == "crf" and run.recipe.crf.background != "auto":
         return Background(float(run.recipe.crf.background), "recipe")
     if stage in {"crf", "masks"}:
-        maps = run.manifest("cam" if stage == "crf" else "walk")
+        maps = run.manifest("cam" if stage == "crf" else refined_maps(run.recipe))
         assert maps is not None
         assert maps.threshold is not None
         return Background(maps.threshold, maps.threshold_chosen or "", maps.class_thresholds)

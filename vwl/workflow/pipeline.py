@@ -87,7 +87,7 @@ def _run_stage(
         on_message(f"{stage}: done before, skipped")
         return
     if not run.needs(stage):
-        on_message(f"{stage}: not needed, the maps of this run are imported")
+        on_message(f"{stage}: not needed, {run.why_not_needed(stage)}")
         return
     run.require(stage)
     before = _forget_faults(run, stage, on_message)
@@ -124,7 +124,10 @@ def _has_work(run: Run, stage: str) -> bool:
 
 
 def _forget_faults(run: Run, stage: str, on_message: Callable[[str], None]) -> str:
-    """Delete the damaged files of a stage that was done, and return the digest that its weights had; empty if there were none."""
+    """Delete the damaged files of a stage that was done, and return the digest that its weights had.
+
+    Empty if there were none, or if they were made with other settings or inputs.
+    """
     folder, found = run.stage_folder(stage), run.faults(stage)
     record = read_record(folder)
     if found:
@@ -133,7 +136,10 @@ def _forget_faults(run: Run, stage: str, on_message: Callable[[str], None]) -> s
             folder.delete(WEIGHTS)
         else:
             forget(run.shards(stage), folder, STAGES[stage].kind == "maps", found)
-    return record.files[WEIGHTS].digest if record is not None and WEIGHTS in record.files else ""
+    manifest = run.manifest(stage)
+    if record is None or WEIGHTS not in record.files or manifest is None or manifest.fingerprint != run.fingerprint(stage):
+        return ""
+    return record.files[WEIGHTS].digest
 
 
 def result_files(run: Run, stage: str) -> dict[str, StoredFile]:
@@ -168,7 +174,7 @@ def _training_layout(run: Run, stage: str, layout: Layout, fit_workers: bool) ->
 
 def _train(run: Run, manifest: Manifest, engine: Engine, layout: Layout, on_progress: OnProgress) -> Manifest:
     stage = manifest.stage
-    reads = STAGES[stage].reads
+    reads = STAGES[stage].reads(run.recipe)
     masks = run.stage_folder(reads[0]) if reads else None
     spec = TrainSpec(stage, run.recipe, run.index_path, run.stage_folder(stage), masks, run.fingerprint(stage))
     result = engine.trainer.fit(spec, layout, on_progress)
@@ -185,7 +191,7 @@ def _infer(run: Run, manifest: Manifest, engine: Engine, on_progress: OnProgress
     stage = manifest.stage
     rows = run.stage_rows(stage)
     if not rows:
-        raise VwlError(f"{stage}: no image is left to process; {STAGES[stage].reads[0]}/manifest.json says why each one failed")
+        raise VwlError(f"{stage}: no image is left to process; {STAGES[stage].reads(run.recipe)[0]}/manifest.json says why each one failed")
     folder, all_shards, maps = run.stage_folder(stage), run.shards(stage), STAGES[stage].kind == "maps"
     forget(all_shards, folder, maps, check_shards(all_shards, folder, maps).faults)
     remaining = unfinished(all_shards, folder)

@@ -31,7 +31,7 @@ from vwl.workflow.imported import STAGE as IMPORTED_STAGE
 from vwl.workflow.imported import ImportedMaps, import_again, imported_maps, not_needed
 from vwl.workflow.manifest import Manifest, read_manifest, write_manifest
 from vwl.workflow.run_files import RunFiles, is_run, read_run_files, write_run_files
-from vwl.workflow.stages import STAGES
+from vwl.workflow.stages import STAGES, stages_of
 
 
 class Run:
@@ -98,7 +98,7 @@ class Run:
     def fingerprint(self, stage: str) -> str:
         """Return the hash that identifies a stage's result: its settings, the seed, the data set and the stages it reads."""
         data = self.index.fingerprint()
-        imported = self.imported_maps() if STAGES[stage].reads else None
+        imported = self.imported_maps() if STAGES[stage].reads(self.recipe) else None
         return stage_fingerprint(stage, self.recipe, data, None if imported is None else imported.fingerprint(data))
 
     def imported_maps(self) -> ImportedMaps | None:
@@ -106,8 +106,14 @@ class Run:
         return imported_maps(self.manifest(IMPORTED_STAGE))
 
     def needs(self, stage: str) -> bool:
-        """Return whether a stage's result is used: the classifier's is not where maps are imported."""
-        return not not_needed(stage, self.imported_maps())
+        """Return whether a stage's result is used: other refiners' are not, and the classifier's is not where maps are imported."""
+        return stage in stages_of(self.recipe) and not not_needed(stage, self.imported_maps())
+
+    def why_not_needed(self, stage: str) -> str:
+        """Return why a stage that is not needed is not."""
+        if stage not in stages_of(self.recipe):
+            return f"the recipe has refiner: {self.recipe.refiner}"
+        return "the maps of this run are imported"
 
     def manifest(self, stage: str) -> Manifest | None:
         """Return a stage's manifest, or none if the stage was never started.
@@ -151,7 +157,7 @@ class Run:
 
     def _failed_before(self, stage: str) -> set[str]:
         """Return the images that failed in an inference stage that `stage` reads, directly or through others."""
-        before = [name for name in STAGES[stage].reads if STAGES[name].kind != "train"]
+        before = [name for name in STAGES[stage].reads(self.recipe) if STAGES[name].kind != "train"]
         return {image_id for name in before for image_id in (*self.failed_images(name), *self._failed_before(name))}
 
     def is_done(self, stage: str, splits: Sequence[str] = ()) -> bool:
@@ -215,7 +221,7 @@ class Run:
                 settings=settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings,
                 seed=self.recipe.seed,
                 recipe=self.recipe.name,
-                reads={name: self.fingerprint(name) for name in STAGES[stage].reads},
+                reads={name: self.fingerprint(name) for name in STAGES[stage].reads(self.recipe)},
                 index=self.index.fingerprint(),
                 versions=versions(),
                 started=local_time(),
@@ -245,10 +251,10 @@ class Run:
             VwlError: one is not; names it and its command. Imported maps are never computed, so they must be done themselves.
         """
         imported = self.imported_maps()
-        if imported and IMPORTED_STAGE in (stage, *STAGES[stage].reads) and not self.is_done(IMPORTED_STAGE):
+        if imported and IMPORTED_STAGE in (stage, *STAGES[stage].reads(self.recipe)) and not self.is_done(IMPORTED_STAGE):
             again = import_again(str(self.folder), imported)
             raise VwlError(f"the import of the maps of {self.folder} is not complete, or its data set has changed since: {again}")
-        for name in STAGES[stage].reads:
+        for name in STAGES[stage].reads(self.recipe):
             if self.is_done(name):
                 continue
             command = f"vwl {'train' if STAGES[name].kind == 'train' else 'infer'} {name} --run {self.folder}"
@@ -276,7 +282,7 @@ def stage_fingerprint(stage: str, recipe: Recipe, index_fingerprint: str, import
     spec = STAGES[stage]
     settings = spec.settings(recipe)
     plain = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings
-    reads = [stage_fingerprint(name, recipe, index_fingerprint, imported) for name in spec.reads]
+    reads = [stage_fingerprint(name, recipe, index_fingerprint, imported) for name in spec.reads(recipe)]
     threshold = recipe.cam.background_threshold if stage == "crf" and recipe.crf.background == "auto" else None
     return fingerprint([stage, plain, recipe.seed, index_fingerprint, reads, threshold])
 

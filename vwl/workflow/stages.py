@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from vwl.config.recipe import Cam, Recipe, Walk
+from vwl.config.recipe import Cam, PsaWalk, Recipe, Walk
 from vwl.data.index import Index, Row
 from vwl.training.build import TRAIN_SPLIT
 
 Kind = Literal["train", "maps", "masks"]
+SectionType = TypeVar("SectionType", Cam, Walk)
 
 
 @dataclass(frozen=True)
@@ -18,21 +19,38 @@ class StageSpec:
     Attributes:
         name: of the stage and of its folder in the run.
         kind: a training, or an inference stage that writes score maps or masks.
-        reads: the stages whose results it reads.
+        reads: returns the stages whose results it reads.
         settings: returns the recipe's part that its result depends on, besides the settings of the stages it reads.
         rows: returns the images it processes; not used by trainings.
     """
 
     name: str
     kind: Kind
-    reads: tuple[str, ...]
+    reads: Callable[[Recipe], tuple[str, ...]]
     settings: Callable[[Recipe], Any]
     rows: Callable[[Index], list[Row]]
 
 
-def _without_threshold(section: Cam | Walk) -> Cam | Walk:
+def _without_threshold(section: SectionType) -> SectionType:
     """The settings that score maps depend on: all but the threshold, which is applied to them later."""
     return section.model_copy(update={"background_threshold": 0.0})
+
+
+def _walk_settings(recipe: Recipe) -> Walk | PsaWalk:
+    return recipe.psa_walk if recipe.refiner == "psa" else _without_threshold(recipe.walk)
+
+
+def _masks_settings(recipe: Recipe) -> Any:
+    return {"irnet": recipe.walk.background_threshold, "psa": "own background", "none": recipe.cam.background_threshold}[recipe.refiner]
+
+
+def _reads(*stages: str) -> Callable[[Recipe], tuple[str, ...]]:
+    return lambda recipe: stages
+
+
+def refined_maps(recipe: Recipe) -> str:
+    """Return the stage whose maps become the pseudo masks."""
+    return "cam" if recipe.refiner == "none" else "walk"
 
 
 def training_rows(index: Index) -> list[Row]:
@@ -61,19 +79,31 @@ def _scored_or_training(index: Index) -> list[Row]:
 STAGES: dict[str, StageSpec] = {
     spec.name: spec
     for spec in (
-        StageSpec("classifier", "train", (), lambda r: r.classifier, training_rows),
-        StageSpec("cam", "maps", ("classifier",), lambda r: _without_threshold(r.cam), _training_and_scored),
-        StageSpec("crf", "masks", ("cam",), lambda r: r.crf, _scored_or_training),
-        StageSpec("irnet-labels", "masks", ("cam",), lambda r: r.irnet_labels, training_rows),
-        StageSpec("irnet", "train", ("irnet-labels",), lambda r: r.irnet, training_rows),
-        StageSpec("walk", "maps", ("cam", "irnet"), lambda r: _without_threshold(r.walk), _training_and_scored),
-        StageSpec("masks", "masks", ("walk",), lambda r: r.walk.background_threshold, training_rows),
-        StageSpec("segmenter", "train", ("masks",), lambda r: r.segmenter, training_rows),
-        StageSpec("segment", "masks", ("segmenter",), lambda r: r.segment, _scored_and_test),
+        StageSpec("classifier", "train", _reads(), lambda r: r.classifier, training_rows),
+        StageSpec("cam", "maps", _reads("classifier"), lambda r: _without_threshold(r.cam), _training_and_scored),
+        StageSpec("crf", "masks", _reads("cam"), lambda r: r.crf, _scored_or_training),
+        StageSpec("irnet-labels", "masks", _reads("cam"), lambda r: r.irnet_labels, training_rows),
+        StageSpec("irnet", "train", _reads("irnet-labels"), lambda r: r.irnet, training_rows),
+        StageSpec("psa-labels", "masks", _reads("cam"), lambda r: r.psa_labels, training_rows),
+        StageSpec("psa", "train", _reads("psa-labels"), lambda r: r.psa, training_rows),
+        StageSpec("walk", "maps", lambda r: ("cam",) if r.refiner == "none" else ("cam", r.refiner), _walk_settings, _training_and_scored),
+        StageSpec("masks", "masks", lambda r: (refined_maps(r),), _masks_settings, training_rows),
+        StageSpec("segmenter", "train", _reads("masks"), lambda r: r.segmenter, training_rows),
+        StageSpec("segment", "masks", _reads("segmenter"), lambda r: r.segment, _scored_and_test),
     )
 }
 """All stages by name, in the order in which `vwl run` runs them."""
+_REFINER_STAGES = {"irnet-labels": "irnet", "irnet": "irnet", "psa-labels": "psa", "psa": "psa"}
+"""Stages that only one refiner has."""
 SCORED = ("cam", "crf", "walk", "segment")
 """Stages whose results are scored against ground truth."""
 SPLITS = ("train", "val")
 """Splits that are scored."""
+
+
+def stages_of(recipe: Recipe) -> list[str]:
+    """Return the names of the stages of a recipe, in order: those of its refiner, and all that every refiner has."""
+    others = {name for name, refiner in _REFINER_STAGES.items() if refiner != recipe.refiner}
+    if recipe.refiner == "none":
+        others.add("walk")
+    return [name for name in STAGES if name not in others]

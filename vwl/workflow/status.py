@@ -21,9 +21,9 @@ class StageStatus:
 
     Attributes:
         stage: its name.
-        state: `not started`; `not needed` (imported maps); `running` while a process works on it, `interrupted` when none does and it has
-            not ended; `done`, or `incomplete` where files of its result are missing or damaged; `outdated` where settings or inputs
-            have changed since.
+        state: `not started`; `not needed` (imported maps, another refiner); `running` while a process works on it, `interrupted` when
+            none does and it has not ended; `done`, or `incomplete` where files of its result are missing or damaged; `outdated` where
+            settings or inputs have changed since.
         done, total: steps of a training, images of an inference stage; none if unknown.
         seconds: working time, of a running stage until now; none before the start.
         note: newest loss, number of failed images, or a line on the state.
@@ -41,7 +41,7 @@ def stage_status(run: Run, stage: str) -> StageStatus:
     """Return how far a stage is, from its manifest, its lock, its metrics and its files."""
     manifest = run.manifest(stage)
     if manifest is None:
-        return StageStatus(stage, "not started") if run.needs(stage) else StageStatus(stage, "not needed", note="the maps are imported")
+        return StageStatus(stage, "not started") if run.needs(stage) else StageStatus(stage, "not needed", note=run.why_not_needed(stage))
     found = run.faults(stage)
     state, note = _state(run, manifest, found)
     seconds = manifest.seconds

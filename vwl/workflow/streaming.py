@@ -11,19 +11,25 @@ from functools import partial
 from itertools import takewhile
 from threading import Thread
 
+from vwl.config.recipe import Recipe
 from vwl.engine.base import OnProgress, Progress, ShardRunner
 from vwl.inference.build import InferenceSpec
 from vwl.inference.runner import SHARD_SIZE, Shard, shards, unfinished
 from vwl.workflow.inputs import inference_spec
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
+from vwl.workflow.stages import STAGES, stages_of
 
-STREAMED = ("cam", "crf", "irnet-labels")
-"""The stages of a streamed pass; those after the first read its maps and nothing else."""
+STREAMED = ("cam", "crf", "irnet-labels", "psa-labels")
+"""Stages that a streamed pass can hold; those after the first read its maps and nothing else."""
 _SHARDS_PER_CPU = 4
 """Shards per CPU that are worth starting a pool of processes for, which takes seconds."""
 _POLL = 1.0
 """Seconds between checks for finished shards."""
+
+
+def streamed(recipe: Recipe) -> tuple[str, ...]:
+    """Return the stages of a streamed pass: those of its refiner."""
+    return tuple(stage for stage in STREAMED if stage in stages_of(recipe))
 
 
 class Streaming:
@@ -63,8 +69,10 @@ class Streaming:
         cam.join()
 
     def _can_start(self, stage: str) -> bool:
-        """Return whether a stage is not done and needs no threshold chosen from all maps."""
-        return not self._run.is_done(stage) and not (stage == "crf" and self._run.recipe.crf.background == "auto")
+        """Return whether a stage is needed, not done, and needs no threshold chosen from all maps."""
+        return (
+            self._run.needs(stage) and not self._run.is_done(stage) and not (stage == "crf" and self._run.recipe.crf.background == "auto")
+        )
 
     def _refine(self, stage: str, todo: list[Shard], images_done: int, processes: int, on_progress: OnProgress) -> None:
         total = len(STAGES[stage].rows(self._run.index))
