@@ -16,6 +16,10 @@ app.add_typer(prepare, name="prepare")
 
 Out = Annotated[str, typer.Option(metavar="FILE", help="The index table to write.")]
 IndexFile = Annotated[str, typer.Argument(metavar="INDEX", help="An index table made by: vwl data prepare.")]
+Negatives = Annotated[
+    str | None,
+    typer.Option(metavar="LABEL", help="The label of images that show none of the classes, e.g. none; empty: images without a label."),
+]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
 
 
@@ -77,11 +81,13 @@ def folder(
             help="What separates labels: semicolon, bar, comma or blank. Default: the one of ; | , that the file uses, else blanks.",
         ),
     ] = None,
+    negatives: Negatives = None,
 ) -> None:
     """Index a folder of images with a CSV file of labels.
 
     The column labels holds class names such as dog;traffic light. They are separated by ; | or , in the whole file, or by blanks
-    if none of these occurs. A name in quotes is kept as it is. Names that differ only in case or blanks are refused.
+    if none of these occurs. A name in quotes is kept as it is. Names that differ only in case or blanks are refused, and so are
+    training images without a label, unless --negatives says that they show no object.
 
     \b
     Examples:
@@ -90,7 +96,7 @@ def folder(
     """
     from vwl.data.folder import prepare_folder
 
-    _finish(*prepare_folder(images, labels, masks, val_share, classes, separator), out)
+    _finish(*prepare_folder(images, labels, masks, val_share, classes, separator, negatives), out)
 
 
 @prepare.command()
@@ -172,10 +178,12 @@ def check(index: IndexFile, as_json: Json = False) -> None:
 def _finish(index: "Index", notes: list[str], out: str) -> None:
     """Write an index and print its splits and the notes."""
     from vwl.data.index import write_index
+    from vwl.data.summary import without_contrast
 
     write_index(index, out)
     _print_splits(index)
-    for note in notes:
+    line = without_contrast(index, [row for row in index.rows if row.split in {"train", "aug"}])
+    for note in [*notes, *([line] if line else [])]:
         typer.echo(f"- {note}")
     typer.echo(f"wrote {out}")
 

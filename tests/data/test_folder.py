@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vwl.data.folder import common_root, prepare_folder
+from vwl.data.folder import prepare_folder
+from vwl.data.image_files import common_root
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.storage.masks import encode_mask, voc_palette

@@ -46,6 +46,7 @@ __all__ = [
     "Threshold",
     "Walk",
     "fingerprint",
+    "hashed_settings",
 ]
 
 
@@ -214,6 +215,8 @@ class Segmenter(Section):
     """Images are first resized to this long side, pixels; null: their own size."""
     rescale: Scales = (0.5, 0.75, 1.0, 1.25, 1.5)
     """Images are then resized by a factor drawn from this list."""
+    negatives: Literal["include", "exclude"] = "include"
+    """Whether images that are known to show no object are trained on, as background everywhere (`include`), or left out (`exclude`)."""
 
 
 class Segment(Section):
@@ -260,6 +263,16 @@ class Recipe(Section):
     segmenter: Segmenter = Segmenter()
     segment: Segment = Segment()
     evaluation: Evaluation = Evaluation()
+
+
+ADDED: dict[str, dict[str, Any]] = {"segmenter": {"negatives": "include"}}
+"""Keys that were added to sections after runs had been made, with the value that gives the results of before."""
+
+
+def hashed_settings(recipe: Recipe, section: str) -> dict[str, Any]:
+    """Return a section as its fingerprint is computed: without keys of `ADDED` at the value of before: old runs stay valid."""
+    values = getattr(recipe, section).model_dump(mode="json")
+    return {key: value for key, value in values.items() if key not in (added := ADDED.get(section, {})) or value != added[key]}
 
 
 def fingerprint(value: Any) -> str:

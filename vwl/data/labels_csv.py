@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vwl.data.class_names import check_object_name
+from vwl.data.class_names import check_object_name, key
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 
@@ -57,12 +57,13 @@ class LabelTable:
     first_lines: dict[str, int]
 
 
-def read_labels(labels_csv: str | Path, separator: str | None = None) -> LabelTable:
+def read_labels(labels_csv: str | Path, separator: str | None = None, negatives: str | None = None) -> LabelTable:
     """Read the CSV file of labels.
 
     Args:
         labels_csv: file in UTF-8 with a header that has the columns `image`, `labels` and optionally `split`.
         separator: name of what separates labels, a key of `SEPARATORS`; without it, it is detected.
+        negatives: label of images without objects, which may have a name that no class can have.
 
     Raises:
         VwlError: the file is not CSV in UTF-8, a column is missing or occurs twice, there are no rows, labels are separated in two ways, a
@@ -96,7 +97,7 @@ def read_labels(labels_csv: str | Path, separator: str | None = None) -> LabelTa
     for line, image, labels, split in fields:
         names = tuple(split_labels(labels, mark, f"{labels_csv} line {line}"))
         for name in names:
-            if first_lines.setdefault(name, line) == line:
+            if first_lines.setdefault(name, line) == line and (negatives is None or key(name) != key(negatives)):
                 check_object_name(name, f"{labels_csv} line {line}")
         rows.append(LabelledImage(line, image, names, split))
     return LabelTable(tuple(rows), "split" in columns, mark, first_lines)

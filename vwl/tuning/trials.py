@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vwl.config.layout import Layout
-from vwl.config.recipe import Recipe, fingerprint
+from vwl.config.recipe import Recipe, fingerprint, hashed_settings
 from vwl.data.index import Index, read_index
 from vwl.engine.base import Engine, Progress
 from vwl.engine.search_types import EpochEnd, OnTrialEvent, StageProgress, TrialEnd
@@ -57,8 +57,8 @@ class Trial:
         Other sections of a recipe, or sections that a later version adds, do not change it.
         """
         sections = {name.replace("-", "_") for name in self.stages} | {"evaluation"}
-        settings = self.recipe.model_dump(mode="json")
-        return fingerprint([self.recipe.seed, {name: settings[name] for name in settings if name in sections}])
+        names = [name for name in type(self.recipe).model_fields if name in sections]
+        return fingerprint([self.recipe.seed, {name: hashed_settings(self.recipe, name) for name in names}])
 
     @property
     def id(self) -> str:

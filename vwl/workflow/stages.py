@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vwl.config.recipe import Cam, Recipe, Walk
+from vwl.config.recipe import Cam, Recipe, Walk, hashed_settings
 from vwl.data.index import Index, Row
 from vwl.training.build import TRAIN_SPLIT
 
@@ -41,8 +41,8 @@ def training_rows(index: Index) -> list[Row]:
 
 
 def scored_rows(index: Index, split: str) -> list[Row]:
-    """Return the images of a split that have labels and ground truth."""
-    return [row for row in index.rows if row.split == split and row.mask is not None and row.labels]
+    """Return the images of a split that are labelled, negative ones among them, and have ground truth."""
+    return [row for row in index.rows if row.split == split and row.mask is not None and row.is_labelled]
 
 
 def _training_and_scored(index: Index) -> list[Row]:
@@ -68,7 +68,7 @@ STAGES: dict[str, StageSpec] = {
         StageSpec("irnet", "train", ("irnet-labels",), lambda r: r.irnet, training_rows),
         StageSpec("walk", "maps", ("cam", "irnet"), lambda r: _without_threshold(r.walk), _training_and_scored),
         StageSpec("masks", "masks", ("walk",), lambda r: r.walk.background_threshold, training_rows),
-        StageSpec("segmenter", "train", ("masks",), lambda r: r.segmenter, training_rows),
+        StageSpec("segmenter", "train", ("masks",), lambda r: hashed_settings(r, "segmenter"), training_rows),
         StageSpec("segment", "masks", ("segmenter",), lambda r: r.segment, _scored_and_test),
     )
 }
