@@ -3,6 +3,7 @@
 One of the importers behind `vwl data prepare`, for data sets of one's own. Masks are optional; only images that have one can be scored.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from vwl.data.image_files import ImageFiles, as_folder
@@ -39,12 +40,27 @@ def prepare_folder(
         VwlError: a column is missing, or as `vwl.data.tagged.tagged_index`; the message names the file and line.
     """
     choices = Choices(masks, val_share, classes, negatives)
-    table = read_labels(labels_csv, separator, negatives)
-    found = [TaggedImage(f"{labels_csv} line {row.line}", row.image, row.labels, row.split, row.line) for row in table.rows]
+    folder = as_folder(images)
+    source = f"folder {Path(folder.path).name} with {Path(labels_csv).name}"
+    tagged = read_labels_csv(labels_csv, source, separator)
+    return tagged_index(tagged, ImageFiles(folder, recursive=False), choices)
+
+
+def read_labels_csv(
+    labels_csv: str | Path, source: str, separator: str | None = None, path_of: Callable[[str], str] = lambda name: name
+) -> TaggedImages:
+    """Return the images of a CSV file of labels.
+
+    Args:
+        labels_csv: the file.
+        source: description of the data set.
+        separator: what separates labels; without it, it is detected.
+        path_of: returns the image that a name in the file means.
+    """
+    table = read_labels(labels_csv, separator)
+    found = [TaggedImage(f"{labels_csv} line {row.line}", path_of(row.image), row.labels, row.split, row.line) for row in table.rows]
     notes = []
     if any(len(row.labels) > 1 for row in table.rows):
         blanks = "blanks; if a class name has blanks, separate labels by ';' or put the name in quotes"
         notes.append(f"labels are separated by {blanks if table.separator == ' ' else repr(table.separator)}")
-    folder = as_folder(images)
-    source = f"folder {Path(folder.path).name} with {Path(labels_csv).name}"
-    return tagged_index(TaggedImages(found, str(labels_csv), source, notes), ImageFiles(folder, recursive=False), choices)
+    return TaggedImages(found, str(labels_csv), source, notes)

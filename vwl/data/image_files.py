@@ -17,20 +17,23 @@ class ImageFiles:
     Attributes:
         folder: that holds them.
         names: paths relative to it; with them, where only one file has it, each path without extension, and each bare file name.
-        num_files: number of files.
+        paths: of all files, sorted.
     """
 
-    def __init__(self, folder: Folder, recursive: bool = True) -> None:
-        """List a folder, with its subfolders if `recursive`.
+    def __init__(self, folder: Folder, recursive: bool = True, without: Folder | None = None) -> None:
+        """List a folder, with its subfolders if `recursive`, but not the folder `without` (of masks).
 
         Raises:
             VwlError: it holds no image.
         """
         self.folder = folder
+        left_out = f"{without.path.rstrip('/')}/" if without is not None else None
         paths = [path for path in (folder.paths() if recursive else folder.names()) if is_image(path)]
+        if left_out is not None:
+            paths = [path for path in paths if not f"{folder.path.rstrip('/')}/{path}".startswith(left_out)]
         if not paths:
             raise VwlError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
-        self.num_files = len(paths)
+        self.paths = paths
         shorter = [(name, path) for path in paths for name in {_stem(path), PurePosixPath(path).name, PurePosixPath(path).stem}]
         counts = Counter(name for name, _ in shorter)
         self.names = {name: path for name, path in shorter if counts[name] == 1} | {path: path for path in paths}

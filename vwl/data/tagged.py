@@ -102,7 +102,8 @@ def tagged_index(tagged: TaggedImages, files: ImageFiles, choices: Choices) -> t
             its folder; the message names it.
     """
     if choices.val_share and any(image.split for image in tagged.images):
-        raise VwlError(f"{tagged.file} has a column 'split', so a share for val cannot be given as well; drop one of them")
+        stated = "has a column 'split'" if tagged.file.lower().endswith(".csv") else "states splits"
+        raise VwlError(f"{tagged.file} {stated}, so a share for val cannot be given as well; drop one of them")
     negatives = _Negatives(tagged, choices.negatives)
     names, notes = _class_names(tagged, negatives, choices.classes)
     class_ids = {name: number for number, name in enumerate(names, 1)}
@@ -146,7 +147,7 @@ def tagged_index(tagged: TaggedImages, files: ImageFiles, choices: Choices) -> t
         what = f"no image has another label than '{negatives.word}'" if negatives.marks else "no image has a label"
         raise VwlError(f"{tagged.file}: {what}; write class names into the column 'labels'")
     notes += negatives.notes(sum(row.negative for row in rows), num_without_mask)
-    num_unlisted = files.num_files - len({row.image for row in rows})
+    num_unlisted = len(files.paths) - len({row.image for row in rows})
     if num_unlisted:
         notes.append(f"{num_unlisted:,} images of {files.folder} are not in {tagged.file} and are left out")
     return make_index(rows, [BACKGROUND, *names], root, tagged.source), notes
