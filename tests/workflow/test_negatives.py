@@ -18,6 +18,7 @@ from vwl.inference.irnet_labels import IrnetLabelsStage
 from vwl.inference.seeds import SeedStage
 from vwl.inference.walk import WalkStage
 from vwl.models.irnet import BoundaryNet
+from vwl.report.summary import image_panels
 from vwl.storage.folder import Folder
 from vwl.storage.masks import decode_mask, encode_mask, voc_palette
 from vwl.storage.score_maps import MapReader, ScoreMap, write_maps
@@ -162,7 +163,7 @@ def test_training_images_that_are_all_negative_or_not_labelled_are_refused(tmp_p
     with pytest.raises(VwlError, match="none of the 6 training images has a label, all are negative"):
         run_locally(new_run(tmp_path / "a", replace(index, rows=tuple(nothing))), "classifier")
     unknown = [replace(row, negative=False) for row in index.rows]
-    with pytest.raises(VwlError, match=r"has no label \(6 of 6 training images\)"):
+    with pytest.raises(VwlError, match=r"has no label \(1 of 6 training images\)"):
         run_locally(new_run(tmp_path / "b", replace(index, rows=tuple(unknown))), "classifier")
 
 
@@ -171,3 +172,10 @@ def test_the_key_for_negatives_changes_only_the_fingerprints_of_runs_that_set_it
     changed = spec(run, "segmenter", {"negatives": "exclude"}).recipe
     differing = [stage for stage in STAGES if stage_fingerprint(stage, changed, "x") != stage_fingerprint(stage, run.recipe, "x")]
     assert differing == ["segmenter", "segment"]
+
+
+def test_pictures_show_negatives(run):
+    row = next(row for row in run.index.split("val") if row.negative)
+    image, cam, *_ = image_panels(run, row)
+    assert image.caption == f"{row.image_id}: no object"
+    assert cam.image is not None

@@ -242,7 +242,7 @@ def read_index(path: str | Path) -> Index:
     """
     folder, name = _located(path)
     if not folder.exists(name):
-        raise VwlError(f"there is no index table at {path}; make one with: vwl data prepare voc|coco|folder|scenes --out {path}")
+        raise VwlError(f"there is no index table at {path}; make one with: vwl data prepare auto|voc|coco|folder|scenes --out {path}")
     data = folder.read(name)
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
