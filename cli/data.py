@@ -16,6 +16,17 @@ app.add_typer(prepare, name="prepare")
 
 Out = Annotated[str, typer.Option(metavar="FILE", help="The index table to write.")]
 IndexFile = Annotated[str, typer.Argument(metavar="INDEX", help="An index table made by: vwl data prepare.")]
+Negatives = Annotated[
+    str | None,
+    typer.Option(metavar="LABEL", help="The label of images that show none of the classes, e.g. none; empty: images without a label."),
+]
+Separator = Annotated[
+    Literal["semicolon", "bar", "comma", "blank"] | None,
+    typer.Option(
+        metavar="NAME",
+        help="What separates labels: semicolon, bar, comma or blank. Default: the one of ; | , that the file uses, else blanks.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
 
 
@@ -70,18 +81,14 @@ def folder(
     classes: Annotated[
         str | None, typer.Option(metavar="FILE", help="Text file with one class name per line, in the order of the mask ids.")
     ] = None,
-    separator: Annotated[
-        Literal["semicolon", "bar", "comma", "blank"] | None,
-        typer.Option(
-            metavar="NAME",
-            help="What separates labels: semicolon, bar, comma or blank. Default: the one of ; | , that the file uses, else blanks.",
-        ),
-    ] = None,
+    separator: Separator = None,
+    negatives: Negatives = None,
 ) -> None:
     """Index a folder of images with a CSV file of labels.
 
     The column labels holds class names such as dog;traffic light. They are separated by ; | or , in the whole file, or by blanks
-    if none of these occurs. A name in quotes is kept as it is. Names that differ only in case or blanks are refused.
+    if none of these occurs. A name in quotes is kept as it is. Names that differ only in case or blanks are refused, and so are
+    training images without a label, unless --negatives says that they show no object.
 
     \b
     Examples:
@@ -90,7 +97,58 @@ def folder(
     """
     from vwl.data.folder import prepare_folder
 
-    _finish(*prepare_folder(images, labels, masks, val_share, classes, separator), out)
+    _finish(*prepare_folder(images, labels, masks, val_share, classes, separator, negatives), out)
+
+
+@prepare.command()
+def auto(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Folder of the data set, or its file of labels.")],
+    out: Out = "index.parquet",
+    images: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Folder of the images. Default: PATH, or the folder that it lies in.")
+    ] = None,
+    masks: Annotated[str | None, typer.Option(metavar="FOLDER", help="Folder of PNG masks, laid out like the images.")] = None,
+    val_share: Annotated[float, typer.Option(metavar="SHARE", help="Share of the images for split val, 0 to below 1.")] = 0.0,
+    classes: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Text file with one class name per line, in the order of the mask ids.")
+    ] = None,
+    separator: Separator = None,
+    negatives: Negatives = None,
+    label_format: Annotated[
+        Literal["labels-csv", "multi-hot", "label-studio", "cvat", "coco-json", "hugging-face", "class-folders", "voc", "coco"] | None,
+        typer.Option("--format", metavar="NAME", help="The format, where several are found."),
+    ] = None,
+    field: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The choices or column of the labels (Label Studio, Hugging Face), if there are several."),
+    ] = None,
+) -> None:
+    """Find out the format of a data set's labels and index it.
+
+    \b
+    Formats, the names of --format:
+      class-folders  dog/1.jpg, or train/dog/1.jpg and val/dog/2.jpg
+      labels-csv     CSV with image,labels
+      multi-hot      CSV with a column of 0 and 1 for each class
+      label-studio   choices, exported as JSON, JSON-MIN or CSV
+      cvat           CVAT for images 1.1 (XML): tags; shapes count too
+      coco-json      COCO JSON with any category ids
+      hugging-face   metadata.csv or metadata.jsonl
+      voc, coco      the layouts of PASCAL VOC and MS COCO
+
+    \b
+    Examples:
+      vwl data prepare auto photos --val-share 0.1 --out photos.parquet
+      vwl data prepare auto export.json --images photos --negatives none
+    """
+    from vwl.data.importers.detect import prepare_any
+    from vwl.data.tagged import Choices
+
+    choices = Choices(masks, val_share, classes, negatives)
+    with _bar("painting masks") as progress:
+        prepared = prepare_any(path, images, choices, label_format, field, separator, progress)
+    typer.echo(f"found: {prepared.found}")
+    _finish(prepared.index, prepared.notes, out)
 
 
 @prepare.command()
@@ -172,10 +230,12 @@ def check(index: IndexFile, as_json: Json = False) -> None:
 def _finish(index: "Index", notes: list[str], out: str) -> None:
     """Write an index and print its splits and the notes."""
     from vwl.data.index import write_index
+    from vwl.data.summary import without_contrast
 
     write_index(index, out)
     _print_splits(index)
-    for note in notes:
+    line = without_contrast(index, [row for row in index.rows if row.split in {"train", "aug"}])
+    for note in [*notes, *([line] if line else [])]:
         typer.echo(f"- {note}")
     typer.echo(f"wrote {out}")
 
@@ -195,6 +255,7 @@ def _bar(task_name: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(task_name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

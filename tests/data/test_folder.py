@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vwl.data.folder import common_root, prepare_folder
+from vwl.data.folder import prepare_folder
+from vwl.data.image_files import common_root
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.storage.masks import encode_mask, voc_palette
@@ -134,6 +135,7 @@ def test_the_share_of_val_is_approximate_and_an_image_keeps_its_split(tmp_path):
         ("image,labels\na,Dog\nb,dog\n", r"the class names 'Dog' \(line 2\) and 'dog' \(line 3\) differ only in case or blanks"),
         ("image,labels\na,a b;x\nb,ab\n", r"'a b' \(line 2\) and 'ab' \(line 3\) differ only in case or blanks"),
         ("image,labels\na,dog Background\n", "line 2: 'Background' is id 0 of every mask and cannot be an object class"),
+        ("image,labels\na,x;y\u202ez\n", r"line 2: the class name 'y\\u202ez' holds characters that cannot be printed"),
         (f"image,labels\na,{' '.join(f'x{n}' for n in range(255))}\n", "there are 255 classes .*, but masks have ids for 254"),
     ],
 )

@@ -16,6 +16,7 @@ ABOUT = {"classes": ["background", "cat"], "palette": [0] * 768, "root": "/data"
         {},
         {"mask": None},
         {"labels": ()},
+        {"labels": (), "negative": True},
         {"image_id": "Screenshot 1.00.00\u202fPM (é)"},
         {"image_id": "a" * 200},
         {"image": "p/..a.jpg"},
@@ -54,6 +55,8 @@ def test_a_right_row_has_no_problem(changes):
         ({"labels": [None]}, "image a has label None, which is not a whole number"),
         ({"labels": [3]}, "image a has label 3, but the classes are 1 to 2"),
         ({"labels": [2, 1]}, "the labels [2, 1] of image a are not in ascending order, each once"),
+        ({"negative": True}, "image a is negative (shows no object) and yet has the labels [1, 2]"),
+        ({"negative": None}, "image a has None in the column 'negative'"),
         ({"labels": [1, 1]}, "the labels [1, 1] of image a are not in ascending order, each once"),
     ],
 )

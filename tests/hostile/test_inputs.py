@@ -64,6 +64,14 @@ CLASS_NAMES = [
     Case("long name", labels("x" * 101), 1, ("line 2: the class name 'xxx", "has 101 characters; 100 are allowed")),
     Case("open quote", labels("'dog cat"), 1, ("line 2: the label 'dog begins with a quote that does not end it",)),
     Case("invisible", labels("dog;ca\u200bt"), 1, ("line 2: the class name 'ca\\u200bt' holds characters that cannot be printed",)),
+    Case("empty field", labels("dog", ""), 1, ("labels.csv line 3: the training image 'b.jpg' has no label", "--negatives empty")),
+    Case("empty field beside a word", labels("none;dog", "", more=("--negatives", "none")), 1, ("line 2: the labels 'none'",)),
+    Case("no object", labels("dog", "none", more=("--negatives", "none")), 0, ("1 images show no object (labelled 'none')",)),
+    Case("no object without the option", labels("dog", "none"), 0, ("'none' is taken for a class of objects", "--negatives 'none'")),
+    Case("misspelt word", labels("dog;nonne", "none", more=("--negatives", "none")), 1, ("line 2: the class 'nonne' is nearly 'none'",)),
+    Case("unused word", labels("dog", "dog", more=("--negatives", "none")), 1, ("no image is labelled 'none'",)),
+    Case("only negatives", labels("none", "none", more=("--negatives", "none")), 1, ("no image has another label than 'none'",)),
+    Case("one class everywhere", labels("dog", "dog"), 0, ("every training image shows 'dog': nothing tells the object",)),
     Case("no label at all", prepare("image,labels,split\na.jpg,,val\n"), 1, ("no image has a label",)),
 ]
 
@@ -116,7 +124,8 @@ def edit(path: Path, **changes: Any) -> None:
     """Replace columns of an index table, and keys of its metadata (`about`), as a user would with pyarrow."""
     old = pq.read_table(path)
     about = json.loads(old.schema.metadata[b"vwl"]) | changes.pop("about", {})
-    columns = {name: pa.array(changes[name]) if name in changes else old[name] for name in old.column_names}
+    names = dict.fromkeys([*old.column_names, *changes])
+    columns = {name: pa.array(changes[name]) if name in changes else old[name] for name in names}
     pq.write_table(pa.table(columns, metadata={b"vwl": json.dumps(about).encode()}), path)
 
 
@@ -150,6 +159,9 @@ TABLES = [
     Case("null labels", table(labels=[[1], None]), 1, ("index.parquet row 2: the labels None",)),
     Case("label of no class", table(labels=[[1], [3]]), 1, ("index.parquet row 2", "has label 3, but the classes are 1 to 2")),
     Case("negative label", table(labels=[[-1], [1]]), 1, ("index.parquet row 1", "has label -1")),
+    Case("negative with labels", table(negative=[False, True]), 1, ("index.parquet row 2", "is negative (shows no object) and yet has")),
+    Case("negative of text", table(negative=["no", "no"]), 1, ("index.parquet row 1", "'no' in the column 'negative'", "neither true")),
+    Case("null in negative", table(negative=[None, False]), 1, ("index.parquet row 1", "None in the column 'negative'")),
     Case("label twice", table(labels=[[1, 1], [1]]), 1, ("index.parquet row 1: the labels [1, 1]", "not in ascending order")),
     Case(
         "path out of the root", table(image=["../a.jpg", "b.jpg"]), 1, ("index.parquet row 1: the path '../a.jpg'", "leads out of the root")

@@ -49,6 +49,7 @@ __all__ = [
     "Threshold",
     "Walk",
     "fingerprint",
+    "hashed_settings",
 ]
 
 
@@ -285,6 +286,8 @@ class Segmenter(Section):
     """Images are first resized to this long side, pixels; null: their own size."""
     rescale: Scales = (0.5, 0.75, 1.0, 1.25, 1.5)
     """Images are then resized by a factor drawn from this list."""
+    negatives: Literal["include", "exclude"] = "include"
+    """Whether images that are known to show no object are trained on, as background everywhere (`include`), or left out (`exclude`)."""
 
 
 class Segment(Section):
@@ -337,6 +340,21 @@ class Recipe(Section):
     segmenter: Segmenter = Segmenter()
     segment: Segment = Segment()
     evaluation: Evaluation = Evaluation()
+
+
+ADDED: dict[str, dict[str, Any]] = {"segmenter": {"negatives": "include"}}
+"""Keys that were added to sections after runs had been made, with the value that gives the results of before."""
+
+
+def hashed_settings(recipe: Recipe, section: str) -> Any:
+    """Return a section, or a key of the recipe itself, as fingerprints have it.
+
+    Keys of `ADDED` at the value of before are left out, so that old runs stay valid.
+    """
+    values = recipe.model_dump(mode="json", include={section})[section]
+    if not isinstance(values, dict):
+        return values
+    return {key: value for key, value in values.items() if key not in (added := ADDED.get(section, {})) or value != added[key]}
 
 
 def fingerprint(value: Any) -> str:

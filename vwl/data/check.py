@@ -40,7 +40,7 @@ def check_index(index: Index, progress: Callable[[int, int], None] | None = None
 
     Problems are: files that cannot be decoded or lie outside the root, masks of another size than their upright image, mask ids outside
     0..C and 255, labels that do not occur in the mask (unless the mask has an ignored area that may hide them), classes in the mask
-    that are not among the labels, training images without label, and identical image files under two ids.
+    that are not among the labels, training images that were not labelled, and identical image files under two ids.
 
     Args:
         index: the data set.
@@ -71,7 +71,7 @@ def _check_row(index: Index, row: Row) -> tuple[str | None, list[Problem]]:
     def report(kind: str, message: str) -> None:
         problems.append(Problem(row.image_id, kind, message))
 
-    if not row.labels and row.split in {"train", "aug"}:
+    if not row.is_labelled and row.split in {"train", "aug"}:
         report("no-label", f"training image {row.image_id} has no label")
     digest = size = None
     try:

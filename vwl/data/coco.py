@@ -14,7 +14,7 @@ import numpy as np
 from vwl.constants import IGNORE
 from vwl.data.class_names import check_object_names
 from vwl.data.coco_json import AnnotatedImage, Instance, instance_region, read_categories, read_images
-from vwl.data.folder import below, common_root, without_links
+from vwl.data.image_files import below, common_root, without_links
 from vwl.data.index import Index, Row, make_index
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder

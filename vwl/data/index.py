@@ -3,8 +3,12 @@
 `vwl data prepare` writes it; every later stage reads it and needs to know nothing else about the data set.
 
 Columns: `image_id` string, `image` string (path), `labels` list<int32> (class ids of the objects, 1..C, ascending), `mask` string
-(path) or null, `split` string (`train`, `aug`, `val`, `test`). The schema's metadata holds the class names (background first), the
-palette, the root folder and the source. Paths are relative to the root folder and cannot lead out of it.
+(path) or null, `split` string (`train`, `aug`, `val`, `test`), and `negative` bool, only where some image is one. The schema's metadata
+holds the class names (background first), the palette, the root folder and the source. Paths are relative to the root folder and cannot
+lead out of it.
+
+An image without labels either has not been labelled, or is *negative*: whoever labelled it said that it shows none of the classes.
+Only the column tells the two apart, so that a forgotten label never counts as such a statement.
 """
 
 import hashlib
@@ -37,6 +41,7 @@ _SCHEMA = pa.schema(
         ("split", pa.string()),
     ]
 )
+_NEGATIVE = pa.field("negative", pa.bool_())
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Row:
         labels: class ids of the objects in it, 1..C, ascending.
         mask: path of the ground-truth mask, relative to the root; None if there is none.
         split: `train`, `aug`, `val` or `test`.
+        negative: whether it is known to show no object; `labels` is then empty.
     """
 
     image_id: str
@@ -56,6 +62,12 @@ class Row:
     labels: tuple[int, ...]
     mask: str | None
     split: str
+    negative: bool = False
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether it is known which classes the image shows."""
+        return bool(self.labels) or self.negative
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,7 @@ class Index:
 
     def fingerprint(self) -> str:
         """Return 16 hex digits of a hash of rows and classes; the root folder does not count."""
-        parts = [self.classes, *((r.image_id, r.image, r.labels, r.mask, r.split) for r in self.rows)]
+        parts = [self.classes, *((r.image_id, r.image, r.labels, r.mask, r.split, *([True] if r.negative else [])) for r in self.rows)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def read_image(self, row: Row) -> Image.Image:
@@ -189,7 +201,7 @@ def make_index(
         raise VwlError(f"{name}: the first class is '{next(iter(classes), '')}'; it must be '{BACKGROUND}'")
     check_object_names(classes[1:], name)
     for number, row in enumerate(rows, 1):
-        problem = row_problem(row.image_id, row.image, row.labels, row.mask, row.split, len(classes) - 1)
+        problem = row_problem(row.image_id, row.image, row.labels, row.mask, row.split, len(classes) - 1, row.negative)
         if problem:
             raise VwlError(f"{name} row {number}: {problem}" if file else f"{name}: {problem}")
     duplicates = [image_id for image_id, count in Counter(row.image_id for row in rows).items() if count > 1]
@@ -208,9 +220,13 @@ def write_index(index: Index, path: str | Path) -> None:
         VwlError: `path` names no file, or a folder or device, or it cannot be written.
     """
     columns = list(zip(*((r.image_id, r.image, r.labels, r.mask, r.split) for r in index.rows), strict=True))
-    arrays = [pa.array(list(column), field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+    fields = [*_SCHEMA]
+    if any(row.negative for row in index.rows):  # tables without one keep the bytes that they always had
+        columns.append(tuple(row.negative for row in index.rows))
+        fields.append(_NEGATIVE)
+    arrays = [pa.array(list(column), field.type) for column, field in zip(columns, fields, strict=True)]
     about = {"classes": index.classes, "palette": index.palette, "root": index.root.uri, "source": index.source, "format": 1}
-    schema = _SCHEMA.with_metadata({b"vwl": json.dumps(about).encode()})
+    schema = pa.schema(fields).with_metadata({b"vwl": json.dumps(about).encode()})
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
     folder, name = _located(path)
@@ -226,12 +242,15 @@ def read_index(path: str | Path) -> Index:
     """
     folder, name = _located(path)
     if not folder.exists(name):
-        raise VwlError(f"there is no index table at {path}; make one with: vwl data prepare voc|coco|folder|scenes --out {path}")
+        raise VwlError(f"there is no index table at {path}; make one with: vwl data prepare auto|voc|coco|folder|scenes --out {path}")
     data = folder.read(name)
     try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read([field.name for field in _SCHEMA])
+        file = pq.ParquetFile(pa.BufferReader(data))
+        names = [field.name for field in _SCHEMA]
+        names += [_NEGATIVE.name] if _NEGATIVE.name in file.schema_arrow.names else []
+        table = file.read(names)
         about = json.loads(table.schema.metadata[b"vwl"])
-        columns = [table[field.name].to_pylist() for field in _SCHEMA]
+        columns = [table[name].to_pylist() for name in names]
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise VwlError(f"{path} is not an index table made by vwl data prepare ({error})") from None
     problem = metadata_problem(about)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vwl.data.class_names import check_object_name
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 
@@ -48,13 +47,11 @@ class LabelTable:
         rows: its rows, at least one.
         has_split: whether it has a column `split`.
         separator: what separates labels: `;`, `|`, `,` or a blank.
-        first_lines: line in which a class name first occurs.
     """
 
     rows: tuple[LabelledImage, ...]
     has_split: bool
     separator: str
-    first_lines: dict[str, int]
 
 
 def read_labels(labels_csv: str | Path, separator: str | None = None) -> LabelTable:
@@ -65,10 +62,10 @@ def read_labels(labels_csv: str | Path, separator: str | None = None) -> LabelTa
         separator: name of what separates labels, a key of `SEPARATORS`; without it, it is detected.
 
     Raises:
-        VwlError: the file is not CSV in UTF-8, a column is missing or occurs twice, there are no rows, labels are separated in two ways, a
-            quote is not closed, or a label cannot be a class name; the message names the file and line.
+        VwlError: the file is not CSV in UTF-8, a column is missing or occurs twice, there are no rows, labels are separated in two
+            ways, or a quote is not closed; the message names the file and line.
     """
-    records = _records(labels_csv)
+    records = csv_records(_text(labels_csv), str(labels_csv))
     _, header = next(records, (1, []))
     columns = [name.strip() for name in header]
     for needed in _COLUMNS[:2]:
@@ -91,15 +88,12 @@ def read_labels(labels_csv: str | Path, separator: str | None = None) -> LabelTa
         fields.append((line, image, labels, split))
     if not fields:
         raise VwlError(f"{labels_csv} lists no images")
-    mark = SEPARATORS[separator] if separator else _detect(labels_csv, [(line, labels) for line, _, labels, _ in fields])
-    rows, first_lines = [], dict[str, int]()
-    for line, image, labels, split in fields:
-        names = tuple(split_labels(labels, mark, f"{labels_csv} line {line}"))
-        for name in names:
-            if first_lines.setdefault(name, line) == line:
-                check_object_name(name, f"{labels_csv} line {line}")
-        rows.append(LabelledImage(line, image, names, split))
-    return LabelTable(tuple(rows), "split" in columns, mark, first_lines)
+    mark = SEPARATORS[separator] if separator else detect_separator(labels_csv, [(line, labels) for line, _, labels, _ in fields])
+    rows = [
+        LabelledImage(line, image, tuple(split_labels(labels, mark, f"{labels_csv} line {line}")), split)
+        for line, image, labels, split in fields
+    ]
+    return LabelTable(tuple(rows), "split" in columns, mark)
 
 
 def split_labels(text: str, separator: str, where: str) -> Iterator[str]:
@@ -137,13 +131,24 @@ def split_labels(text: str, separator: str, where: str) -> Iterator[str]:
         position = end
 
 
-def _records(labels_csv: str | Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line number and the fields of each record that is not blank, the header first."""
+def _text(labels_csv: str | Path) -> str:
     path = Path(labels_csv)
     try:
-        text = Folder(path.parent).read(path.name).decode("utf-8-sig")
+        return Folder(path.parent).read(path.name).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise VwlError(f"{labels_csv} is not a text file in UTF-8") from None
+
+
+def csv_records(text: str, labels_csv: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line number and the fields of each record that is not blank, the header first.
+
+    Args:
+        text: content of the file.
+        labels_csv: its name, for messages.
+
+    Raises:
+        VwlError: it holds control characters or is not CSV.
+    """
     control = _CONTROL.search(text)
     if control:
         line = len(text[: control.start() + 1].splitlines())
@@ -158,8 +163,12 @@ def _records(labels_csv: str | Path) -> Iterator[tuple[int, list[str]]]:
         raise VwlError(f"{labels_csv} line {reader.line_num} is not valid CSV ({error}); {advice}") from None
 
 
-def _detect(labels_csv: str | Path, fields: list[tuple[int, str]]) -> str:
-    """Return the separator that occurs in the fields outside quotes, a blank if none does."""
+def detect_separator(labels_csv: str | Path, fields: list[tuple[int, str]]) -> str:
+    """Return the separator that occurs in the fields (line, text) outside quotes, a blank if none does.
+
+    Raises:
+        VwlError: two do.
+    """
     first: dict[str, int] = {}
     for line, text in fields:
         for mark in set(_QUOTED.sub("", text)) & {*";|,"}:

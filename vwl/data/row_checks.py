@@ -15,11 +15,11 @@ _MAX_ID = 200
 """Bytes of an image id: stages write files named after it, and most file systems allow 255 bytes with what is added."""
 
 
-def row_problem(image_id: Any, image: Any, labels: Any, mask: Any, split: Any, num_objects: int) -> str | None:
+def row_problem(image_id: Any, image: Any, labels: Any, mask: Any, split: Any, num_objects: int, negative: Any = False) -> str | None:
     """Return what is wrong with the columns of a row, None if nothing is.
 
     Args:
-        image_id, image, labels, mask, split: the columns, see `vwl.data.index.Row`.
+        image_id, image, labels, mask, split, negative: the columns, see `vwl.data.index.Row`.
         num_objects: number of object classes C.
     """
     if not isinstance(image_id, str):
@@ -44,6 +44,10 @@ def row_problem(image_id: Any, image: Any, labels: Any, mask: Any, split: Any, n
             return f"{name} has label {label}, but the classes are 1 to {num_objects}"
     if sorted(set(labels)) != [*labels]:
         return f"the labels {_shown([*labels])} of {name} are not in ascending order, each once"
+    if not isinstance(negative, bool):
+        return f"{name} has {_shown(negative)} in the column 'negative', which is neither true nor false"
+    if negative and labels:
+        return f"{name} is negative (shows no object) and yet has the labels {_shown([*labels])}; correct one of the two columns"
     return None
 
 

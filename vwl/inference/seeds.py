@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from vwl.constants import map_size
 from vwl.data.index import Index, Row
 from vwl.errors import Unreachable, VwlError
 from vwl.inference.stage import Stage
@@ -43,6 +44,10 @@ class SeedStage(Stage):
         Raises:
             UnsafePickle: the file would run code.
         """
+        if row.negative:
+            width, height = self.index.read_image(row).size
+            own = () if self.background == "fixed" else (0,)
+            return ScoreMap(row.image_id, own, height, width, np.ones((len(own), *map_size(height, width)), np.float16))
         if row.image_id not in self.files:
             raise VwlError(NO_FILE)
         names = self.files[row.image_id]

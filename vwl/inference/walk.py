@@ -48,6 +48,8 @@ class WalkStage(Stage):
     def __call__(self, row: Row) -> ScoreMap:
         """Return the maps after the walk, divided by their common maximum at stride 4 or at full size (`walk.normalise_at`)."""
         cam = self.maps.read(row.image_id)
+        if not cam.classes:  # nothing to spread
+            return cam
         edge = self.boundaries(np.asarray(self.index.read_image(row)))
         s = self.settings
         values = walk(cam.values.astype(np.float32), edge, s.radius, s.exponent, s.steps, s.tolerance)

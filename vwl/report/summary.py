@@ -44,7 +44,7 @@ def write_report(run: Run) -> str:
 def image_panels(run: Run, row: Row) -> list[Panel]:
     """Return the panels of one image: the image itself, the result of each stage, and the ground truth; those that it lacks are empty."""
     image, palette = np.asarray(run.index.read_image(row)), display_palette()
-    names = ", ".join(run.index.classes[label] for label in row.labels)
+    names = "no object" if row.negative else ", ".join(run.index.classes[label] for label in row.labels)
     panels = [Panel(f"{row.image_id}: {names}", image)]
     for stage in SCORED:
         folder, overlay = run.folder / stage, None

@@ -122,6 +122,12 @@ class Folder:
         selector = fs.FileSelector(self.path, allow_not_found=True)
         return {name: found for name, found in self._call(f"list {self.uri}", files).items() if not name.startswith(".part-")}
 
+    def paths(self) -> list[str]:
+        """Return the sorted paths, relative to this folder, of all files in it and its subfolders; links to folders are not followed."""
+        selector = fs.FileSelector(self.path, allow_not_found=True, recursive=True)
+        infos = self._call(f"list {self.uri}", lambda: self.filesystem.get_file_info(selector))
+        return sorted(info.path.removeprefix(f"{self.path.rstrip('/')}/") for info in infos if info.is_file)
+
     def require_inside(self, name: str) -> None:
         """Check that the name of a file, which comes from a data file, names no link out of this folder and nothing but a file.
 
@@ -225,10 +231,9 @@ class Folder:
 
     def sweep(self) -> None:
         """Delete the temporary files that a process killed during `write` left in this folder and its subfolders."""
-        selector = fs.FileSelector(self.path, allow_not_found=True, recursive=True)
-        for info in self._call(f"list {self.uri}", lambda: self.filesystem.get_file_info(selector)):
-            if info.is_file and info.base_name.startswith(".part-"):
-                self.delete(info.path.removeprefix(f"{self.path.rstrip('/')}/"))
+        for path in self.paths():
+            if path.rpartition("/")[2].startswith(".part-"):
+                self.delete(path)
 
     def clear(self) -> None:
         """Delete everything in the folder.

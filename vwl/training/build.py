@@ -48,11 +48,13 @@ def build_task(spec: TrainSpec) -> Task:
     rows = index.split(TRAIN_SPLIT)
     if spec.stage == "classifier":
         require_labels(rows)
-        held_out = [row for row in index.rows if row.split == "val" and row.labels]
+        held_out = [row for row in index.rows if row.split == "val" and row.is_labelled]
         return ClassifierTask(spec.recipe, index, rows, held_out)
     assert spec.masks is not None
     available = set(spec.masks.names(".png"))
     rows = [row for row in rows if f"{row.image_id}.png" in available]
+    if spec.stage == "irnet" or (spec.stage == "segmenter" and spec.recipe.segmenter.negatives == "exclude"):
+        rows = [row for row in rows if not row.negative]
     if not rows:
         raise VwlError(f"{spec.masks} holds no masks to train {spec.stage} on; run the stages before it (vwl run does)")
     tasks: dict[str, type[IrnetTask | PsaTask | SegmenterTask]] = {"irnet": IrnetTask, "psa": PsaTask, "segmenter": SegmenterTask}
@@ -60,13 +62,15 @@ def build_task(spec: TrainSpec) -> Task:
 
 
 def require_labels(rows: list[Row]) -> None:
-    """Check that every image to train the classifier on has a label.
+    """Check that every image to train the classifier on has a label or is negative, and that not all are negative.
 
     Raises:
-        VwlError: one has none.
+        VwlError: one has none, or none has one.
     """
-    unlabelled = [row.image_id for row in rows if not row.labels]
+    unlabelled = [row.image_id for row in rows if not row.is_labelled]
     if unlabelled:
         raise VwlError(
             f"image {unlabelled[0]} has no label ({len(unlabelled)} of {len(rows)} training images); label it or remove it from the index"
         )
+    if not any(row.labels for row in rows):
+        raise VwlError(f"none of the {len(rows):,} training images has a label, all are negative; a class is learned from images of it")

@@ -32,7 +32,8 @@ class MapScores:
         best, value = best_class(upsample(normalise(values.numpy()), height, width), class_ids)
         same_size(truth, best)
         self._histogram.add(truth, best, value)
-        self._otsu.add(value)
+        if len(class_ids):  # the zeros of an image without objects say nothing about where objects begin
+            self._otsu.add(value)
 
     def over_workers(self, class_ids: Sequence[int] | None) -> dict[str, float]:
         """Return `miou`, `precision` and `recall` at Otsu's threshold and `best_miou`, in percent; nothing if no worker counted an image.

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vwl.config.layout import Layout
-from vwl.config.recipe import Recipe, fingerprint
+from vwl.config.recipe import Recipe, fingerprint, hashed_settings
 from vwl.data.index import Index, read_index
 from vwl.engine.base import Engine, Progress
 from vwl.engine.search_types import EpochEnd, OnTrialEvent, StageProgress, TrialEnd
@@ -59,8 +59,8 @@ class Trial:
         sections = {name.replace("-", "_") for name in self.stages} | {"evaluation"}
         if self.recipe.refiner != "irnet" and {"walk", "masks"} & {*self.stages}:
             sections |= {"refiner", "psa_walk"}
-        settings = self.recipe.model_dump(mode="json")
-        return fingerprint([self.recipe.seed, {name: settings[name] for name in settings if name in sections}])
+        names = [name for name in type(self.recipe).model_fields if name in sections]
+        return fingerprint([self.recipe.seed, {name: hashed_settings(self.recipe, name) for name in names}])
 
     @property
     def id(self) -> str:

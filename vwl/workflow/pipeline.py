@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from vwl.config.layout import Layout
+from vwl.data.summary import without_contrast
 from vwl.engine.base import Engine, OnProgress
 from vwl.errors import Interrupted, VwlError, interrupts_in_c
 from vwl.inference.runner import unfinished, waiting_images
@@ -96,6 +97,8 @@ def _run_stage(
         if STAGES[stage].kind == "train":
             if layout.workers != workers:
                 on_message(f"{stage}: its batch is divided among {layout.workers} of the {workers} workers")
+            if stage == "classifier" and (line := without_contrast(run.index, training_rows(run.index))):
+                on_message(f"{stage}: {line}")
             manifest = _train(run, manifest, engine, layout, on_progress)
             if line := below_probe(manifest.training_scores or {}):
                 on_message(f"{stage}: {line}")

@@ -31,7 +31,7 @@ def choose_and_score(run: Run, manifest: Manifest) -> Manifest:
     manifest = replace(manifest, scoring_settings=_scoring_settings(run, stage))
     if STAGES[stage].kind == "maps":
         maps = MapReader(run.stage_folder(stage))
-        rows = [row for row in training_rows(run.index) if row.image_id in maps]
+        rows = [row for row in training_rows(run.index) if row.image_id in maps and not row.negative]
         setting = getattr(run.recipe, stage).background_threshold
         if _have_background(maps):
             threshold, chosen, by_class = 0.0, OWN_BACKGROUND, {}

@@ -97,7 +97,7 @@ def import_seeds(
     if not wanted:
         example = f"; it has {surplus[0]}" if surplus else ""
         raise VwlError(f"{folder} has no map of the images of {run.index_path}, such as {rows[0].image_id}.npy{example}")
-    with_files = [row for row in rows if row.image_id in wanted]
+    with_files = sorted((row for row in rows if row.image_id in wanted), key=lambda row: row.negative)  # a format is told by the labels
     try:
         known, own = probe(run.index, folder, wanted, with_files, seed_format)
         chosen = background or ("own" if own else "fixed")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from vwl.config.recipe import Cam, PsaWalk, Recipe, Walk
+from vwl.config.recipe import Cam, PsaWalk, Recipe, Walk, hashed_settings
 from vwl.data.index import Index, Row
 from vwl.training.build import TRAIN_SPLIT
 
@@ -59,8 +59,8 @@ def training_rows(index: Index) -> list[Row]:
 
 
 def scored_rows(index: Index, split: str) -> list[Row]:
-    """Return the images of a split that have labels and ground truth."""
-    return [row for row in index.rows if row.split == split and row.mask is not None and row.labels]
+    """Return the images of a split that are labelled, negative ones among them, and have ground truth."""
+    return [row for row in index.rows if row.split == split and row.mask is not None and row.is_labelled]
 
 
 def _training_and_scored(index: Index) -> list[Row]:
@@ -88,7 +88,7 @@ STAGES: dict[str, StageSpec] = {
         StageSpec("psa", "train", _reads("psa-labels"), lambda r: r.psa, training_rows),
         StageSpec("walk", "maps", lambda r: ("cam",) if r.refiner == "none" else ("cam", r.refiner), _walk_settings, _training_and_scored),
         StageSpec("masks", "masks", lambda r: (refined_maps(r),), _masks_settings, training_rows),
-        StageSpec("segmenter", "train", _reads("masks"), lambda r: r.segmenter, training_rows),
+        StageSpec("segmenter", "train", _reads("masks"), lambda r: hashed_settings(r, "segmenter"), training_rows),
         StageSpec("segment", "masks", _reads("segmenter"), lambda r: r.segment, _scored_and_test),
     )
 }
