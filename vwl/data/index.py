@@ -5,6 +5,9 @@
 Columns: `image_id` string, `image` string (path), `labels` list<int32> (class ids of the objects, 1..C, ascending), `mask` string
 (path) or null, `split` string (`train`, `aug`, `val`, `test`). The schema's metadata holds the class names (background first), the
 palette, the root folder and the source. Paths are relative to the root folder and cannot lead out of it.
+
+A table of `vwl data add-masks` has one more column, `corrected`: the PNG of a mask that a person has corrected, or null. It is ground
+truth and, of a training image, replaces the pseudo mask (`vwl.data.corrections`).
 """
 
 import hashlib
@@ -12,7 +15,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from vwl.data.class_names import BACKGROUND, check_object_names, class_ids
+from vwl.data.data_fingerprint import DataFingerprint
 from vwl.data.row_checks import metadata_problem, row_problem
 from vwl.errors import VwlError
 from vwl.storage.cache import read_cached
@@ -37,6 +41,9 @@ _SCHEMA = pa.schema(
         ("split", pa.string()),
     ]
 )
+_CORRECTED = pa.field("corrected", pa.binary())
+"""Column that only tables with corrected masks have."""
+_TRAINING = ("train", "aug")
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Row:
         labels: class ids of the objects in it, 1..C, ascending.
         mask: path of the ground-truth mask, relative to the root; None if there is none.
         split: `train`, `aug`, `val` or `test`.
+        corrected: PNG of its corrected mask; None if there is none.
     """
 
     image_id: str
@@ -56,6 +64,12 @@ class Row:
     labels: tuple[int, ...]
     mask: str | None
     split: str
+    corrected: bytes | None = field(default=None, repr=False)
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the image has ground truth: a corrected mask, or one of the data set."""
+        return self.corrected is not None or self.mask is not None
 
 
 @dataclass(frozen=True)
@@ -102,9 +116,13 @@ class Index:
         return class_ids(self.classes, names)
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits of a hash of rows and classes; the root folder does not count."""
+        """Return 16 hex digits of a hash of rows and classes, and those of corrected masks, if any; the root folder does not count."""
         parts = [self.classes, *((r.image_id, r.image, r.labels, r.mask, r.split) for r in self.rows)]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        training, held_out = [], []
+        for row in self.rows:
+            if row.corrected is not None:
+                (training if row.split in _TRAINING else held_out).append((row.image_id, hashlib.sha256(row.corrected).hexdigest()))
+        return str(DataFingerprint(_hash(parts), _hash(training) if training else "", _hash(held_out) if held_out else ""))
 
     def read_image(self, row: Row) -> Image.Image:
         """Return the image of a row as 8-bit RGB, upright, see `decode_image`.
@@ -116,15 +134,21 @@ class Index:
         return decode_image(read_cached(self.root, row.image), row.image)
 
     def read_mask(self, row: Row) -> np.ndarray:
-        """Return the ground-truth mask of a row, (H, W) uint8: class ids, 255 ignored.
+        """Return the ground-truth mask of a row, (H, W) uint8: class ids, 255 ignored. A corrected mask goes before the data set's.
 
         Raises:
             VwlError: the row has no mask, or its file cannot be read or is a link that leads out of the root.
         """
+        if row.corrected is not None:
+            return decode_mask(row.corrected, f"of image {row.image_id} in the column 'corrected' of the index")
         if row.mask is None:
             raise VwlError(f"image {row.image_id} has no mask in the index")
         self.root.require_inside(row.mask)
         return decode_mask(read_cached(self.root, row.mask), row.mask)
+
+
+def _hash(parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def decode_image(data: bytes, source: str) -> Image.Image:
@@ -190,6 +214,8 @@ def make_index(
     check_object_names(classes[1:], name)
     for number, row in enumerate(rows, 1):
         problem = row_problem(row.image_id, row.image, row.labels, row.mask, row.split, len(classes) - 1)
+        if not problem and not isinstance(row.corrected, bytes | None):
+            problem = f"the corrected mask of image {row.image_id} is not the content of a file"
         if problem:
             raise VwlError(f"{name} row {number}: {problem}" if file else f"{name}: {problem}")
     duplicates = [image_id for image_id, count in Counter(row.image_id for row in rows).items() if count > 1]
@@ -210,7 +236,11 @@ def write_index(index: Index, path: str | Path) -> None:
     columns = list(zip(*((r.image_id, r.image, r.labels, r.mask, r.split) for r in index.rows), strict=True))
     arrays = [pa.array(list(column), field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
     about = {"classes": index.classes, "palette": index.palette, "root": index.root.uri, "source": index.source, "format": 1}
-    schema = _SCHEMA.with_metadata({b"vwl": json.dumps(about).encode()})
+    schema = _SCHEMA
+    if any(row.corrected is not None for row in index.rows):
+        schema = schema.append(_CORRECTED)
+        arrays.append(pa.array([row.corrected for row in index.rows], _CORRECTED.type))
+    schema = schema.with_metadata({b"vwl": json.dumps(about).encode()})
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
     folder, name = _located(path)
@@ -229,9 +259,11 @@ def read_index(path: str | Path) -> Index:
         raise VwlError(f"there is no index table at {path}; make one with: vwl data prepare voc|coco|folder|scenes --out {path}")
     data = folder.read(name)
     try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read([field.name for field in _SCHEMA])
+        file = pq.ParquetFile(pa.BufferReader(data))
+        names = [*_SCHEMA.names, *({_CORRECTED.name} & {*file.schema_arrow.names})]
+        table = file.read(names)
         about = json.loads(table.schema.metadata[b"vwl"])
-        columns = [table[field.name].to_pylist() for field in _SCHEMA]
+        columns = [table[name].to_pylist() for name in names]
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise VwlError(f"{path} is not an index table made by vwl data prepare ({error})") from None
     problem = metadata_problem(about)
