@@ -33,7 +33,7 @@ from vwl.workflow.review import ReviewedImage, ranking_quality, review
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import scored_rows
 
-ARMS = ("none", "random", "top", "all")
+ARMS = ("none", "top", "random", "all")
 SETTINGS = (
     "segmenter.iterations={iterations}",
     "segmenter.batch_size=8",
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--share", type=float, default=0.1, help="Of the training images with ground truth that is corrected.")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["none", "random", "top"])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["none", "top", "random"])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -108,10 +108,7 @@ def rankings(images: list[ReviewedImage]) -> dict[str, list[ReviewedImage]]:
     values["entropy of the walk"] = [image.entropy or 0.0 for image in images]
     ranks = [np.argsort(np.argsort(values[name])) for name in ("disagreement", "entropy of the walk")]
     values["disagreement + entropy (mean rank)"] = list(np.mean(ranks, axis=0))
-    values["chance (order of the index)"] = [float(-number) for number, _ in enumerate(sorted(images, key=lambda i: i.row.image_id))]
-    ordered = {name: [images[i] for i in np.argsort(-np.array(value), kind="stable")] for name, value in values.items()}
-    ordered["chance (order of the index)"] = sorted(images, key=lambda image: image.row.image_id)
-    return ordered
+    return {name: [images[i] for i in np.argsort(-np.array(value), kind="stable")] for name, value in values.items()}
 
 
 def cell(run: Run, options: argparse.Namespace, name: str, seed: int) -> float:
@@ -122,7 +119,7 @@ def cell(run: Run, options: argparse.Namespace, name: str, seed: int) -> float:
     arm = Arm(name, seed if name == "random" else 0)
     masks = run_with_masks(run, options, arm)
     recipe = recipe_of(run, options.iterations, seed)
-    folder = Folder(options.out / "trained" / f"{name}-{seed}")
+    folder = Folder(options.out / "trained" / f"{name}-{options.iterations}-{seed}")
     spec = TrainSpec(
         "segmenter", recipe, masks.index_path, folder / "segmenter", masks.folder / "masks", f"{name} {options.iterations} {seed}"
     )

@@ -22,7 +22,7 @@ def review(
     split: Annotated[Literal["train", "aug", "train_aug", "val", "test", "all"], typer.Option(help="Images to rank.")] = "all",
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write the queue with pictures as one HTML file.")] = None,
     out: Annotated[str | None, typer.Option(metavar="FOLDER", help="Write the masks into a new folder, to be corrected.")] = None,
-    masks: Annotated[Literal["walk", "segment", "crf"], typer.Option(help="Stage whose masks --out writes.")] = "walk",
+    stage: Annotated[Literal["walk", "segment", "crf"], typer.Option(help="Stage whose masks --out writes.")] = "walk",
     as_json: Json = False,
 ) -> None:
     """Rank the images of a run by how likely their masks are wrong, without ground truth.
@@ -52,14 +52,14 @@ def review(
         with progress_bar("drawing") as progress:
             folder.write(name, review_page(opened, queue, shown, progress))
     if out is not None:
-        write_pre_annotations(opened, shown, Folder(out), masks)
+        write_pre_annotations(opened, shown, Folder(out), stage)
     lines = [_line(opened, image) for image in shown]
     if as_json:
         print_json(
             {"images": lines, "ranking": [asdict(line) for line in quality], "ranked": len(queue.images), "not_ranked": queue.not_ranked}
         )
     else:
-        title = f"{opened.folder} · the first {len(shown)} of {len(queue.images):,} images, by {by}"
+        title = f"{opened.folder} · the first {len(shown)} of {len(queue.images):,} images, by {by} of {', '.join(queue.stages)}"
         print_table(title, list(lines[0]), [list(line.values()) for line in lines])
         if quality:
             columns = ["stage", "images", "top", "iou_of_top", "iou_of_all", "worst_tenth_found"]

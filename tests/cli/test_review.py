@@ -72,7 +72,7 @@ def test_the_queue_as_json_has_reasons_and_tells_how_well_it_finds_bad_masks(hou
 
 def test_the_table_has_a_line_an_image_and_one_a_stage(house):
     lines = vwl("review", "--run", "run", "--top", 3).stdout.splitlines()
-    assert lines[0].endswith("the first 3 of 12 images, by disagreement")
+    assert lines[0].endswith("the first 3 of 12 images, by disagreement of crf, walk, segment")
     assert lines[1].split()[:2] == ["rank", "image"]
     assert [line.split()[0] for line in lines[2:5]] == ["1", "2", "3"]
     assert lines[5] == "the first tenth of the queue against ground truth, percent"

@@ -17,7 +17,7 @@ from vwl.storage.masks import decode_mask, read_result
 from vwl.storage.score_maps import MapReader, ScoreMap
 from vwl.workflow.inputs import Background, class_scales
 from vwl.workflow.manifest import Manifest
-from vwl.workflow.run_folder import Run
+from vwl.workflow.run_folder import Run, fault_line, has_result
 
 Ranking = Literal["disagreement", "entropy"]
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
@@ -58,11 +58,13 @@ class Queue:
         images: the images.
         not_ranked: number of the data set's images with masks of fewer than two stages.
         by: what they are ranked by.
+        stages: that were compared.
     """
 
     images: tuple[ReviewedImage, ...]
     not_ranked: int
     by: Ranking
+    stages: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -86,23 +88,32 @@ class RankingQuality:
 
 
 class RunMasks:
-    """Reads the masks of a run's stages by image."""
+    """Reads the masks of a run's stages by image.
+
+    Attributes:
+        compared: the finished stages of `STAGE_NAMES`.
+    """
 
     def __init__(self, run: Run) -> None:
-        """Open the finished stages of `STAGE_NAMES`.
+        """Open the finished stages.
 
         Raises:
-            VwlError: fewer than two of them are done, so that nothing can be compared.
+            VwlError: fewer than two of them are done, so that nothing can be compared, or files of one are missing or damaged.
         """
         self.run, self._maps, self.threshold = run, None, 0.0
-        done = [stage for stage in STAGE_NAMES if run.is_done(stage)]
-        if len(done) < _NEEDED:
+        self.compared = [stage for stage in STAGE_NAMES if has_result(run.folder, stage, run.fingerprint(stage))]
+        if len(self.compared) < _NEEDED:
             raise VwlError(
-                f"a review compares the stages {', '.join(STAGE_NAMES)}, of which {', '.join(done) or 'none'} is done; "
+                f"a review compares the stages {', '.join(STAGE_NAMES)}, of which {', '.join(self.compared) or 'none'} is done; "
                 f"run: vwl run --run {run.folder}"
             )
-        self._files = {stage: set((run.folder / stage).names(".png")) for stage in done if stage != "walk"}
-        if "walk" in done:
+        for stage in self.compared:
+            if damage := fault_line(run.stage_folder(stage), run.faults(stage)):
+                raise VwlError(
+                    f"a review needs the {stage} stage, of which {damage}; make it again with: vwl infer {stage} --run {run.folder}"
+                )
+        self._images = {stage: {row.image_id for row in run.stage_rows(stage)} - {*run.failed_images(stage)} for stage in self.compared}
+        if "walk" in self.compared:
             self._open_walk(run.manifest("walk"))
 
     def _open_walk(self, manifest: Manifest | None) -> None:
@@ -114,12 +125,11 @@ class RunMasks:
 
     def stages(self, image_id: str) -> list[str]:
         """Return the stages that have a mask of an image."""
-        has_map = self._maps is not None and image_id in self._maps
-        return [stage for stage in STAGE_NAMES if (has_map if stage == "walk" else f"{image_id}.png" in self._files.get(stage, ()))]
+        return [stage for stage in self.compared if image_id in self._images[stage]]
 
     def walk_map(self, image_id: str) -> ScoreMap | None:
         """Return the walk's score map of an image, each class scaled to the common threshold; none if there is none."""
-        return self._maps.read(image_id) if self._maps is not None and image_id in self._maps else None
+        return self._maps.read(image_id) if self._maps is not None and image_id in self._images["walk"] else None
 
     def mask(self, stage: str, image_id: str) -> np.ndarray:
         """Return the mask (H, W) uint8 of a stage; of the walk, as the masks stage cuts it."""
@@ -150,7 +160,9 @@ def review(run: Run, by: Ranking = "disagreement", on_progress: Callable[[int, i
         found.append(_reviewed(run, masks, row, by))
     on_progress(len(rows), len(rows))
     ranked = sorted(found, key=lambda image: -image.score)
-    return Queue(tuple(replace(image, rank=rank) for rank, image in enumerate(ranked, 1)), len(run.index.rows) - len(rows), by)
+    return Queue(
+        tuple(replace(image, rank=rank) for rank, image in enumerate(ranked, 1)), len(run.index.rows) - len(rows), by, tuple(masks.compared)
+    )
 
 
 def of_split(queue: Queue, index: Index, split: str) -> Queue:
@@ -163,7 +175,8 @@ def of_split(queue: Queue, index: Index, split: str) -> Queue:
     images = [image for image in queue.images if image.row.image_id in rows]
     if not images:
         raise VwlError(f"no image of split '{split}' has masks of two stages; make them with: vwl infer segment --run RUN --split {split}")
-    return Queue(tuple(replace(image, rank=rank) for rank, image in enumerate(images, 1)), len(rows) - len(images), queue.by)
+    ranked = tuple(replace(image, rank=rank) for rank, image in enumerate(images, 1))
+    return replace(queue, images=ranked, not_ranked=len(rows) - len(images))
 
 
 def _reviewed(run: Run, masks: RunMasks, row: Row, by: Ranking) -> ReviewedImage:
