@@ -187,7 +187,7 @@ def add_masks(
     \b
     Examples:
       vwl data add-masks voc.parquet corrected --out corrected.parquet
-      vwl data add-masks runs/voc to-correct --out corrected.parquet --unchanged --json
+      vwl data add-masks runs/voc to-correct --out new.parquet --unchanged
     """
     from vwl.cli.console import print_json, say
     from vwl.data.corrections import add_masks as with_masks
