@@ -118,7 +118,8 @@ class Index:
     def fingerprint(self) -> str:
         """Return 16 hex digits of a hash of rows and classes, and those of corrected masks, if any; the root folder does not count."""
         parts = [self.classes, *((r.image_id, r.image, r.labels, r.mask, r.split) for r in self.rows)]
-        training, held_out = [], []
+        training: list[tuple[str, str]] = []
+        held_out: list[tuple[str, str]] = []
         for row in self.rows:
             if row.corrected is not None:
                 (training if row.split in _TRAINING else held_out).append((row.image_id, hashlib.sha256(row.corrected).hexdigest()))

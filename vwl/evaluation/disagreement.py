@@ -66,10 +66,9 @@ def _difference(stages: tuple[str, str], one: np.ndarray, other: np.ndarray, lab
     return Difference(stages, float(iou[counted].mean()) if counted.any() else 1.0, class_id, shares, float(iou[class_id]))
 
 
-def disagreement(found: Sequence[Difference], weights: Mapping[tuple[str, str], float] | None = None) -> float:
-    """Return 1 minus the mean of the pairs' mean IoU, 0 (equal masks) to 1; pairs weigh the same without `weights`."""
-    each = [1.0 if weights is None else weights.get(difference.stages, 0.0) for difference in found]
-    return 1 - float(np.average([difference.mean_iou for difference in found], weights=each))
+def disagreement(found: Sequence[Difference]) -> float:
+    """Return 1 minus the mean of the pairs' mean IoU: 0 for equal masks, 1 for masks with no pixel in common."""
+    return 1 - float(np.mean([difference.mean_iou for difference in found]))
 
 
 def entropy(values: np.ndarray, classes: Sequence[int], background: float) -> float:

@@ -100,7 +100,8 @@ class RunMasks:
         Raises:
             VwlError: fewer than two of them are done, so that nothing can be compared, or files of one are missing or damaged.
         """
-        self.run, self._maps, self.threshold = run, None, 0.0
+        self.run, self.threshold = run, 0.0
+        self._maps: MapReader | None = None
         self.compared = [stage for stage in STAGE_NAMES if has_result(run.folder, stage, run.fingerprint(stage))]
         if len(self.compared) < _NEEDED:
             raise VwlError(
