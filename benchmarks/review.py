@@ -10,6 +10,7 @@ import argparse
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,11 +32,11 @@ from vwl.workflow.pipeline import run_stages
 from vwl.workflow.reuse import reuse_stages
 from vwl.workflow.review import ReviewedImage, ranking_quality, review
 from vwl.workflow.run_folder import Run
+from vwl.workflow.scoring import score_table
 from vwl.workflow.stages import scored_rows
 
 ARMS = ("none", "top", "random", "all")
 SETTINGS = (
-    "segmenter.iterations={iterations}",
     "segmenter.batch_size=8",
     "segmenter.crop=193",
     "segmenter.long_side=240",
@@ -75,29 +76,46 @@ def main() -> None:
         for name in options.arms:
             found.setdefault(name, {})[seed] = cell(run, options, name, seed)
             print(f"{name} seed {seed}: val mIoU {found[name][seed]:.2f}", flush=True)
-    print("\n| corrected training images | val mIoU | to none |\n|---|--:|--:|")
+    lines = rankings_of(run)
+    compared = {
+        base: {name: asdict(value) for name, value in differences(found, base).items()} for base in ("none", "random") if base in found
+    }
+    results = {
+        "run_scores": [{"stage": line.stage, "split": line.split, "images": line.images, "miou": line.miou} for line in score_table(run)],
+        "settings": [*SETTINGS, f"segmenter.iterations={options.iterations}"],
+        "share": options.share,
+        "rankings": lines,
+        "val_miou": found,
+        "differences": compared,
+    }
+    (options.out / "review.json").write_text(json.dumps(results, indent=1))
+    print("\n| corrected training images | val mIoU | to none | to random |\n|---|--:|--:|--:|")
     for name, by_seed in found.items():
         mean, sd = mean_and_sd(list(by_seed.values()))
-        difference = differences(found, "none").get(name)
-        shown = "-" if difference is None else f"{difference.value:+.2f} ± {difference.half_width or float('nan'):.2f}"
-        print(f"| {name} | {mean:.2f} ± {sd or 0:.2f} | {shown} |")
-    if run.is_done("segment"):
-        print_rankings(run, options.out)
+        print(f"| {name} | {mean:.2f} ± {sd or 0:.2f} | {shown(compared, 'none', name)} | {shown(compared, 'random', name)} |")
+    print("\n| split | ranking | masks of | top tenth | all | worst tenth found |\n|---|---|---|--:|--:|--:|")
+    for line in lines:
+        figures = (f"{line[key]:.1f}" for key in ("miou_top", "miou_all", "share_of_worst"))
+        print(f"| {' | '.join([line['split'], line['ranking'], line['stage'], *figures])} |")
 
 
-def print_rankings(run: Run, out: Path) -> None:
-    """Print how bad the first tenth of the queue is, by ranking and split, and keep it."""
+def shown(compared: dict[str, dict[str, dict[str, float | None]]], base: str, name: str) -> str:
+    """Return a difference with its interval, a dash where there is none."""
+    found = compared.get(base, {}).get(name)
+    if found is None:
+        return "-"
+    return f"{found['value']:+.2f}" + ("" if found["half_width"] is None else f" ± {found['half_width']:.2f}")
+
+
+def rankings_of(run: Run) -> list[dict[str, Any]]:
+    """Return how bad the first tenth of the queue is, by split, ranking and stage."""
     lines = []
     images = review(run).images
     for split in ("train", "val"):
         own = [image for image in images if image.row.split == split and image.mious]
         for ranking, ordered in rankings(own).items():
             lines += [{"split": split, "ranking": ranking, **asdict(line)} for line in ranking_quality(ordered)]
-    (out / "rankings.json").write_text(json.dumps(lines, indent=1))
-    print("\n| split | ranking | masks of | top tenth | all | worst tenth found |\n|---|---|---|--:|--:|--:|")
-    for line in lines:
-        shown = [line["split"], line["ranking"], line["stage"], *(f"{line[key]:.1f}" for key in ("miou_top", "miou_all", "share_of_worst"))]
-        print(f"| {' | '.join(shown)} |")
+    return lines
 
 
 def rankings(images: list[ReviewedImage]) -> dict[str, list[ReviewedImage]]:
@@ -136,8 +154,7 @@ def cell(run: Run, options: argparse.Namespace, name: str, seed: int) -> float:
 
 
 def recipe_of(run: Run, iterations: int, seed: int) -> Recipe:
-    changes = [setting.format(iterations=iterations) for setting in SETTINGS]
-    return overridden(run.recipe, [*changes, f"seed={seed}"])
+    return overridden(run.recipe, [*SETTINGS, f"segmenter.iterations={iterations}", f"seed={seed}"])
 
 
 def corrected_count(run: Run) -> int:
