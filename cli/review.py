@@ -47,12 +47,12 @@ def review(
     with progress_bar("comparing masks") as progress:
         queue = of_split(ranked(opened, by, progress), opened.index, split)
     shown, quality = queue.images[:top], ranking_quality(queue.images)
+    if out is not None:
+        write_pre_annotations(opened, shown, Folder(out), stage)
     if html is not None:
         folder, name = split_path(html)
         with progress_bar("drawing") as progress:
             folder.write(name, review_page(opened, queue, shown, progress))
-    if out is not None:
-        write_pre_annotations(opened, shown, Folder(out), stage)
     lines = [_line(opened, image) for image in shown]
     if as_json:
         print_json(

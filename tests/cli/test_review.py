@@ -120,7 +120,7 @@ def test_the_pre_annotations_name_images_and_classes(house):
         ("review --run run --top 0", 2, "'--top'"),
         ("review --run run --by luck", 2, "'--by'"),
         ("review --run run --split test", 1, "the index has no images in split 'test'"),
-        ("review --run run --out to-correct", 1, "holds masks already"),
+        ("review --run run --out to-correct --html page.html", 1, "holds masks already"),
         ("review --run run --html scenes", 1, "scenes"),
         ("data add-masks run nowhere --out new.parquet", 1, "nowhere"),
         ("data add-masks run to-correct --out new.parquet", 1, "no mask in"),
@@ -135,3 +135,4 @@ def test_a_mistake_is_one_line(house, words, code, message):
     assert message in line
     assert not (house / "new.parquet").exists()
     assert not (house / "new").exists()
+    assert not (house / "page.html").exists()
