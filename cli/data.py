@@ -66,7 +66,7 @@ def coco(
     """
     from vwl.data.coco import prepare_coco
 
-    with _bar("painting masks") as progress:
+    with progress_bar("painting masks") as progress:
         result = prepare_coco(root, masks, progress)
     _finish(*result, out)
 
@@ -145,7 +145,7 @@ def auto(
     from vwl.data.tagged import Choices
 
     choices = Choices(masks, val_share, classes, negatives)
-    with _bar("painting masks") as progress:
+    with progress_bar("painting masks") as progress:
         prepared = prepare_any(path, images, choices, label_format, field, separator, progress)
     typer.echo(f"found: {prepared.found}")
     _finish(prepared.index, prepared.notes, out)
@@ -215,7 +215,7 @@ def check(index: IndexFile, as_json: Json = False) -> None:
     from vwl.data.index import read_index
 
     table = read_index(index)
-    with _bar("checking") as progress:
+    with progress_bar("checking") as progress:
         problems = check_index(table, progress)
     if as_json:
         print_json([asdict(problem) for problem in problems])
@@ -225,6 +225,49 @@ def check(index: IndexFile, as_json: Json = False) -> None:
         typer.echo(f"problems: {len(problems):,} in {len(table.rows):,} images")
     if problems:
         raise typer.Exit(1)
+
+
+@app.command("add-masks")
+def add_masks(
+    index: Annotated[str, typer.Argument(metavar="INDEX|RUN", help="An index table, or a run folder whose index is taken.")],
+    masks: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of corrected masks, PNG files named after the images.")],
+    out: Annotated[str, typer.Option(metavar="FILE", help="The index table to write.")],
+    unchanged: Annotated[
+        bool,
+        typer.Option("--unchanged", metavar="", help="Also take masks that are as vwl review wrote them: they were found to be right."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make corrected masks the ground truth of their images: the segmentation model learns from them, and they are scored.
+
+    A run on the new index repeats only the stages masks, segmenter and segment.
+
+    \b
+    Examples:
+      vwl data add-masks voc.parquet corrected --out corrected.parquet
+      vwl data add-masks runs/voc to-correct --out new.parquet --unchanged
+    """
+    from vwl.cli.console import print_json, say
+    from vwl.data.corrections import add_masks as with_masks
+    from vwl.data.index import read_index, write_index
+    from vwl.storage.folder import Folder
+    from vwl.workflow.run_files import is_run, read_run_files
+
+    run = Folder(index) if is_run(Folder(index)) else None
+    added = with_masks(read_index(index if run is None else read_run_files(run).index), Folder(masks), unchanged)
+    write_index(added.index, out)
+    if as_json:
+        ids = {"training": added.training, "held_out": added.held_out, "unchanged": added.unchanged, "unlabelled": added.unlabelled}
+        print_json({**ids, "fingerprint": added.index.fingerprint()})
+    else:
+        typer.echo(f"corrected masks: {len(added.training):,} of training images, {len(added.held_out):,} of others")
+        if added.unchanged:
+            typer.echo(f"left out, not changed since vwl review wrote them: {len(added.unchanged):,} (--unchanged takes them)")
+        for image_id, names in list(added.unlabelled.items())[:10]:
+            typer.echo(f"- {image_id} holds {', '.join(names)}, which its labels lack; the classifier does not learn it from the mask")
+    say(f"wrote {out}")
+    if run is not None:
+        say(f"next: vwl run --data {out} --run NEW --reuse {index}, or vwl run --data {out} --run {index} --overwrite")
 
 
 def _finish(index: "Index", notes: list[str], out: str) -> None:
@@ -249,7 +292,7 @@ def _print_splits(index: "Index") -> None:
 
 
 @contextmanager
-def _bar(task_name: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(task_name: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar on stderr and yield the function that updates it with (done, total)."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

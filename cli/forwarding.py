@@ -15,7 +15,7 @@ from vwl.errors import VwlError
 
 LOCAL_COMMANDS = ("submit", "jobs", "deploy")
 """Commands that cannot be submitted: they act on the user's machine or on the jobs themselves."""
-PATHS = frozenset("run data index out root sbd labels images masks classes folder storage from_run start_from".split())  # noqa: SIM905
+PATHS = frozenset("run data index out root sbd labels images masks classes folder storage from_run start_from html reuse".split())  # noqa: SIM905
 """Parameters of commands whose value is a path."""
 
 

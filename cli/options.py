@@ -42,6 +42,13 @@ Override = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", metavar="", help="Replace the run's recipe; stages that depend on a changed key run again.")
 ]
+Reuse = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Another run: its finished stages with the same settings and data are copied. A new run has its recipe and data by default.",
+    ),
+]
 Workers = Annotated[str, typer.Option(help="Data-parallel training workers: N, or elastic: MIN:MAX.", metavar="N|MIN:MAX")]
 CpusPerWorker = Annotated[
     int | None, typer.Option(metavar="N", help="CPU threads of each worker (default: this machine's CPUs / workers).", min=1)
@@ -86,13 +93,15 @@ def command_line(ctx: Any) -> str:
     return " ".join(["vwl", *ctx.command_path.split()[1:]])
 
 
-def plan_start(run: str, data: str | None, recipe: str | None, override: Sequence[str] | None, overwrite: bool = False) -> "Start":
+def plan_start(
+    run: str, data: str | None, recipe: str | None, override: Sequence[str] | None, overwrite: bool = False, reuse: str | None = None
+) -> "Start":
     """Read what a command starts, and say which recipe a new run takes where none was given."""
     from vwl.cli.console import say
     from vwl.workflow.start import Start
 
-    start = Start.plan(run, data, recipe, override or (), overwrite)
-    if start.is_new and recipe is None:
+    start = Start.plan(run, data, recipe, override or (), overwrite, reuse)
+    if start.is_new and recipe is None and reuse is None:
         say(f"recipe: {start.run.recipe.name}, the default (vwl recipe list shows others, --recipe takes one)")
     return start
 
@@ -162,16 +171,20 @@ def run_stages_with_progress(
     strict: bool = False,
     streamed: bool = False,
     splits: Sequence[str] = (),
+    reuse: str | None = None,
 ) -> "Run":
     """Check a start, run its stages with progress on the terminal, and return the run.
 
     A new run's folder is written after all checks. `streamed` runs the stages after CAM while its maps are made, `splits` as `run_stages`.
+    Finished stages of the run `reuse` are copied before.
     """
     from vwl.cli.console import progress_view, say
     from vwl.engine.base import Engine, open_engine
     from vwl.storage.lock import exclusive_lock
     from vwl.workflow.pipeline import run_stages
     from vwl.workflow.preflight import check_cluster, check_start
+    from vwl.workflow.reuse import reuse_note, reuse_stages
+    from vwl.workflow.run_folder import Run
     from vwl.workflow.streaming import Streaming
 
     if backend == "local" and where.workers > 1:
@@ -194,6 +207,8 @@ def run_stages_with_progress(
             lock()
         if start.is_new:
             run = start.bind()
+        if reuse is not None:
+            say(reuse_note(reuse, reuse_stages(run, Run.open(reuse).folder)))
         view = held.enter_context(progress_view())
         if streamed:
             engine = Engine(engine.trainer, Streaming(run, engine.shard_runner, strict))

@@ -13,6 +13,7 @@ from vwl.cli.options import (
     Override,
     Overwrite,
     RecipeName,
+    Reuse,
     RunFolder,
     Strict,
     end_with_failures,
@@ -36,6 +37,7 @@ def run(
     address: Address = None,
     backend: Backend = "ray",
     overwrite: Overwrite = False,
+    reuse: Reuse = None,
     strict: Strict = False,
     crf: Crf = None,
     as_json: Json = False,
@@ -46,13 +48,15 @@ def run(
     Examples:
       vwl run --data voc.parquet --recipe paper-voc --run runs/voc --workers 2
       vwl run --data images.parquet --recipe small --run runs/first
+      vwl run --data corrected.parquet --run runs/corrected --reuse runs/first
     """
     from vwl.cli.console import say
     from vwl.report.summary import write_report
     from vwl.workflow.stages import stages_of
 
-    start = plan_start(run, data, recipe, with_crf(("crf", "irnet_labels", "psa_labels", "segment"), crf, override), overwrite)
-    opened = run_stages_with_progress(start, stages_of(start.run.recipe), where, backend, address, fit_workers=True, strict=strict)
+    start = plan_start(run, data, recipe, with_crf(("crf", "irnet_labels", "psa_labels", "segment"), crf, override), overwrite, reuse)
+    stages = stages_of(start.run.recipe)
+    opened = run_stages_with_progress(start, stages, where, backend, address, fit_workers=True, strict=strict, reuse=reuse)
     pictures = write_report(opened)
     try:
         print_stage_table(opened, as_json)

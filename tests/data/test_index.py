@@ -250,3 +250,11 @@ def test_an_rgb_mask_is_refused(tmp_path):
     index = make_index([Row("a", "a.jpg", (1,), "m.png", "val")], CLASSES, Folder(tmp_path), "my data")
     with pytest.raises(VwlError, match=r"mask m\.png has mode RGB"):
         index.read_mask(index.rows[0])
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("corrected", [None, b"a mask"])
+def test_the_optional_columns_come_back_whichever_the_table_has(tmp_path, negative, corrected):
+    rows = [Row("a", "a.jpg", (1,), None, "train", corrected=corrected), Row("b", "b.jpg", (), None, "train", negative=negative)]
+    write_index(make_index(rows, ("background", "cat"), tmp_path, "a test"), tmp_path / "index.parquet")
+    assert list(read_index(tmp_path / "index.parquet").rows) == rows

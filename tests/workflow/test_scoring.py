@@ -32,7 +32,9 @@ def test_a_new_threshold_is_scored_without_making_the_maps_again(copied):
     before = modification_times(copied, "cam/*.parquet", "cam/done/*", "walk/*.parquet")
     new = changed(copied, "cam.background_threshold=0.35", "walk.background_threshold=0.4")
     # Only the stage below is asked for: the maps' own decision is brought up to date before.
-    assert run_locally(new, "crf") == [f"{name}: scored anew, its threshold or the scored classes have changed" for name in ("cam", "walk")]
+    assert run_locally(new, "crf") == [
+        f"{name}: scored anew, its threshold, the scored classes or corrected masks have changed" for name in ("cam", "walk")
+    ]
     assert modification_times(new, "cam/*.parquet", "cam/done/*", "walk/*.parquet") == before
     for name, threshold in (("cam", 0.35), ("walk", 0.4), ("crf", 0.35)):
         manifest = new.manifest(name)
@@ -83,7 +85,7 @@ def test_other_scored_classes_are_scored_without_running_a_stage_again(copied):
     results = modification_times(copied, "*/*.parquet", "*/*.pt", "*/[tv]*.png")
     new = changed(copied, f"evaluation.classes=[{name}]")
     messages = run_locally(new, *STAGES)
-    assert messages[:4] == [f"{stage}: scored anew, its threshold or the scored classes have changed" for stage in SCORED]
+    assert messages[:4] == [f"{stage}: scored anew, its threshold, the scored classes or corrected masks have changed" for stage in SCORED]
     assert messages[4:] == [f"{stage}: done before, skipped" for stage in STAGES]
     assert modification_times(new, "*/*.parquet", "*/*.pt", "*/[tv]*.png") == results
     for line in score_table(new):

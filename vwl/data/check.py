@@ -81,8 +81,9 @@ def _check_row(index: Index, row: Row) -> tuple[str | None, list[Problem]]:
         digest = hashlib.sha256(data).hexdigest()
     except VwlError as error:
         report("unreadable-image", str(error))
-    if row.mask is None:
+    if not row.has_truth:
         return digest, problems
+    name = f"mask {row.mask}" if row.corrected is None else f"corrected mask of image {row.image_id}"
     try:
         mask = index.read_mask(row)
     except VwlError as error:
@@ -90,20 +91,20 @@ def _check_row(index: Index, row: Row) -> tuple[str | None, list[Problem]]:
         return digest, problems
     if size is not None and mask.shape != size[::-1]:
         lying = "; a mask must fit the image as it is shown upright, with its EXIF orientation applied" if mask.shape == size else ""
-        report("size", f"mask {row.mask} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {row.image} {size[0]} x {size[1]}{lying}")
+        report("size", f"{name} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {row.image} {size[0]} x {size[1]}{lying}")
     classes = set(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()) - {0, IGNORE}
     unknown = sorted(label for label in classes if label > index.num_objects)
     if unknown:
         report(
             "mask-id",
-            f"mask {row.mask} holds the class id {unknown[0]}; valid ids are 0 to {index.num_objects}, and {IGNORE} for ignored pixels",
+            f"{name} holds the class id {unknown[0]}; valid ids are 0 to {index.num_objects}, and {IGNORE} for ignored pixels",
         )
     hidden = sorted({*row.labels} - classes)
     if hidden and not binary_erosion(mask == IGNORE, iterations=_OUTLINE).any():
         names = ", ".join(index.classes[label] for label in hidden)
-        report("label-not-in-mask", f"image {row.image_id} is labelled {names}, but its mask {row.mask} has no such pixels")
+        report("label-not-in-mask", f"image {row.image_id} is labelled {names}, but its {name} has no such pixels")
     unnamed = sorted(classes - {*row.labels, *unknown})
     if unnamed and row.split != "test":
         names = ", ".join(index.classes[label] for label in unnamed)
-        report("class-not-in-labels", f"mask {row.mask} has pixels of {names}, but image {row.image_id} is not labelled so")
+        report("class-not-in-labels", f"{name} has pixels of {names}, but image {row.image_id} is not labelled so")
     return digest, problems

@@ -3,12 +3,15 @@
 `vwl data prepare` writes it; every later stage reads it and needs to know nothing else about the data set.
 
 Columns: `image_id` string, `image` string (path), `labels` list<int32> (class ids of the objects, 1..C, ascending), `mask` string
-(path) or null, `split` string (`train`, `aug`, `val`, `test`), and `negative` bool, only where some image is one. The schema's metadata
-holds the class names (background first), the palette, the root folder and the source. Paths are relative to the root folder and cannot
-lead out of it.
+(path) or null, `split` string (`train`, `aug`, `val`, `test`), and two that only some tables have: `negative` bool and `corrected`
+binary. The schema's metadata holds the class names (background first), the palette, the root folder and the source. Paths are relative
+to the root folder and cannot lead out of it.
 
 An image without labels either has not been labelled, or is *negative*: whoever labelled it said that it shows none of the classes.
 Only the column tells the two apart, so that a forgotten label never counts as such a statement.
+
+`corrected` is the PNG of a mask that a person has corrected, or null (`vwl data add-masks`). It is ground truth and, of a training
+image, replaces the pseudo mask (`vwl.data.corrections`).
 """
 
 import hashlib
@@ -16,7 +19,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from vwl.data.class_names import BACKGROUND, check_object_names, class_ids
+from vwl.data.data_fingerprint import DataFingerprint
 from vwl.data.row_checks import metadata_problem, row_problem
 from vwl.errors import VwlError
 from vwl.storage.cache import read_cached
@@ -42,6 +46,10 @@ _SCHEMA = pa.schema(
     ]
 )
 _NEGATIVE = pa.field("negative", pa.bool_())
+_CORRECTED = pa.field("corrected", pa.binary())
+_OPTIONAL = (_NEGATIVE, _CORRECTED)
+"""Columns that only tables with negative images, or with corrected masks, have."""
+_TRAINING = ("train", "aug")
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class Row:
         mask: path of the ground-truth mask, relative to the root; None if there is none.
         split: `train`, `aug`, `val` or `test`.
         negative: whether it is known to show no object; `labels` is then empty.
+        corrected: PNG of its corrected mask; None if there is none.
     """
 
     image_id: str
@@ -63,11 +72,17 @@ class Row:
     mask: str | None
     split: str
     negative: bool = False
+    corrected: bytes | None = field(default=None, repr=False)
 
     @property
     def is_labelled(self) -> bool:
         """Whether it is known which classes the image shows."""
         return bool(self.labels) or self.negative
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the image has ground truth: a corrected mask, or one of the data set."""
+        return self.corrected is not None or self.mask is not None
 
 
 @dataclass(frozen=True)
@@ -114,9 +129,14 @@ class Index:
         return class_ids(self.classes, names)
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits of a hash of rows and classes; the root folder does not count."""
+        """Return 16 hex digits of a hash of rows and classes, and those of corrected masks, if any; the root folder does not count."""
         parts = [self.classes, *((r.image_id, r.image, r.labels, r.mask, r.split, *([True] if r.negative else [])) for r in self.rows)]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        training: list[tuple[str, str]] = []
+        held_out: list[tuple[str, str]] = []
+        for row in self.rows:
+            if row.corrected is not None:
+                (training if row.split in _TRAINING else held_out).append((row.image_id, hashlib.sha256(row.corrected).hexdigest()))
+        return str(DataFingerprint(_hash(parts), _hash(training) if training else "", _hash(held_out) if held_out else ""))
 
     def read_image(self, row: Row) -> Image.Image:
         """Return the image of a row as 8-bit RGB, upright, see `decode_image`.
@@ -128,15 +148,21 @@ class Index:
         return decode_image(read_cached(self.root, row.image), row.image)
 
     def read_mask(self, row: Row) -> np.ndarray:
-        """Return the ground-truth mask of a row, (H, W) uint8: class ids, 255 ignored.
+        """Return the ground-truth mask of a row, (H, W) uint8: class ids, 255 ignored. A corrected mask goes before the data set's.
 
         Raises:
             VwlError: the row has no mask, or its file cannot be read or is a link that leads out of the root.
         """
+        if row.corrected is not None:
+            return decode_mask(row.corrected, f"of image {row.image_id} in the column 'corrected' of the index")
         if row.mask is None:
             raise VwlError(f"image {row.image_id} has no mask in the index")
         self.root.require_inside(row.mask)
         return decode_mask(read_cached(self.root, row.mask), row.mask)
+
+
+def _hash(parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def decode_image(data: bytes, source: str) -> Image.Image:
@@ -202,6 +228,8 @@ def make_index(
     check_object_names(classes[1:], name)
     for number, row in enumerate(rows, 1):
         problem = row_problem(row.image_id, row.image, row.labels, row.mask, row.split, len(classes) - 1, row.negative)
+        if not problem and not isinstance(row.corrected, bytes | None):
+            problem = f"the corrected mask of image {row.image_id} is not the content of a file"
         if problem:
             raise VwlError(f"{name} row {number}: {problem}" if file else f"{name}: {problem}")
     duplicates = [image_id for image_id, count in Counter(row.image_id for row in rows).items() if count > 1]
@@ -226,6 +254,9 @@ def write_index(index: Index, path: str | Path) -> None:
         fields.append(_NEGATIVE)
     arrays = [pa.array(list(column), field.type) for column, field in zip(columns, fields, strict=True)]
     about = {"classes": index.classes, "palette": index.palette, "root": index.root.uri, "source": index.source, "format": 1}
+    if any(row.corrected is not None for row in index.rows):
+        arrays.append(pa.array([row.corrected for row in index.rows], _CORRECTED.type))
+        fields.append(_CORRECTED)
     schema = pa.schema(fields).with_metadata({b"vwl": json.dumps(about).encode()})
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
@@ -246,8 +277,7 @@ def read_index(path: str | Path) -> Index:
     data = folder.read(name)
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        names = [field.name for field in _SCHEMA]
-        names += [_NEGATIVE.name] if _NEGATIVE.name in file.schema_arrow.names else []
+        names = [*_SCHEMA.names, *(field.name for field in _OPTIONAL if field.name in file.schema_arrow.names)]
         table = file.read(names)
         about = json.loads(table.schema.metadata[b"vwl"])
         columns = [table[name].to_pylist() for name in names]
@@ -257,7 +287,7 @@ def read_index(path: str | Path) -> Index:
     if problem:
         raise VwlError(f"{path} is not an index table made by vwl data prepare: {problem}; make it again")
     columns[2] = [tuple(labels) if isinstance(labels, list) else labels for labels in columns[2]]
-    rows = (Row(*values) for values in zip(*columns, strict=True))
+    rows = (Row(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True))
     return make_index(rows, about["classes"], about["root"], about["source"], about["palette"], file=path)
 
 

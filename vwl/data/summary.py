@@ -33,7 +33,7 @@ def summarise(index: Index) -> list[SplitSummary]:
         rows = index.split(split)
         counts = Counter(label for row in rows for label in row.labels)
         classes = {name: counts[label] for label, name in enumerate(index.classes) if label}
-        summaries.append(SplitSummary(split, len(rows), counts.total() / len(rows), sum(row.mask is not None for row in rows), classes))
+        summaries.append(SplitSummary(split, len(rows), counts.total() / len(rows), sum(row.has_truth for row in rows), classes))
     return summaries
 
 

@@ -1,4 +1,4 @@
-"""The masks stage: pseudo masks for the segmentation model, from the walk's maps and the background threshold."""
+"""The masks stage: masks to train the segmentation model on, from the walk's maps and the background threshold, or corrected by people."""
 
 import numpy as np
 
@@ -16,6 +16,8 @@ class MasksStage(Stage):
         self.maps, self.threshold, self.index = maps, threshold, index
 
     def __call__(self, row: Row) -> np.ndarray:
-        """Return the mask (H, W) uint8."""
+        """Return the mask (H, W) uint8; the corrected mask of an image that has one."""
+        if row.corrected is not None:
+            return self.index.read_mask(row)
         found = self.maps.read(row.image_id)
         return argmax_with_background(upsample(found.values, found.height, found.width), found.classes, self.threshold)

@@ -57,7 +57,7 @@ def image_panels(run: Run, row: Row) -> list[Panel]:
             mask = decode_mask(read_result(folder, row.image_id), row.image_id)
             overlay = mask_overlay(image, mask, palette)
         panels.append(Panel(stage, overlay))
-    truth = None if row.mask is None else mask_overlay(image, run.index.read_mask(row), palette)
+    truth = None if not row.has_truth else mask_overlay(image, run.index.read_mask(row), palette)
     return [*panels, Panel("truth", truth)]
 
 

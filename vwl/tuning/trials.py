@@ -22,8 +22,9 @@ from vwl.engine.base import Engine, Progress
 from vwl.engine.search_types import EpochEnd, OnTrialEvent, StageProgress, TrialEnd
 from vwl.errors import Interrupted, VwlError
 from vwl.storage.folder import Folder
-from vwl.workflow.manifest import read_manifest, write_manifest
+from vwl.workflow.manifest import read_manifest
 from vwl.workflow.pipeline import run_stages
+from vwl.workflow.reuse import copy_stage
 from vwl.workflow.run_folder import Run, has_result, stage_fingerprint
 from vwl.workflow.stages import STAGES
 
@@ -205,17 +206,7 @@ def _copy_finished_stage(run: Run, stage: str, root: Folder) -> None:
     if run.is_done(stage) or not (root / "stages").exists(f"{wanted}.json"):
         return
     other = (root / "stages").read_json(f"{wanted}.json")["trial"]
-    source, target = root / "trials" / other / stage, run.stage_folder(stage)
-    manifest = read_manifest(source)
-    if manifest is None or manifest.fingerprint != wanted or manifest.state != "done":
-        return
-    target.clear()
-    for subfolder in ("", "done"):
-        folder, copy = (source / subfolder, target / subfolder) if subfolder else (source, target)
-        for name in folder.names():
-            if name != "manifest.json":
-                copy.write(name, folder.read(name))
-    write_manifest(target, replace(manifest, copied_from=other))
+    copy_stage(root / "trials" / other / stage, run.stage_folder(stage), wanted, other)
 
 
 def epoch_metrics(folder: Folder) -> dict[int, Mapping[str, float]]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vwl.config.recipe import fingerprint
+from vwl.data.data_fingerprint import DataFingerprint
 from vwl.workflow.manifest import Manifest
 
 STAGE = "cam"
@@ -40,7 +41,7 @@ class ImportedMaps:
 
     def fingerprint(self, index_fingerprint: str) -> str:
         """Return the hash that identifies the imported maps of a data set."""
-        return fingerprint([STAGE, "imported", self.format, self.background, self.content, index_fingerprint])
+        return fingerprint([STAGE, "imported", self.format, self.background, self.content, DataFingerprint.parse(index_fingerprint).data])
 
 
 def imported_maps(manifest: Manifest | None) -> ImportedMaps | None:

@@ -58,7 +58,7 @@ def run_stages(
         restore_manifest(run.stage_folder(stage))
     for stage in SCORED:
         if run.is_done(stage) and score_again(run, stage):
-            on_message(f"{stage}: scored anew, its threshold or the scored classes have changed")
+            on_message(f"{stage}: scored anew, its threshold, the scored classes or corrected masks have changed")
     for number, stage in enumerate(stages):
         try:
             with interrupts_in_c():

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from vwl.config.files import differences
 from vwl.config.recipe import Recipe, fingerprint
 from vwl.config.versions import versions
+from vwl.data.data_fingerprint import DataFingerprint
 from vwl.data.index import Index, Row, read_index
 from vwl.errors import VwlError
 from vwl.inference.runner import Shard, shards
@@ -275,7 +276,8 @@ def fault_line(folder: Folder, found: Mapping[str, str]) -> str:
 def stage_fingerprint(stage: str, recipe: Recipe, index_fingerprint: str, imported: str | None = None) -> str:
     """Return the hash that identifies a stage's result: its settings, the seed, the data set and the stages it reads.
 
-    `imported` is the fingerprint of imported maps, which takes the place of the CAM stage's.
+    `imported` is the fingerprint of imported maps, which takes the place of the CAM stage's. Corrected masks count for the stages that
+    use them: `masks` puts those of training images in place of its own, `segment` processes the other images, too.
     """
     if stage == IMPORTED_STAGE and imported is not None:
         return imported
@@ -284,7 +286,9 @@ def stage_fingerprint(stage: str, recipe: Recipe, index_fingerprint: str, import
     plain = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings
     reads = [stage_fingerprint(name, recipe, index_fingerprint, imported) for name in spec.reads(recipe)]
     threshold = recipe.cam.background_threshold if stage == "crf" and recipe.crf.background == "auto" else None
-    return fingerprint([stage, plain, recipe.seed, index_fingerprint, reads, threshold])
+    data = DataFingerprint.parse(index_fingerprint)
+    corrected = {"masks": data.training, "segment": data.held_out}.get(stage)
+    return fingerprint([stage, plain, recipe.seed, data.data, reads, threshold, *([corrected] if corrected else [])])
 
 
 def has_result(run: Folder, stage: str, fingerprint: str) -> bool:

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vwl.data.data_fingerprint import DataFingerprint
 from vwl.errors import VwlError
 from vwl.evaluation.scoring import Score, choose_threshold, class_thresholds, percent, percent_or_none, score_maps, score_masks
 from vwl.storage.record import read_record
@@ -48,7 +49,7 @@ def choose_and_score(run: Run, manifest: Manifest) -> Manifest:
 
 
 def score_again(run: Run, stage: str) -> bool:
-    """Score a finished stage anew if its threshold setting or the scored classes have changed; return whether they had."""
+    """Score a finished stage anew if its threshold setting, the scored classes or corrected masks have changed; return whether they had."""
     manifest = run.manifest(stage)
     assert manifest is not None
     if manifest.scoring_settings == _scoring_settings(run, stage):
@@ -128,7 +129,8 @@ def _scoring_settings(run: Run, stage: str) -> dict[str, Any]:
     settings: dict[str, Any] = {"classes": None if classes is None else list(classes)}
     if STAGES[stage].kind == "maps":
         settings["background_threshold"] = getattr(run.recipe, stage).background_threshold
-    return settings
+    corrections = DataFingerprint.parse(run.index.fingerprint()).corrections
+    return {**settings, "corrections": corrections} if corrections else settings
 
 
 def _score_splits(run: Run, manifest: Manifest) -> list[Score]:

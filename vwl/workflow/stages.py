@@ -59,21 +59,28 @@ def training_rows(index: Index) -> list[Row]:
 
 
 def scored_rows(index: Index, split: str) -> list[Row]:
-    """Return the images of a split that are labelled, negative ones among them, and have ground truth."""
-    return [row for row in index.rows if row.split == split and row.mask is not None and row.is_labelled]
+    """Return the images of a split that are labelled, negative ones among them, and have ground truth, corrected masks included."""
+    return [row for row in index.rows if row.split == split and row.has_truth and row.is_labelled]
+
+
+def _with_mask(index: Index, split: str) -> list[Row]:
+    """Return the labelled images of a split that have a mask of the data set: the same ones when masks are corrected later."""
+    return [row for row in scored_rows(index, split) if row.mask is not None]
 
 
 def _training_and_scored(index: Index) -> list[Row]:
-    wanted = {row.image_id for row in [*training_rows(index), *scored_rows(index, "val")]}
+    wanted = {row.image_id for row in [*training_rows(index), *_with_mask(index, "val")]}
     return [row for row in index.rows if row.image_id in wanted]
 
 
 def _scored_and_test(index: Index) -> list[Row]:
-    return [*_scored_or_training(index), *(row for row in index.rows if row.split == "test")]
+    usual = [*_scored_or_training(index), *(row for row in index.rows if row.split == "test")]
+    processed = {row.image_id for row in usual}
+    return [*usual, *(row for row in index.rows if row.corrected is not None and row.image_id not in processed)]
 
 
 def _scored_or_training(index: Index) -> list[Row]:
-    return [*scored_rows(index, "train"), *scored_rows(index, "val")] or training_rows(index)
+    return [*_with_mask(index, "train"), *_with_mask(index, "val")] or training_rows(index)
 
 
 STAGES: dict[str, StageSpec] = {

@@ -37,7 +37,15 @@ class Start:
     overwrite: bool = False
 
     @classmethod
-    def plan(cls, folder: str, data: str | None, recipe: str | None, override: Sequence[str] = (), overwrite: bool = False) -> "Start":
+    def plan(
+        cls,
+        folder: str,
+        data: str | None,
+        recipe: str | None,
+        override: Sequence[str] = (),
+        overwrite: bool = False,
+        reuse: str | None = None,
+    ) -> "Start":
         """Read what a command starts.
 
         Args:
@@ -46,15 +54,19 @@ class Start:
             recipe: its recipe; None: that of the existing run, or `default_recipe` with `data`.
             override: changes of the recipe, ``section.key=value``.
             overwrite: replace the recipe of an existing run.
+            reuse: a run whose recipe and index a new run has by default.
 
         Raises:
             VwlError: recipe or index are wrong, or the run does not exist and there is no index for a new one.
         """
+        is_new = not Folder(folder).exists("run.json")
         wanted = None if recipe is None else load_recipe(recipe, override)
+        if reuse is not None and is_new:
+            other = Run.open(reuse)
+            wanted, data = wanted or overridden(other.recipe, override), data or other.index_path
         index = None if data is None else read_index(data)
         if wanted is None and index is not None:
             wanted = load_recipe(default_recipe(index), override)
-        is_new = not Folder(folder).exists("run.json")
         if data is None:
             existing = Run.open(folder)
             if wanted is None and not override:
