@@ -15,7 +15,7 @@ from vwl.exporters.target import Target
 from vwl.storage.stream import text_stream
 
 FILE = "annotations.json"
-_PIECE = 1 << 20
+_PIECE = 1 << 16
 
 
 def write(target: Target) -> None:

@@ -1,7 +1,13 @@
-"""FiftyOne's ImageSegmentationDirectory: masks in `labels/`, images in `data/`, and the names and colours of the classes."""
+"""FiftyOne's ImageSegmentationDirectory: masks in `labels/`, images in `data/`, and the names and colours of the classes.
+
+The masks are grey PNG files: FiftyOne reads an indexed one as its colours, and classes from grey values only.
+"""
+
+import io
+
+from PIL import Image
 
 from vwl.exporters.target import Target
-from vwl.storage.masks import encode_mask
 
 FILE = "mask_targets.json"
 
@@ -11,7 +17,9 @@ def write(target: Target) -> None:
     table = target.source.table
     for entry, mask in target.masks():
         stem = entry.image.rpartition(".")[0]
-        target.out.write(f"labels/{stem}.png", encode_mask(target.without_small_regions(mask), table.palette))
+        sink = io.BytesIO()
+        Image.fromarray(target.without_small_regions(mask)).save(sink, format="PNG")
+        target.out.write(f"labels/{stem}.png", sink.getvalue())
         target.copy_image(entry, f"data/{entry.image}")
     classes = list(enumerate(table.classes))
     colours = [{"intTarget": class_id, "color": table.colour(class_id)} for class_id, _ in classes]

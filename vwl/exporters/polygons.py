@@ -69,7 +69,7 @@ def _faces(numbers: np.ndarray) -> list[shapely.Polygon]:
     padded = np.pad(numbers, 1, constant_values=-1)
     upright = np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1])[:, ::-1]  # x, y of the upper end of each edge between columns
     level = np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1])[:, ::-1]  # x, y of the left end of each edge between rows
-    edges = np.concatenate([np.stack([upright, upright + [0, 1]], 1), np.stack([level, level + [1, 0]], 1)])
+    edges = np.concatenate([np.stack([upright, upright + np.array([0, 1])], 1), np.stack([level, level + np.array([1, 0])], 1)])
     found = shapely.get_parts(shapely.polygonize(shapely.linestrings(edges.astype(np.float64))))
     return list(shapely.orient_polygons(found))
 
