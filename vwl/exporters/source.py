@@ -1,6 +1,8 @@
 """The masks to export: of a stage of a run, or of a folder that `vwl predict` or another program has written. Read one at a time."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -24,6 +26,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".g
 ASSUMED_SUFFIX = ".jpg"
 """Of an image of which only the mask is known."""
 _MASK, _OVERLAY = "_mask.png", "_overlay.png"
+_RECORD = "predictions.jsonl"
+"""What `vwl predict` has written beside its masks: a line of JSON for each image, with the name of its results."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def masks_of_folder(folder: Folder, table: ClassTable | None = None, images: Fol
     Args:
         folder: of the masks. `NAME_overlay.png` beside `NAME_mask.png` is left out.
         table: the classes; none for the folder's `classes.json`.
-        images: folder of the images, in the same subfolders; without it, they are taken to be JPEG files of the same names.
+        images: folder of the images, in the same subfolders; without it, they have the endings that `predictions.jsonl` states, or `.jpg`.
 
     Raises:
         VwlError: the folder has no masks, the classes are not known, or an image is missing or ambiguous.
@@ -139,7 +143,9 @@ def masks_of_folder(folder: Folder, table: ClassTable | None = None, images: Fol
     if not files:
         raise VwlError(f"{folder} holds no masks (NAME_mask.png of vwl predict, or other indexed PNG files)")
     by_name = None if images is None else _by_name(images)
-    entries = [Entry(name, _image_of(name, by_name, images), "train", file) for name, file in files.items()]
+    suffixes = _recorded_suffixes(folder) if images is None else {}
+    paths = {name: _assumed(name, suffixes) if by_name is None else _found(name, by_name, str(images)) for name in files}
+    entries = [Entry(name, paths[name], "train", file) for name, file in files.items()]
 
     def read(entry: Entry) -> np.ndarray:
         folder.require_inside(entry.file)
@@ -185,11 +191,27 @@ def _by_name(images: Folder) -> dict[str, list[str]]:
     return found
 
 
-def _image_of(name: str, by_name: dict[str, list[str]] | None, images: Folder | None) -> str:
-    if by_name is None:
-        return name if name.lower().endswith(IMAGE_SUFFIXES) else f"{name}{ASSUMED_SUFFIX}"
-    found = by_name.get(name, [])
-    if len(found) != 1:
-        what = f"two images named {name}: {found[0]} and {found[1]}" if found else f"no image named {name}{did_you_mean(name, by_name)}"
-        raise VwlError(f"{images} has {what}; masks are named after their images")
-    return found[0]
+def _found(name: str, by_name: dict[str, list[str]], folder: str) -> str:
+    files = by_name.get(name, [])
+    if len(files) != 1:
+        what = f"two images named {name}: {files[0]} and {files[1]}" if files else f"no image named {name}{did_you_mean(name, by_name)}"
+        raise VwlError(f"{folder} has {what}; masks are named after their images")
+    return files[0]
+
+
+def _assumed(name: str, suffixes: dict[str, str]) -> str:
+    if name.lower().endswith(IMAGE_SUFFIXES):
+        return name
+    return f"{name}{suffixes.get(name, ASSUMED_SUFFIX)}"
+
+
+def _recorded_suffixes(folder: Folder) -> dict[str, str]:
+    """Return the endings of the images by the name of their results; lines that say nothing of an image are left out."""
+    found: dict[str, str] = {}
+    for line in folder.read(_RECORD).splitlines() if folder.exists(_RECORD) else ():
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
+            stored = json.loads(line)
+            suffix = PurePosixPath(stored["image"]).suffix
+            if suffix.lower() in IMAGE_SUFFIXES:  # not of a video
+                found[stored["name"]] = suffix
+    return found
