@@ -49,7 +49,7 @@ def _export(
     geometry: Annotated[
         Literal["polygon", "rle"], typer.Option(help="Outlines that people can drag, or exact pixels. Regions with holes are pixels.")
     ] = "polygon",
-    min_area: Annotated[int, typer.Option(metavar="PIXELS", help="Leave out regions of fewer pixels.", min=0)] = 0,
+    min_area: Annotated[int, typer.Option(metavar="PIXELS", help="Leave out regions, and fill holes, of fewer pixels.", min=0)] = 0,
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -84,6 +84,12 @@ def _export(
     notes = [f"{summary.regions} regions of {summary.images} images written to {out}"]
     notes += [f"{summary.empty} images have none"] if summary.empty else []
     notes += [f"{summary.left_out} regions smaller than {min_area} pixels left out"] if summary.left_out else []
+    notes += [f"{summary.filled} holes smaller than that filled"] if summary.filled else []
+    if summary.with_holes and format_name != "yolo-seg":
+        notes.append(
+            f"{summary.with_holes} regions with holes, {summary.share_with_holes:.0%} of the area, are pixels instead of polygons "
+            "(--min-area fills small holes)"
+        )
     kept = "kept as 255" if format_name in ("voc", "fiftyone") else "left without annotation"
     notes += [f"{summary.ignored:.1%} of the pixels are ignored (255) and {kept}"] if summary.ignored else []
     say("; ".join(notes))

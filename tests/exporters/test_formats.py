@@ -149,6 +149,17 @@ def test_small_regions_are_left_out_of_every_format(name, tmp_path):
     assert summary.ignored == pytest.approx(1 / ring().size)
 
 
+def test_the_summary_says_how_much_is_stored_as_pixels_because_of_holes(tmp_path):
+    summary = export_masks(source_of([ring()]), "coco", Folder(tmp_path))
+    assert (summary.with_holes, summary.share_with_holes) == (1, pytest.approx(126 / 153))
+    content = json.loads((tmp_path / "annotations.json").read_text())
+    assert sum(isinstance(annotation["segmentation"], dict) for annotation in content["annotations"]) == summary.with_holes
+    filled = np.ones((20, 20), np.uint8)
+    filled[5, 5] = 0
+    summary = export_masks(source_of([filled]), "coco", Folder(tmp_path), Options(min_area=10))
+    assert (summary.with_holes, summary.filled) == (0, 1)
+
+
 def test_the_memory_does_not_grow_with_the_number_of_images(tmp_path):
     def peak(num_images: int) -> int:
         source = source_of([noise(0)] * 2)

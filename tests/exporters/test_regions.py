@@ -9,8 +9,8 @@ from vwl.exporters.regions import coco_rle, number_regions, regions_of, run_leng
 
 
 def regions(mask, min_area=0):
-    numbers, class_ids, left_out = number_regions(mask, min_area)
-    return list(regions_of(numbers, class_ids)), left_out
+    numbered = number_regions(mask, min_area)
+    return list(regions_of(numbered)), numbered.left_out
 
 
 @pytest.mark.parametrize("mask", awkward())
@@ -39,3 +39,30 @@ def test_run_lengths_give_the_bitmap_again(mask):
     lengths = run_lengths(bitmap.ravel())
     np.testing.assert_array_equal(np.repeat(np.arange(len(lengths)) % 2 == 1, lengths), bitmap.ravel())
     np.testing.assert_array_equal(coco_mask.decode(coco_rle(bitmap)), bitmap)
+
+
+def test_small_holes_are_filled_and_larger_ones_stay():
+    mask = np.ones((12, 16), np.uint8)
+    mask[2, 2] = mask[5, 5:7] = 0
+    mask[8:11, 8:12] = 0
+    numbered = number_regions(mask, min_area=3)
+    assert (numbered.filled, numbered.numbers[2, 2], numbered.numbers[5, 5], numbered.numbers[9, 9]) == (2, 1, 1, 0)
+
+
+def test_a_small_region_in_a_hole_becomes_part_of_what_surrounds_it():
+    mask = np.ones((9, 9), np.uint8)
+    mask[4, 4] = 2
+    numbered = number_regions(mask, min_area=3)
+    assert (numbered.class_ids, numbered.left_out, numbered.filled) == ([1], 1, 1)
+    assert (numbered.numbers == 1).all()
+
+
+def test_bays_gaps_between_regions_and_ignored_pixels_are_not_filled():
+    mask = np.ones((9, 9), np.uint8)
+    mask[:, 5:] = 2
+    mask[0, 2] = 0  # at the border of the image
+    mask[4, 4] = 0  # between two regions
+    mask[6, 2] = 255
+    numbered = number_regions(mask, min_area=3)
+    assert numbered.filled == 0
+    np.testing.assert_array_equal(numbered.numbers == 0, (mask == 0) | (mask == 255))

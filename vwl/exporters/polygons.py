@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 from scipy.spatial.distance import cdist
 
-from vwl.exporters.regions import Outline, Region, number_regions, regions_of
+from vwl.exporters.regions import Numbered, Outline, Region, regions_of
 
 _TOLERANCES = (1.0, 0.75, 0.5, 0.0)
 """What is tried without a given tolerance, pixels."""
@@ -19,26 +19,25 @@ _MAX_CHANGE = 0.01
 """Share of a region's area that the simplification may then add and take away."""
 
 
-def outlined_regions(mask: np.ndarray, min_area: int = 0, tolerance: float | None = None) -> tuple[list[Region], int]:
-    """Return the regions of a mask (H, W) uint8 with their outlines, and how many smaller than `min_area` pixels were left out.
+def outlined(numbered: Numbered, tolerance: float | None = None) -> list[Region]:
+    """Return numbered regions with their outlines.
 
     Args:
-        mask: class ids; 0 and 255 belong to no region.
-        min_area: pixels.
+        numbered: the regions of a mask.
         tolerance: corners are left out if the triangle with their neighbours is smaller than the square of `tolerance` (pixels); 0 keeps
             the exact outlines. Without it, each region gets the largest of 1, 0.75, 0.5 and 0 that changes at most 1 % of its area.
     """
-    numbers, class_ids, left_out = number_regions(mask, min_area)
-    if not class_ids:
-        return [], left_out
+    if not numbered.class_ids:
+        return []
+    numbers = numbered.numbers
     faces = [face for face in _faces(numbers) if numbers[_first_pixel(face)]]
     simple = _simplified(faces, _TOLERANCES, _MAX_CHANGE) if tolerance is None else _simplified(faces, (tolerance, 0.0), np.inf)
     by_number = {int(numbers[_first_pixel(face)]): _outlines(face, simpler) for face, simpler in zip(faces, simple, strict=True)}
     regions = []
-    for number, region in enumerate(regions_of(numbers, class_ids), 1):
+    for number, region in enumerate(regions_of(numbered), 1):
         outline, *holes = by_number[number]
         regions.append(replace(region, outline=outline, holes=tuple(holes)))
-    return regions, left_out
+    return regions
 
 
 def bridged(outline: np.ndarray, holes: list[np.ndarray]) -> np.ndarray:

@@ -62,15 +62,29 @@ class Region:
         return full
 
 
-def number_regions(mask: np.ndarray, min_area: int = 0) -> tuple[np.ndarray, list[int], int]:
+@dataclass(frozen=True, eq=False)
+class Numbered:
+    """The regions of a mask as numbers.
+
+    Attributes:
+        numbers: (H, W) int64, 1.. in a region, 0 elsewhere.
+        class_ids: the class of each region.
+        left_out: how many regions were smaller than the least area.
+        filled: how many holes were.
+    """
+
+    numbers: np.ndarray
+    class_ids: list[int]
+    left_out: int
+    filled: int
+
+
+def number_regions(mask: np.ndarray, min_area: int = 0) -> Numbered:
     """Number the regions of the object classes of a mask.
 
     Args:
         mask: (H, W) uint8 class ids; 0 and 255 belong to no region.
-        min_area: regions of fewer pixels are left out.
-
-    Returns:
-        (H, W) int64 numbers 1.. of the regions, 0 elsewhere; the class id of each; how many were left out.
+        min_area: regions of fewer pixels are left out, and holes of fewer are filled unless they hold ignored pixels.
     """
     numbers, class_ids, left_out = np.zeros(mask.shape, np.int64), [], 0
     for class_id in np.unique(mask):
@@ -83,14 +97,36 @@ def number_regions(mask: np.ndarray, min_area: int = 0) -> tuple[np.ndarray, lis
         numbers += new[labelled]
         class_ids += [int(class_id)] * int(kept.sum())
         left_out += count - int(kept.sum())
-    return numbers, class_ids, left_out
+    filled = _fill_holes(numbers, mask == IGNORE, min_area)
+    return Numbered(numbers, class_ids, left_out, filled)
 
 
-def regions_of(numbers: np.ndarray, class_ids: list[int]) -> Iterator[Region]:
+def _fill_holes(numbers: np.ndarray, ignored: np.ndarray, min_area: int) -> int:
+    """Give each small area of no region that only one region surrounds to that region, and return how many there were."""
+    if min_area <= 1:
+        return 0
+    height, width = numbers.shape
+    labelled, count = ndimage.label(numbers == 0)
+    areas = np.bincount(labelled.ravel(), minlength=count + 1)
+    filled = 0
+    for number, box in enumerate(ndimage.find_objects(labelled), 1):
+        (top, bottom), (left, right) = ((side.start, side.stop) for side in box)
+        if areas[number] >= min_area or top == 0 or left == 0 or bottom == height or right == width:
+            continue
+        around = (slice(top - 1, bottom + 1), slice(left - 1, right + 1))
+        hole = labelled[around] == number
+        neighbours = np.unique(numbers[around][ndimage.binary_dilation(hole) & ~hole])
+        if len(neighbours) == 1 and not ignored[around][hole].any():
+            numbers[around][hole] = neighbours[0]
+            filled += 1
+    return filled
+
+
+def regions_of(numbered: Numbered) -> Iterator[Region]:
     """Yield the regions that `number_regions` has numbered, without outlines."""
-    for number, (class_id, box) in enumerate(zip(class_ids, ndimage.find_objects(numbers), strict=True), 1):
+    for number, (class_id, box) in enumerate(zip(numbered.class_ids, ndimage.find_objects(numbered.numbers), strict=True), 1):
         assert box is not None
-        bitmap = numbers[box] == number
+        bitmap = numbered.numbers[box] == number
         yield Region(class_id, int(bitmap.sum()), box[1].start, box[0].start, bitmap)
 
 

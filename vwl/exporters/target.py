@@ -8,8 +8,8 @@ import numpy as np
 
 from vwl.constants import IGNORE
 from vwl.errors import VwlError
-from vwl.exporters.polygons import outlined_regions
-from vwl.exporters.regions import Region, number_regions, regions_of
+from vwl.exporters.polygons import outlined
+from vwl.exporters.regions import Numbered, Region, number_regions, regions_of
 from vwl.exporters.source import Entry, MaskSource
 from vwl.storage.folder import Folder
 
@@ -24,8 +24,8 @@ class Options:
 
     Attributes:
         geometry: `polygon`: outlines, which people can drag; `rle`: exact pixels.
-        min_area: regions of fewer pixels are left out.
-        tolerance: of the outlines, pixels (`vwl.exporters.polygons.outlined_regions`).
+        min_area: regions of fewer pixels are left out, and holes of fewer are filled.
+        tolerance: of the outlines, pixels (`vwl.exporters.polygons.outlined`).
         copy_images: whether the images are copied beside the annotations.
         image_prefix: what Label Studio puts before the path of an image.
     """
@@ -48,6 +48,9 @@ class Summary:
         empty: of these, without any region.
         regions: number of regions.
         left_out: number of regions smaller than the least area.
+        filled: number of holes smaller than the least area.
+        with_holes: number of outlined regions that have holes; all formats but YOLO's store them as pixels.
+        share_with_holes: their share of the area of all regions.
         ignored: share of the pixels that are 255 (in no class), which the format leaves unannotated or keeps as 255.
     """
 
@@ -57,6 +60,9 @@ class Summary:
     empty: int = 0
     regions: int = 0
     left_out: int = 0
+    filled: int = 0
+    with_holes: int = 0
+    share_with_holes: float = 0.0
     ignored: float = 0.0
 
 
@@ -77,6 +83,8 @@ class Target:
     options: Options
     summary: Summary
     on_image: OnImage = lambda done, total: None
+    _area: int = 0
+    _area_with_holes: int = 0
 
     def check(self) -> None:
         """Raise a `VwlError` if images are to be copied and are not known, or would be overwritten by their own copies."""
@@ -100,23 +108,29 @@ class Target:
 
     def regions(self, mask: np.ndarray) -> list[Region]:
         """Return the regions of a mask, with outlines if the options ask for polygons, and count them."""
-        if self.options.geometry == "polygon":
-            regions, left_out = outlined_regions(mask, self.options.min_area, self.options.tolerance)
-        else:
-            numbers, class_ids, left_out = number_regions(mask, self.options.min_area)
-            regions = list(regions_of(numbers, class_ids))
-        self.summary.regions += len(regions)
-        self.summary.left_out += left_out
-        self.summary.empty += not regions
+        numbered = self._numbered(mask)
+        if self.options.geometry == "rle":
+            return list(regions_of(numbered))
+        regions = outlined(numbered, self.options.tolerance)
+        self.summary.with_holes += sum(bool(region.holes) for region in regions)
+        self._area += sum(region.area for region in regions)
+        self._area_with_holes += sum(region.area for region in regions if region.holes)
+        self.summary.share_with_holes = self._area_with_holes / max(self._area, 1)
         return regions
 
     def without_small_regions(self, mask: np.ndarray) -> np.ndarray:
-        """Return a mask (H, W) uint8 in which regions smaller than the least area are background, and count its regions."""
-        numbers, class_ids, left_out = number_regions(mask, self.options.min_area)
-        self.summary.regions += len(class_ids)
-        self.summary.left_out += left_out
-        self.summary.empty += not class_ids
-        return np.where((numbers > 0) | (mask == IGNORE), mask, 0).astype(np.uint8)
+        """Return a mask (H, W) uint8 in which small regions are background and small holes are filled, and count its regions."""
+        numbered = self._numbered(mask)
+        found = np.array([0, *numbered.class_ids], np.uint8)[numbered.numbers]
+        return np.where(mask == IGNORE, mask, found)
+
+    def _numbered(self, mask: np.ndarray) -> Numbered:
+        numbered = number_regions(mask, self.options.min_area)
+        self.summary.regions += len(numbered.class_ids)
+        self.summary.left_out += numbered.left_out
+        self.summary.filled += numbered.filled
+        self.summary.empty += not numbered.class_ids
+        return numbered
 
     def copy_image(self, entry: Entry, name: str) -> None:
         """Copy the image of an entry to `name` in the folder, if the options ask for it.
