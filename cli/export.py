@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from vwl.cli.export_masks import add_commands
 from vwl.cli.options import Json, RunFolder, WithRun
 
 app = typer.Typer(no_args_is_help=True, help="Write the result of a run in other forms.")
@@ -41,3 +42,6 @@ def model(
     if as_json:
         print_json(description.as_json())
     say(f"{description.kind} model of {len(description.classes) - 1} classes written to {out} ({len(content) / 1e6:.1f} MB)")
+
+
+add_commands(app)

@@ -20,7 +20,7 @@ FLOORS = (
     ("vwl.evaluation", "vwl.report.overlays", "vwl.report.sheets"),
     ("vwl.engine", "vwl.model_file"),
     ("vwl.workflow", "vwl.evaluation.voc_submission"),
-    ("vwl.report",),
+    ("vwl.report", "vwl.exporters"),
     ("vwl.cluster",),
     ("vwl.tuning",),
     ("vwl.tune_spaces", "vwl.cli"),

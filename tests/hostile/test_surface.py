@@ -245,7 +245,7 @@ def test_predict_lists_what_it_cannot_read_and_segments_the_rest(name, tiny_run,
     good = f"{tiny_run.index.root.path}/images/val_00001.jpg"
     command = ["predict", make(tmp_path), good, "--run", str(tiny_run.folder), "--out", tmp_path / "out", "--no-crf", "--json"]
     check(Case(name, lambda folder: command, 1, ("1 of 2 images could not be segmented: ", line)), tmp_path)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["val_00001_mask.png", "val_00001_overlay.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["classes.json", "val_00001_mask.png", "val_00001_overlay.png"]
 
 
 def test_the_json_of_predict_has_lists_of_classes_and_the_problem_of_each_image(tiny_run, tmp_path):

@@ -30,7 +30,7 @@ def mask_in(path):
 
 def test_a_image_gets_the_mask_that_the_run_gave_it(tiny_run, image, tmp_path):
     predict_files(model_of_run(tiny_run), [image], tmp_path, crf=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["val_00001_mask.png", "val_00001_overlay.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["classes.json", "val_00001_mask.png", "val_00001_overlay.png"]
     np.testing.assert_array_equal(mask_in(tmp_path / "val_00001_mask.png"), mask_in(f"{tiny_run.folder}/segment/val_00001.png"))
 
 

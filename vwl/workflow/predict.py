@@ -7,6 +7,7 @@ from pathlib import Path
 from vwl.errors import VwlError
 from vwl.model_file.image_input import read_image_file
 from vwl.model_file.models import SegmentationModel
+from vwl.storage.class_table import write_class_table
 from vwl.storage.folder import Folder
 
 
@@ -31,6 +32,8 @@ class PredictedFile:
 def predict_files(model: SegmentationModel, images: Sequence[str | Path], out: str | Path, crf: bool | None = None) -> list[PredictedFile]:
     """Write `NAME_mask.png` (indexed) and `NAME_overlay.png` (with a legend) for each image, and list those that cannot be read.
 
+    `classes.json` beside them has the names and colours of the class ids.
+
     Args:
         model: a trained segmentation model, of a run or of a model file.
         images: local image files with different names.
@@ -41,6 +44,7 @@ def predict_files(model: SegmentationModel, images: Sequence[str | Path], out: s
         VwlError: two images have the same name, a result would replace one of the images, or results cannot be written.
     """
     _check_names([Path(image) for image in images], Folder(out))
+    write_class_table(Folder(out), model.classes, model.palette)
     predictions = []
     for path in images:
         try:
