@@ -15,7 +15,8 @@ from vwl.data.row_checks import SPLITS
 from vwl.errors import VwlError, did_you_mean
 from vwl.storage.folder import Folder
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+"""Endings of file names, in lower case, that mean an image."""
 
 
 def prepare_folder(
@@ -126,9 +127,9 @@ def below(root: Folder, folder: Folder) -> str:
 
 def _files(folder: Folder) -> dict[str, str]:
     """Return the name of each image file, by that name and, where only one file has it, by the name without extension."""
-    names = [name for name in folder.names() if Path(name).suffix.lower() in _SUFFIXES]
+    names = [name for name in folder.names() if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     if not names:
-        raise VwlError(f"{folder} holds no images ({', '.join(_SUFFIXES)})")
+        raise VwlError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
     counts = Counter(_stem(name) for name in names)
     return {**{_stem(name): name for name in names if counts[_stem(name)] == 1}, **{name: name for name in names}}
 
