@@ -51,6 +51,11 @@ class TrainedModel(ModelHubMixin, library_name="vwl", tags=["weakly-supervised"]
         """Colours of masks: 768 values, RGB of each of the 256 class ids."""
         return self.description.palette
 
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """Tensors of the network, by name, as in its model file."""
+        return self._state
+
     def save(self, path: str | Path) -> None:
         """Write the model file, the same bytes as `vwl export model`.
 

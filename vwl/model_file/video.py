@@ -33,19 +33,19 @@ def frames(path: str, every: int = 1) -> Iterator[tuple[int, np.ndarray]]:
             for number, frame in enumerate(container.decode(container.streams.video[0])):
                 if number % every == 0:
                     yield number, _upright(frame)
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, OSError, ValueError) as error:
         where = f" from frame {number + 1} on" if number else ""
         raise VwlError(f"video {path} cannot be read{where}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def num_frames(path: str) -> int:
     """Return the number of frames that the file states, 0 if it states none or cannot be read; for progress only."""
-    av = _pyav(path)
     try:
+        av = _pyav(path)
         require_file(path)
         with av.open(path, metadata_errors="ignore") as container:
             return int(container.streams.video[0].frames) if container.streams.video else 0
-    except (av.FFmpegError, ValueError, VwlError):
+    except (OSError, ValueError, VwlError):  # PyAV's errors are of these classes
         return 0
 
 
