@@ -107,7 +107,7 @@ def many(model: str, images: Path, folder: Path) -> tuple[list[Line], bool]:
             now = sum(memory(pid) for pid in family(process.pid))
             early, late = max(early, now if num_lines(whole) <= FEW else 0), max(late, now)
             time.sleep(PAUSE)
-    speed = num / (time.monotonic() - began)
+    seconds = time.monotonic() - began
     with subprocess.Popen(command(model, images, killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while num_lines(killed) < num // 2:
             time.sleep(PAUSE)
@@ -122,9 +122,9 @@ def many(model: str, images: Path, folder: Path) -> tuple[list[Line], bool]:
         Line(f"predict, peak until {FEW} and {num:,} images", first, second, late / early, "under 1.1", parity),
         Line(
             f"predict, killed after {there:,} of {num:,}: all, the rest",
-            f"{num / speed:.0f} s",
+            f"{seconds:.0f} s",
             f"{rest:.0f} s",
-            num / speed / rest,
+            seconds / rest,
             "",
             parity,
         ),
