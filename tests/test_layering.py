@@ -19,6 +19,7 @@ FLOORS = (
     ("vwl.training", "vwl.inference"),
     ("vwl.evaluation", "vwl.report.overlays", "vwl.report.sheets"),
     ("vwl.engine", "vwl.model_file"),
+    ("vwl.prediction",),
     ("vwl.workflow", "vwl.evaluation.voc_submission"),
     ("vwl.report", "vwl.exporters"),
     ("vwl.cluster",),

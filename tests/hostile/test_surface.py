@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -227,7 +226,6 @@ IMAGES = {
     "a file that is missing": (existing("missing.jpg"), "missing.jpg: it does not exist"),
     "text": (written("text.jpg", b"no picture"), "text.jpg cannot be read: it is not an image file"),
     "an empty file": (written("empty.jpg"), "empty.jpg cannot be read"),
-    "a folder": (str, "is a folder; name its images, e.g. "),
     "a pipe": (named_pipe, "pipe.jpg: it is not a regular file"),
     "a device": (existing("/dev/zero"), "/dev/zero: it is not a regular file"),
     "a URL": (existing("https://example.org/dog.jpg"), "https://example.org/dog.jpg: it is not a local file; download it first"),
@@ -245,7 +243,12 @@ def test_predict_lists_what_it_cannot_read_and_segments_the_rest(name, tiny_run,
     good = f"{tiny_run.index.root.path}/images/val_00001.jpg"
     command = ["predict", make(tmp_path), good, "--run", str(tiny_run.folder), "--out", tmp_path / "out", "--no-crf", "--json"]
     check(Case(name, lambda folder: command, 1, ("1 of 2 images could not be segmented: ", line)), tmp_path)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["classes.json", "val_00001_mask.png", "val_00001_overlay.png"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
+        "classes.json",
+        "predictions.jsonl",
+        "val_00001_mask.png",
+        "val_00001_overlay.png",
+    ]
 
 
 def test_the_json_of_predict_has_lists_of_classes_and_the_problem_of_each_image(tiny_run, tmp_path):
@@ -259,20 +262,25 @@ def test_the_json_of_predict_has_lists_of_classes_and_the_problem_of_each_image(
     assert "it does not exist" in missing["problem"]
 
 
-def test_sigterm_ends_predict(tiny_run, tmp_path):
+def test_sigterm_ends_predict_with_what_is_done_kept(tiny_run, tmp_path):
     image = Path(tiny_run.index.root.path, "images/val_00001.jpg")
     copies = [tmp_path / f"{number}.jpg" for number in range(500)]
     for copy in copies:
         copy.symlink_to(image)
-    words = ["predict", *map(str, copies), "--run", str(tiny_run.folder), "--out", str(tmp_path / "out")]
-    running = subprocess.Popen([sys.executable, "-m", "vwl.cli.main", *words], stderr=subprocess.PIPE)
-    while not (tmp_path / "out" / "0_mask.png").exists():
+    words = ["predict", *map(str, copies), "--run", str(tiny_run.folder), "--out", str(tmp_path / "out"), "--processes", "2"]
+    running = subprocess.Popen([sys.executable, "-m", "vwl.cli.main", *words], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "out" / "predictions.jsonl").exists():
         assert running.poll() is None
         time.sleep(0.05)
     running.terminate()
-    _, printed = running.communicate(timeout=10)
-    assert running.returncode == -signal.SIGTERM
-    assert printed == b""
+    _, printed = running.communicate(timeout=60)
+    assert running.returncode == 130
+    *progress, last = printed.splitlines()
+    assert last == "predict stopped; finished work is saved; run the same command to resume"
+    assert all(line.startswith("predict ") for line in progress)
+    lines = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    assert 1 <= len(lines) < 500
+    assert all((tmp_path / "out" / line["mask"]).exists() for line in lines)
 
 
 OPTIONS = [

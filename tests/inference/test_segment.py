@@ -102,3 +102,33 @@ def test_a_mask_is_found_where_no_class_is_probable(recipe, images, unsure):
     made, image = stage(recipe, images, unsure([0.0] * 50 + [0.5] + [0.0] * 30)), draw(9, 8, 7)
     assert made.probabilities(image).max() < 0.05
     assert (made.mask(image) == 50).all()
+
+
+@pytest.mark.parametrize("hflip", [True, False])
+def test_images_that_pass_through_the_network_together_have_the_probabilities_of_each_alone(recipe, images, rows, segmenter, hflip):
+    found = stage(recipe, images, segmenter, hflip=hflip, scales=(1.0, 0.5))
+    image = np.asarray(images.read_image(rows["odd"]))
+    group = [image, image[::-1].copy(), 255 - image]
+    for one, together in zip(group, found.batch_probabilities(group), strict=True):
+        np.testing.assert_allclose(together, found.probabilities(one), atol=1e-5)
+    np.testing.assert_array_equal(found.batch_probabilities([image])[0], found.probabilities(image))
+
+
+def test_images_that_are_cut_into_tiles_pass_one_by_one(recipe, images, rows, segmenter):
+    found = stage(recipe, images, segmenter, tile=64, long_side=96)
+    group = [np.asarray(images.read_image(rows["odd"]))] * 2
+    for together in found.batch_probabilities(group):
+        np.testing.assert_array_equal(together, found.probabilities(group[0]))
+
+
+@pytest.mark.parametrize("crf", [True, False])
+def test_a_mask_kept_to_given_classes_has_these_and_the_background_only(recipe, images, rows, unsure, crf):
+    image = np.asarray(images.read_image(rows["odd"]))
+    found = stage(recipe, images, unsure([0.0, 3.0, 1.0, -9.0]), scales=(1.0,))
+    probabilities = found.probabilities(image)
+    assert set(np.unique(found.mask(image, crf))) == {1}
+    for classes, best in (((2,), 2), ((2, 3), 2), ((3,), 0), ((), 0), ((1, 2), 1)):
+        soft = found.refined(image, probabilities, crf, classes)
+        assert set(soft.class_ids) <= {0, *classes}
+        np.testing.assert_allclose(soft.scores.sum(axis=0), 1, atol=1e-5)
+        np.testing.assert_array_equal(soft.mask(*image.shape[:2]), np.full(image.shape[:2], best))

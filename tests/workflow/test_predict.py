@@ -28,9 +28,10 @@ def mask_in(path):
     return decode_mask(Path(path).read_bytes(), str(path))
 
 
-def test_a_image_gets_the_mask_that_the_run_gave_it(tiny_run, image, tmp_path):
+def test_an_image_gets_the_mask_that_the_run_gave_it(tiny_run, image, tmp_path):
     predict_files(model_of_run(tiny_run), [image], tmp_path, crf=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["classes.json", "val_00001_mask.png", "val_00001_overlay.png"]
+    written = ["classes.json", "predictions.jsonl", "val_00001_mask.png", "val_00001_overlay.png"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == written
     np.testing.assert_array_equal(mask_in(tmp_path / "val_00001_mask.png"), mask_in(f"{tiny_run.folder}/segment/val_00001.png"))
 
 
@@ -94,10 +95,19 @@ def test_images_of_any_kind_and_odd_size_are_taken(tiny_run, tmp_path):
     assert [mask_in(line.mask).shape for line in lines] == [(37, 51), (61, 33)]
 
 
-def test_two_images_of_one_name_are_refused_before_anything_is_written(tiny_run, image, tmp_path):
-    with pytest.raises(VwlError, match="two images are named val_00001"):
-        predict_files(model_of_run(tiny_run), [image, Path("elsewhere/val_00001.png")], tmp_path / "out", crf=True)
-    assert not (tmp_path / "out").exists()
+def test_two_images_of_one_name_have_results_in_folders_like_theirs(tiny_run, image, tmp_path):
+    pixels = Image.open(image)
+    for name in ("in/a/p.png", "in/b/p.png", "in/b/p.bmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels.save(tmp_path / name)
+    named = [tmp_path / name for name in ("in/a/p.png", "in/b/p.png", "in/b/p.bmp")]
+    lines = predict_files(model_of_run(tiny_run), named, tmp_path / "out", crf=False)
+    assert [Path(line.mask).relative_to(tmp_path / "out").as_posix() for line in lines] == [
+        "a/p_mask.png",
+        "b/p.png_mask.png",
+        "b/p.bmp_mask.png",
+    ]
+    assert len({Path(line.mask).read_bytes() for line in lines}) == 1
 
 
 def test_a_run_without_a_segmentation_model_names_the_command_that_makes_it(tiny_run, image, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 """Extensions of the image files that are read."""
 
 
@@ -32,7 +32,7 @@ class ImageFiles:
         if left_out is not None:
             paths = [path for path in paths if not f"{folder.path.rstrip('/')}/{path}".startswith(left_out)]
         if not paths:
-            raise VwlError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
+            raise VwlError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
         self.paths = paths
         shorter = [(name, path) for path in paths for name in {_stem(path), PurePosixPath(path).name, PurePosixPath(path).stem}]
         counts = Counter(name for name, _ in shorter)
@@ -47,7 +47,7 @@ class ImageFiles:
 def is_image(path: str) -> bool:
     """Return whether a path has the extension of an image and no hidden part."""
     parts = PurePosixPath(path)
-    return parts.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in parts.parts)
+    return parts.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in parts.parts)
 
 
 def image_id_of(path: str) -> str:

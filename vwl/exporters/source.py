@@ -13,6 +13,7 @@ from pyarrow import fs
 
 from vwl.constants import IGNORE
 from vwl.data.class_names import BACKGROUND, check_object_names, key
+from vwl.data.image_files import IMAGE_SUFFIXES
 from vwl.errors import VwlError, did_you_mean
 from vwl.storage.class_table import NAME as CLASS_FILE
 from vwl.storage.class_table import ClassTable, read_class_table
@@ -22,7 +23,6 @@ from vwl.storage.masks import decode_mask, read_result, voc_palette
 if TYPE_CHECKING:
     from vwl.workflow.run_folder import Run
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 ASSUMED_SUFFIX = ".jpg"
 """Of an image of which only the mask is known."""
 _MASK, _OVERLAY = "_mask.png", "_overlay.png"

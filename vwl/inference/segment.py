@@ -3,6 +3,9 @@
 `MaskPredictor` needs a network and settings only, so that a model file (`vwl.model_file`) predicts by the same code.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -19,6 +22,23 @@ from vwl.models.folding import for_inference
 
 _MIN_PEAK = 0.05
 """Probability that a class must reach in at least one pixel to take part in the CRF."""
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no truth value
+class SoftMask:
+    """The scores that a mask is the argmax of.
+
+    Attributes:
+        class_ids: (K,) class id of each score, ascending.
+        scores: (K, h, w) float32 probabilities; smaller than the image where it has more than `kernels.max_pixels`.
+    """
+
+    class_ids: np.ndarray
+    scores: np.ndarray
+
+    def mask(self, height: int, width: int) -> np.ndarray:
+        """Return the mask (height, width) uint8 of an image of this size."""
+        return self.class_ids[upsampled_argmax(self.scores, height, width)].astype(np.uint8)
 
 
 class MaskPredictor:
@@ -51,15 +71,56 @@ class MaskPredictor:
         logits = self.model.fused(hflip_pair(view, backbone.mean, backbone.std, weight, self.settings.hflip)).float().cpu()
         return (logits[0] + logits[1].flip(2)) / 2 if self.settings.hflip else logits[0]
 
-    def mask(self, image: np.ndarray, crf: bool | None = None) -> np.ndarray:
-        """Return the mask (H, W) uint8 of an image (H, W, 3) uint8; `crf`, if given, replaces the setting of that name."""
-        probabilities = self.probabilities(image)
+    @torch.inference_mode()
+    def batch_probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return `probabilities` of images of one size, which pass through the network together.
+
+        The sums in a network are added up in another order than for one image, so the last bits differ. Images that are cut into tiles
+        pass one by one.
+        """
+        shape, tile = images[0].shape, self.settings.tile
+        base = long_side_scale(shape, self.settings.long_side)
+        sizes = [scaled_size(shape, base * scale) for scale in self.settings.scales]
+        if len(images) == 1 or max(map(max, sizes)) > tile:
+            return [self.probabilities(image) for image in images]
+        assert all(image.shape == shape for image in images), "images of one size"
+        size = working_size(shape[0], shape[1], self.settings.kernels.max_pixels)
+        backbone, weight = self.model.backbone, self.model.aspp_weights()[0]
+        total = torch.zeros(len(images), weight.shape[0], *size)
+        for height, width in sizes:
+            views = [hflip_pair(resize(image, height, width), backbone.mean, backbone.std, weight, self.settings.hflip) for image in images]
+            batch = torch.cat(views).contiguous(memory_format=torch.channels_last)
+            logits = self.model.fused(batch).float().cpu()
+            if self.settings.hflip:
+                logits = (logits[0::2] + logits[1::2].flip(3)) / 2
+            total += torch.softmax(F.interpolate(logits, size, mode="bilinear", align_corners=False), dim=1)
+        return list((total / len(self.settings.scales)).numpy())
+
+    def refined(
+        self, image: np.ndarray, probabilities: np.ndarray, crf: bool | None = None, classes: Sequence[int] | None = None
+    ) -> SoftMask:
+        """Return the scores whose argmax is the mask: the probabilities of an image, by the CRF refined or not.
+
+        Args:
+            image: (H, W, 3) uint8.
+            probabilities: of the image, see `probabilities`.
+            crf: replaces the setting of that name, if given.
+            classes: ids of the object classes that the image may hold; the probabilities of the others are left out, and those of these
+                classes and the background divided by their sum. Default: all.
+        """
+        ids = np.arange(len(probabilities)) if classes is None else np.union1d([0], np.asarray(classes, np.int64))
+        if classes is not None:
+            probabilities = probabilities[ids]
+            probabilities = probabilities / np.maximum(probabilities.sum(axis=0), np.finfo(np.float32).tiny)
         if not (self.settings.crf if crf is None else crf):
-            return upsampled_argmax(probabilities, *image.shape[:2])
+            return SoftMask(ids, probabilities)
         kept = crf_classes(probabilities)
         working = resize(image, *probabilities.shape[1:])
-        refined = crf_probabilities(working, probabilities[kept], self.settings.kernels)
-        return kept[upsampled_argmax(refined, *image.shape[:2])].astype(np.uint8)
+        return SoftMask(ids[kept], crf_probabilities(working, probabilities[kept], self.settings.kernels))
+
+    def mask(self, image: np.ndarray, crf: bool | None = None) -> np.ndarray:
+        """Return the mask (H, W) uint8 of an image (H, W, 3) uint8; `crf`, if given, replaces the setting of that name."""
+        return self.refined(image, self.probabilities(image), crf).mask(*image.shape[:2])
 
 
 class SegmentStage(MaskPredictor, Stage):

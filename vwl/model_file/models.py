@@ -5,27 +5,28 @@ Through the mixin of huggingface_hub they have `save_pretrained`, `from_pretrain
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, overload
 
+import numpy as np
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from torch import Tensor
 
 from vwl.data.class_names import class_ids
-from vwl.errors import Damaged, VwlError
+from vwl.errors import VwlError
 from vwl.inference.cam import CamPredictor
-from vwl.inference.segment import MaskPredictor
+from vwl.inference.segment import MaskPredictor, SoftMask
+from vwl.model_file.building import building, find_device, require_normalisation, require_sizes, settings_on
 from vwl.model_file.card import model_card
 from vwl.model_file.content import digest_of, encode_model, read_model, write_model
 from vwl.model_file.description import KINDS, AnyDescription, ClassifierDescription, Description, SegmentationDescription
 from vwl.model_file.hub import FILE_NAME, hub_file
 from vwl.model_file.image_input import ImageInput, as_array
 from vwl.model_file.prediction import ActivationMaps, Prediction
+from vwl.model_file.sources import find_sources, frames_of
 from vwl.models.classifier import Classifier as ClassifierNet
 from vwl.models.deeplab import DeepLabV2
-from vwl.training.distributed import device as default_device
 
 
 class TrainedModel(ModelHubMixin, library_name="vwl", tags=["weakly-supervised"]):
@@ -49,6 +50,11 @@ class TrainedModel(ModelHubMixin, library_name="vwl", tags=["weakly-supervised"]
     def palette(self) -> tuple[int, ...]:
         """Colours of masks: 768 values, RGB of each of the 256 class ids."""
         return self.description.palette
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """Tensors of the network, by name, as in its model file."""
+        return self._state
 
     def save(self, path: str | Path) -> None:
         """Write the model file, the same bytes as `vwl export model`.
@@ -130,38 +136,93 @@ class SegmentationModel(TrainedModel, pipeline_tag="image-segmentation"):
         """
         self._hold(description, state, device)
         settings = description.architecture
-        with _building(source):
-            _require_sizes(len(settings.atrous_rates), state)
+        with building(source):
+            require_sizes(len(settings.atrous_rates), state)
             network = DeepLabV2(settings, len(description.classes))
             network.load_state_dict(dict(state))
-            _require_normalisation(description, network.backbone)
-        self._predictor = MaskPredictor(description.prediction, network.to(device).eval())
+            require_normalisation(description, network.backbone)
+        self._predictor = MaskPredictor(settings_on(device, description.prediction), network.to(device).eval())
 
     @overload
-    def predict(self, images: ImageInput, crf: bool | None = None) -> Prediction: ...  # type: ignore[overload-overlap]
+    def predict(  # type: ignore[overload-overlap]
+        self, images: ImageInput, crf: bool | None = None, labels: Sequence[str] | None = None
+    ) -> Prediction: ...
 
     @overload
-    def predict(self, images: Sequence[ImageInput], crf: bool | None = None) -> list[Prediction]: ...
+    def predict(self, images: Sequence[ImageInput], crf: bool | None = None, labels: Sequence[str] | None = None) -> list[Prediction]: ...
 
-    def predict(self, images: ImageInput | Sequence[ImageInput], crf: bool | None = None) -> Prediction | list[Prediction]:
+    def predict(
+        self, images: ImageInput | Sequence[ImageInput], crf: bool | None = None, labels: Sequence[str] | None = None
+    ) -> Prediction | list[Prediction]:
         """Segment an image, or each image of a list.
 
         Args:
-            images: the path of an image file, a PIL image or an array (H, W, 3) uint8 RGB, or a list of them. Files and PIL images are
-                turned upright as their EXIF orientation says.
+            images: the path of an image file, a PIL image, an array (H, W, 3) uint8 RGB or a tensor (3, H, W) RGB, uint8 or floating from
+                0 to 1; or a list of them. Files and PIL images are turned upright as their EXIF orientation says.
             crf: refine the masks with the dense CRF or not; default: as the run did.
+            labels: names of the object classes that the images may hold; their masks have no others. Default: all classes.
 
         Raises:
-            VwlError: an image cannot be read.
+            VwlError: an image cannot be read, or a label is no object class.
         """
+        classes = None if labels is None else self.object_ids([labels] if isinstance(labels, str) else labels)
         if isinstance(images, list | tuple):
-            return [self._predict(image, crf) for image in images]
-        return self._predict(images, crf)  # type: ignore[arg-type]
+            return [self._predict(image, crf, classes) for image in images]
+        return self._predict(images, crf, classes)  # type: ignore[arg-type]
 
-    def _predict(self, image: ImageInput, crf: bool | None) -> Prediction:
+    def stream(
+        self,
+        sources: str | Path | Sequence[str | Path],
+        crf: bool | None = None,
+        labels: Sequence[str] | None = None,
+        recursive: bool = True,
+        every: int = 1,
+    ) -> Iterator[Prediction]:
+        """Segment files, the images of folders, patterns such as `images/*.jpg`, and the frames of videos, one at a time.
+
+        A prediction's name is that of its file below the folder; of a frame, with its number.
+
+        Args:
+            sources: one or several of them.
+            crf, labels: as `predict`.
+            recursive: whether folders below a folder are searched.
+            every: of videos, only each frame of this many; needs the extra `video`.
+
+        Raises:
+            VwlError: as `predict`; a folder holds no images, or a pattern matches no file.
+        """
+        classes = None if labels is None else self.object_ids([labels] if isinstance(labels, str) else labels)
+        for source in find_sources([sources] if isinstance(sources, str | Path) else sources, recursive):
+            for name, image in frames_of(source, every) if source.is_video else [(source.name, source.path)]:
+                yield self._predict(image, crf, classes, name)
+
+    def object_ids(self, labels: Sequence[str]) -> list[int]:
+        """Return the ids of object classes.
+
+        Raises:
+            VwlError: a name is unknown, or the background's; the message suggests the most similar one.
+        """
+        return [number + 1 for number in class_ids(self.classes[1:], labels)]
+
+    def soft_masks(
+        self, images: Sequence[np.ndarray], crf: bool | None = None, classes: Sequence[Sequence[int] | None] | None = None
+    ) -> list[SoftMask]:
+        """Return the scores of images (H, W, 3) uint8 of one size, which pass through the network together.
+
+        Args:
+            images: one image gives the bits of `predict`; several differ in the last ones.
+            crf: as `predict`.
+            classes: of each image, the ids of the object classes that it may hold, none for all; default: all for all.
+        """
+        found = self._predictor.batch_probabilities(images)
+        limits = [None] * len(images) if classes is None else classes
+        return [self._predictor.refined(*three[:2], crf, three[2]) for three in zip(images, found, limits, strict=True)]
+
+    def _predict(self, image: ImageInput, crf: bool | None, classes: Sequence[int] | None, name: str | None = None) -> Prediction:
         pixels = as_array(image)
-        name = Path(image).stem if isinstance(image, str | Path) else "image"
-        return Prediction(self._predictor.mask(pixels, crf), self.classes, self.palette, pixels, name)
+        stem = Path(image).stem if isinstance(image, str | Path) else "image"
+        (soft,) = self.soft_masks([pixels], crf, [classes])
+        return Prediction(soft.mask(*pixels.shape[:2]), self.classes, self.palette, pixels, name or stem)
 
 
 class Classifier(TrainedModel, pipeline_tag="image-classification"):
@@ -179,11 +240,11 @@ class Classifier(TrainedModel, pipeline_tag="image-classification"):
         """
         self._hold(description, state, device)
         settings = description.architecture
-        with _building(source):
-            _require_sizes(settings.codebook.num_codewords if settings.codebook.strategy != "none" else 0, state)
+        with building(source):
+            require_sizes(settings.codebook.num_codewords if settings.codebook.strategy != "none" else 0, state)
             network = ClassifierNet(settings, len(description.classes) - 1)
             network.load_state_dict(dict(state))
-            _require_normalisation(description, network.backbone)
+            require_normalisation(description, network.backbone)
         self._predictor = CamPredictor(description.prediction, network.to(device).eval())
 
     def cam(self, image: ImageInput, labels: Sequence[str]) -> ActivationMaps:
@@ -213,7 +274,7 @@ def model_from(
     Raises:
         VwlError: there is no such device, or the weights do not fit the description.
     """
-    where = _device(device)
+    where = find_device(device)
     if isinstance(description, SegmentationDescription):
         return SegmentationModel(description, state, where, source)
     return Classifier(description, state, where, source)
@@ -222,40 +283,3 @@ def model_from(
 def described(values: Mapping[str, Any], state: Mapping[str, Tensor]) -> AnyDescription:
     """Return the description with the digest of the tensors that it describes."""
     return KINDS[values["kind"]].model_validate({**values, "weights": digest_of(state)})
-
-
-def _device(name: str | torch.device | None) -> torch.device:
-    if name is None:
-        return default_device()
-    with suppress(RuntimeError, AssertionError, NotImplementedError):
-        found = torch.device(name)
-        torch.empty(1, device=found).cpu()
-        return found
-    raise VwlError(f"there is no device '{name}' here; use 'cpu', or leave device out")
-
-
-@contextmanager
-def _building(source: str) -> Iterator[None]:
-    """Turn the errors of a network that cannot be built, or that the weights do not fit, into one line; keep torch's random generator.
-
-    Building a network draws random weights, which are then replaced.
-    """
-    random_state = torch.get_rng_state()
-    try:
-        yield
-    except (RuntimeError, KeyError, TypeError, AttributeError):
-        raise Damaged(f"{source} is damaged or of another version of vwl: its weights do not fit its description") from None
-    finally:
-        torch.set_rng_state(random_state)
-
-
-def _require_sizes(wanted: int, state: Mapping[str, Tensor]) -> None:
-    """Refuse a number of layers or codewords that the tensors cannot fill, before memory is taken for it."""
-    if wanted > max((len(state), *(max(value.shape, default=0) for value in state.values()))):
-        raise RuntimeError("more than the tensors fill")
-
-
-def _require_normalisation(description: Description, backbone: Any) -> None:
-    stated = description.normalisation
-    if (tuple(stated.mean), tuple(stated.std)) != (tuple(backbone.mean), tuple(backbone.std)):
-        raise RuntimeError("mean and std are not those of the network")
