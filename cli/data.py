@@ -35,9 +35,10 @@ def voc(
       vwl data prepare voc --root VOCdevkit/VOC2012 --sbd benchmark_RELEASE/dataset --out voc.parquet
       vwl data prepare voc --root VOCdevkit/VOC2012 --labels image_labels.txt --out voc.parquet
     """
-    from vwl.data.voc import prepare_voc
+    from vwl.api.data import prepare_voc
 
-    _finish(*prepare_voc(root, sbd, labels), out)
+    notes: list[str] = []
+    _show_prepared(prepare_voc(root, sbd, labels, out=out, on_note=notes.append), notes, out)
 
 
 @prepare.command()
@@ -53,11 +54,12 @@ def coco(
       vwl data prepare coco --root coco2014 --out coco.parquet
       vwl data prepare coco --root coco2014 --masks coco-masks --out coco.parquet
     """
-    from vwl.data.coco import prepare_coco
+    from vwl.api.data import prepare_coco
 
+    notes: list[str] = []
     with _bar("painting masks") as progress:
-        result = prepare_coco(root, masks, progress)
-    _finish(*result, out)
+        index = prepare_coco(root, masks, out=out, on_note=notes.append, on_progress=progress)
+    _show_prepared(index, notes, out)
 
 
 @prepare.command()
@@ -88,9 +90,11 @@ def folder(
       vwl data prepare folder --images images --labels labels.csv --val-share 0.1 --out images.parquet
       vwl data prepare folder --images images --labels labels.csv --masks masks --classes classes.txt --out images.parquet
     """
-    from vwl.data.folder import prepare_folder
+    from vwl.api.data import prepare_folder
 
-    _finish(*prepare_folder(images, labels, masks, val_share, classes, separator), out)
+    notes: list[str] = []
+    index = prepare_folder(images, labels, masks, val_share=val_share, classes=classes, separator=separator, out=out, on_note=notes.append)
+    _show_prepared(index, notes, out)
 
 
 @prepare.command()
@@ -114,9 +118,14 @@ def scenes(
       vwl data prepare scenes --folder demo/scenes --out demo/index.parquet
       vwl data prepare scenes --folder tiny --num-train 8 --num-val 4 --heights 64 80 --widths 72 96 --out tiny.parquet
     """
-    from vwl.data.scenes import prepare_scenes
+    from vwl.api.data import prepare_scenes
 
-    _finish(*prepare_scenes(folder, num_train, num_val, heights, widths, num_classes, seed, heads), out)
+    notes: list[str] = []
+    sizes = {"heights": heights, "widths": widths}
+    index = prepare_scenes(
+        folder, num_train, num_val, **sizes, num_classes=num_classes, seed=seed, heads=heads, out=out, on_note=notes.append
+    )
+    _show_prepared(index, notes, out)
 
 
 @app.command()
@@ -169,11 +178,8 @@ def check(index: IndexFile, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _finish(index: "Index", notes: list[str], out: str) -> None:
-    """Write an index and print its splits and the notes."""
-    from vwl.data.index import write_index
-
-    write_index(index, out)
+def _show_prepared(index: "Index", notes: list[str], out: str) -> None:
+    """Print the splits of an index that was written, and the notes."""
     _print_splits(index)
     for note in notes:
         typer.echo(f"- {note}")

@@ -19,8 +19,7 @@ from vwl.cli.options import (
     WithRun,
     end_with_failures,
     layout,
-    plan_start,
-    run_stages_with_progress,
+    run_with_progress,
     with_crf,
 )
 
@@ -76,9 +75,19 @@ def _infer(
 
     stages = STREAMED if name == "stream" else (name,)
     refined = [stage.replace("-", "_") for stage in stages if stage in _REFINED]
-    start = plan_start(run, None, None, with_crf(refined, crf, override), overwrite)
-    opened = run_stages_with_progress(start, stages, layout(), backend, address, strict=strict, streamed=name == "stream", splits=splits)
-    end_with_failures(opened, stages)
+    result = run_with_progress(
+        run,
+        layout(),
+        backend,
+        overrides=with_crf(refined, crf, override) or (),
+        stages=stages,
+        address=address,
+        overwrite=overwrite,
+        strict=strict,
+        streamed=name == "stream",
+        splits=splits,
+    )
+    end_with_failures(result.run, stages)
 
 
 def _add(name: str) -> None:
