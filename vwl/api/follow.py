@@ -47,7 +47,6 @@ class Follower:
             KeyboardInterrupt: the caller has asked to stop.
         """
         with self._lock:
-            self._stop_if_asked()
             stage = progress.stage
             self._remaining.observe(stage, progress.done, progress.total)
             logged = progress.metrics.get("step", 0)
@@ -59,6 +58,7 @@ class Follower:
                 of_stage = {name: getattr(progress, name) for name in ("stage", "done", "total", "message", "metrics")}
                 event = RunProgress(**of_stage, stages=self._stages, seconds=seconds, seconds_left=self._remaining.seconds_left())
                 self._call(partial(self._on_progress, event))
+            self._stop_if_asked()
 
     def end(self, stage: str) -> None:
         """Report what is new when a stage has ended or was skipped: the rest of its metrics, and its scores.
