@@ -122,7 +122,7 @@ class _Bars:
             self._metrics = {}
         elif len(progress.metrics) > 1:
             self._metrics = progress.metrics
-        text, stage = _text(progress), progress.stage
+        text, stage = progress_text(progress), progress.stage
         if stage not in self._tasks:  # steps of an earlier run do not count as speed
             self._tasks[stage] = self._bar.add_task(stage, total=progress.total, completed=progress.done, text=text)
         else:
@@ -130,10 +130,10 @@ class _Bars:
 
     def drawn(self) -> Group:
         """Return the bars and the table as they are now."""
-        return Group(self._bar.get_renderable(), *([_metrics_table(self._metrics)] if self._metrics else []))
+        return Group(self._bar.get_renderable(), *([metrics_table(self._metrics)] if self._metrics else []))
 
 
-def _metrics_table(metrics: Mapping[str, float]) -> Table:
+def metrics_table(metrics: Mapping[str, float]) -> Table:
     """Return names above values: losses, learning rate, speed, codebook metrics."""
     shown = {name: value for name, value in metrics.items() if name not in {"step", "num_steps", "epoch", "loss"}}
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -143,7 +143,7 @@ def _metrics_table(metrics: Mapping[str, float]) -> Table:
     return table
 
 
-def _text(progress: "Progress") -> str:
+def progress_text(progress: "Progress") -> str:
     """Return the text behind a bar or a line: the message, loss and speed."""
     metrics = progress.metrics
     parts = [progress.message] if progress.message else []
@@ -200,7 +200,7 @@ class ProgressLines:
 
 
 def _line(progress: "Progress", pace: _Pace, now: float) -> str:
-    done, total, text = progress.done, progress.total, _text(progress)
+    done, total, text = progress.done, progress.total, progress_text(progress)
     share = f"{100 * done // total}%" if total else "100%"
     seconds = now - pace.start
     if pace.finished:

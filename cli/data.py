@@ -46,9 +46,10 @@ def voc(
       vwl data prepare voc --root VOCdevkit/VOC2012 --sbd benchmark_RELEASE/dataset --out voc.parquet
       vwl data prepare voc --root VOCdevkit/VOC2012 --labels image_labels.txt --out voc.parquet
     """
-    from vwl.data.voc import prepare_voc
+    from vwl.api.data import prepare_voc
 
-    _finish(*prepare_voc(root, sbd, labels), out)
+    notes: list[str] = []
+    _show_prepared(prepare_voc(root, sbd, labels, out=out, on_note=notes.append), notes, out)
 
 
 @prepare.command()
@@ -64,11 +65,12 @@ def coco(
       vwl data prepare coco --root coco2014 --out coco.parquet
       vwl data prepare coco --root coco2014 --masks coco-masks --out coco.parquet
     """
-    from vwl.data.coco import prepare_coco
+    from vwl.api.data import prepare_coco
 
+    notes: list[str] = []
     with progress_bar("painting masks") as progress:
-        result = prepare_coco(root, masks, progress)
-    _finish(*result, out)
+        index = prepare_coco(root, masks, out=out, on_note=notes.append, on_progress=progress)
+    _show_prepared(index, notes, out)
 
 
 @prepare.command()
@@ -95,9 +97,21 @@ def folder(
       vwl data prepare folder --images images --labels labels.csv --val-share 0.1 --out images.parquet
       vwl data prepare folder --images images --labels labels.csv --masks masks --classes classes.txt --out images.parquet
     """
-    from vwl.data.folder import prepare_folder
+    from vwl.api.data import prepare_folder
 
-    _finish(*prepare_folder(images, labels, masks, val_share, classes, separator, negatives), out)
+    notes: list[str] = []
+    index = prepare_folder(
+        images,
+        labels,
+        masks,
+        val_share=val_share,
+        classes=classes,
+        separator=separator,
+        negatives=negatives,
+        out=out,
+        on_note=notes.append,
+    )
+    _show_prepared(index, notes, out)
 
 
 @prepare.command()
@@ -141,14 +155,26 @@ def auto(
       vwl data prepare auto photos --val-share 0.1 --out photos.parquet
       vwl data prepare auto export.json --images photos --negatives none
     """
-    from vwl.data.importers.detect import prepare_any
-    from vwl.data.tagged import Choices
+    from vwl.api.data import prepare_any
 
-    choices = Choices(masks, val_share, classes, negatives)
+    notes: list[str] = []
     with progress_bar("painting masks") as progress:
-        prepared = prepare_any(path, images, choices, label_format, field, separator, progress)
-    typer.echo(f"found: {prepared.found}")
-    _finish(prepared.index, prepared.notes, out)
+        index = prepare_any(
+            path,
+            images,
+            masks,
+            val_share=val_share,
+            classes=classes,
+            separator=separator,
+            negatives=negatives,
+            label_format=label_format,
+            field=field,
+            out=out,
+            on_found=lambda found: typer.echo(f"found: {found}"),
+            on_note=notes.append,
+            on_progress=progress,
+        )
+    _show_prepared(index, notes, out)
 
 
 @prepare.command()
@@ -172,9 +198,14 @@ def scenes(
       vwl data prepare scenes --folder demo/scenes --out demo/index.parquet
       vwl data prepare scenes --folder tiny --num-train 8 --num-val 4 --heights 64 80 --widths 72 96 --out tiny.parquet
     """
-    from vwl.data.scenes import prepare_scenes
+    from vwl.api.data import prepare_scenes
 
-    _finish(*prepare_scenes(folder, num_train, num_val, heights, widths, num_classes, seed, heads), out)
+    notes: list[str] = []
+    sizes = {"heights": heights, "widths": widths}
+    index = prepare_scenes(
+        folder, num_train, num_val, **sizes, num_classes=num_classes, seed=seed, heads=heads, out=out, on_note=notes.append
+    )
+    _show_prepared(index, notes, out)
 
 
 @app.command()
@@ -270,12 +301,10 @@ def add_masks(
         say(f"next: vwl run --data {out} --run NEW --reuse {index}, or vwl run --data {out} --run {index} --overwrite")
 
 
-def _finish(index: "Index", notes: list[str], out: str) -> None:
-    """Write an index and print its splits and the notes."""
-    from vwl.data.index import write_index
+def _show_prepared(index: "Index", notes: list[str], out: str) -> None:
+    """Print the splits of an index that was written, and the notes."""
     from vwl.data.summary import without_contrast
 
-    write_index(index, out)
     _print_splits(index)
     line = without_contrast(index, [row for row in index.rows if row.split in {"train", "aug"}])
     for note in [*notes, *([line] if line else [])]:

@@ -24,22 +24,22 @@ def evaluate(
       vwl evaluate --run runs/voc
       vwl evaluate --run runs/voc --stage walk --split train --curve
     """
+    from vwl.api.evaluation import evaluate as scores_of
+    from vwl.api.run import open_run
     from vwl.cli.console import print_json, print_table
-    from vwl.workflow.run_folder import Run
-    from vwl.workflow.scoring import stored_score
 
-    opened = Run.open(run)
+    result = open_run(run)
     if stage is None:
-        print_stage_table(opened, as_json)
+        print_stage_table(result, as_json)
         return
-    score = stored_score(opened, stage, split)
+    score = scores_of(result, stage, split).as_json()
     title = f"{stage} on {split}, {score['images']} images: mIoU {score['miou']}, pixel accuracy {score['pixel_accuracy']}"
     if as_json:
         print_json(score)
     elif curve:
         print_table(title, ["threshold", "miou"], score["curve"] or [])
     elif confusion:
-        names = opened.index.classes
+        names = result.index.classes
         rows = [[name, *counts] for name, counts in zip(names, score["confusion"], strict=True) if sum(counts)]
         print_table(f"{title}; rows truth, columns prediction", ["truth", *names], rows)
     else:

@@ -19,8 +19,7 @@ from vwl.cli.options import (
     WithRun,
     end_with_failures,
     layout,
-    plan_start,
-    run_stages_with_progress,
+    run_with_progress,
     with_crf,
 )
 
@@ -75,11 +74,21 @@ def _infer(
 ) -> None:
     from vwl.workflow.streaming import STREAMED, streamed
 
-    refined = [stage.replace("-", "_") for stage in (STREAMED if name == "stream" else (name,)) if stage in _REFINED]
-    start = plan_start(run, None, None, with_crf(refined, crf, override), overwrite)
-    stages = streamed(start.run.recipe) if name == "stream" else (name,)
-    opened = run_stages_with_progress(start, stages, layout(), backend, address, strict=strict, streamed=name == "stream", splits=splits)
-    end_with_failures(opened, stages)
+    is_stream = name == "stream"
+    refined = [stage.replace("-", "_") for stage in (STREAMED if is_stream else (name,)) if stage in _REFINED]
+    result = run_with_progress(
+        run,
+        layout(),
+        backend,
+        overrides=with_crf(refined, crf, override) or (),
+        stages=None if is_stream else [name],
+        address=address,
+        overwrite=overwrite,
+        strict=strict,
+        streamed=is_stream,
+        splits=splits,
+    )
+    end_with_failures(result.run, streamed(result.recipe) if is_stream else [name])
 
 
 def _add(name: str) -> None:

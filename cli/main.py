@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from vwl.cli.options import WithRun, command_line
-from vwl.cli.output import guarded_output, printable
+from vwl.cli.output import guarded_output, printable, shown_log
 from vwl.errors import Interrupted, VwlError, interrupts_in_c
 
 
@@ -75,7 +75,7 @@ class Commands(TyperGroup):
             VwlError: with --debug.
         """
         try:
-            with interrupts_in_c():
+            with interrupts_in_c(), shown_log():
                 return super().invoke(ctx)
         except VwlError as error:
             if ctx.params["debug"]:

@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +15,7 @@ from typer.exceptions import TyperException
 from vwl.errors import VwlError, shortened
 
 if TYPE_CHECKING:
+    from vwl.api.results import RunResult
     from vwl.config.layout import Layout
     from vwl.workflow.run_folder import Run
     from vwl.workflow.start import Start
@@ -93,15 +93,13 @@ def command_line(ctx: Any) -> str:
     return " ".join(["vwl", *ctx.command_path.split()[1:]])
 
 
-def plan_start(
-    run: str, data: str | None, recipe: str | None, override: Sequence[str] | None, overwrite: bool = False, reuse: str | None = None
-) -> "Start":
-    """Read what a command starts, and say which recipe a new run takes where none was given."""
+def plan_start(run: str, data: str | None, recipe: str | None, override: Sequence[str] | None, overwrite: bool = False) -> "Start":
+    """Read what `vwl seeds import` starts, and say which recipe a new run takes where none was given."""
     from vwl.cli.console import say
     from vwl.workflow.start import Start
 
-    start = Start.plan(run, data, recipe, override or (), overwrite, reuse)
-    if start.is_new and recipe is None and reuse is None:
+    start = Start.plan(run, data, recipe, override or (), overwrite)
+    if start.is_new and recipe is None:
         say(f"recipe: {start.run.recipe.name}, the default (vwl recipe list shows others, --recipe takes one)")
     return start
 
@@ -161,59 +159,15 @@ def with_layout(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-def run_stages_with_progress(
-    start: "Start",
-    names: Sequence[str],
-    where: "Layout",
-    backend: BackendName,
-    address: str | None,
-    fit_workers: bool = False,
-    strict: bool = False,
-    streamed: bool = False,
-    splits: Sequence[str] = (),
-    reuse: str | None = None,
-) -> "Run":
-    """Check a start, run its stages with progress on the terminal, and return the run.
-
-    A new run's folder is written after all checks. `streamed` runs the stages after CAM while its maps are made, `splits` as `run_stages`.
-    Finished stages of the run `reuse` are copied before.
-    """
-    from vwl.cli.console import progress_view, say
-    from vwl.engine.base import Engine, open_engine
-    from vwl.storage.lock import exclusive_lock
-    from vwl.workflow.pipeline import run_stages
-    from vwl.workflow.preflight import check_cluster, check_start
-    from vwl.workflow.reuse import reuse_note, reuse_stages
-    from vwl.workflow.run_folder import Run
-    from vwl.workflow.streaming import Streaming
+def run_with_progress(run: str, where: "Layout", backend: BackendName, **arguments: Any) -> "RunResult":
+    """Call `vwl.run` with progress on the terminal; `arguments` are others of it."""
+    from vwl.api.run import run as run_stages
+    from vwl.cli.run_view import run_view
 
     if backend == "local" and where.workers > 1:
         raise typer.BadParameter("--backend local is one process; leave --workers out, or use --backend ray", param_hint="'--workers'")
-    layouts = check_start(start.run, names, where, backend, fit_workers)
-    run = start.run if start.is_new else start.bind()
-    has_folder = run.folder.exists()
-    with ExitStack() as held:
-
-        def lock() -> None:  # makes the folder
-            for name in names:
-                held.enter_context(exclusive_lock(run.folder, name))
-
-        if has_folder:
-            lock()
-        engine = held.enter_context(open_engine(backend, address))
-        if backend == "ray":
-            check_cluster(layouts)
-        if not has_folder:
-            lock()
-        if start.is_new:
-            run = start.bind()
-        if reuse is not None:
-            say(reuse_note(reuse, reuse_stages(run, Run.open(reuse).folder)))
-        view = held.enter_context(progress_view())
-        if streamed:
-            engine = Engine(engine.trainer, Streaming(run, engine.shard_runner, strict))
-        run_stages(run, names, engine, where, view.update, say, fit_workers, strict, splits)
-    return run
+    with run_view() as view:
+        return run_stages(out=run, workers=where, backend=backend, on_progress=view.update, on_metrics=view.scores, **arguments)
 
 
 def end_with_failures(run: "Run", names: Sequence[str]) -> None:
@@ -229,20 +183,21 @@ def end_with_failures(run: "Run", names: Sequence[str]) -> None:
         raise typer.Exit(1)
 
 
-def print_stage_table(run: "Run", as_json: bool) -> None:
+def print_stage_table(result: "RunResult", as_json: bool) -> None:
     """Print the table of scored stages.
 
     Raises:
         VwlError: nothing was scored; says why. With `as_json` an empty list is printed before.
     """
+    from vwl.api.evaluation import evaluate
     from vwl.cli.console import print_json, print_table
-    from vwl.workflow.scoring import score_table, why_unscored
 
-    lines = [vars(line) for line in score_table(run)]
-    if not lines:
+    try:
+        lines = [vars(line) for line in evaluate(result)]
+    except VwlError:
         if as_json:
             print_json([])
-        raise VwlError(f"nothing was scored: {why_unscored(run)}")
+        raise
     columns = list(lines[0])
-    title = f"{run.folder} · recipe {run.recipe.name} · mIoU over {run.recipe.evaluation.described}"
+    title = f"{result.run.folder} · recipe {result.recipe.name} · mIoU over {result.recipe.evaluation.described}"
     print_table(title, columns, [list(line.values()) for line in lines], as_json)

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -57,6 +58,31 @@ def guarded_output() -> Iterator[None]:
         if output.failure.errno != errno.EPIPE:
             print(f"error: cannot write the output: {output.failure.strerror}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+class _Shown(logging.Handler):
+    """Prints the messages of the library on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from vwl.cli.console import say  # rich takes time to import
+
+        say(record.getMessage())
+
+
+@contextmanager
+def shown_log() -> Iterator[None]:
+    """Show what the library logs while the block runs, through the console that also draws the progress."""
+    logger, handler = logging.getLogger("vwl"), _Shown()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # packages that set up the root logger would print it twice
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def printable(text: str) -> str:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vwl.cli.options import Address, Backend, Json, Override, RunFolder, plan_start, run_stages_with_progress, with_layout
+from vwl.cli.options import Address, Backend, Json, Override, RunFolder, run_with_progress, with_layout
 from vwl.errors import VwlError
 
 if TYPE_CHECKING:
@@ -55,11 +55,11 @@ def reproduce(
             raise VwlError(f"the data set has {len(problems):,} problems, e.g. {problems[0].message}; repair it (vwl data check lists all)")
         write_index(index, index_path)
     classes = [] if expected.classes is None else [f"evaluation.classes=[{','.join(expected.classes)}]"]
-    start = plan_start(run, index_path, expected.recipe, [*classes, *(override or ())])
+    wanted: dict[str, Any] = {"data": index_path, "recipe": expected.recipe, "overrides": [*classes, *(override or ())]}
     comparisons = []
     for stages in STEPS:
-        opened = run_stages_with_progress(start, stages, where, backend, address, fit_workers=True)
-        start = plan_start(run, None, None, None)
+        opened = run_with_progress(run, where, backend, **wanted, stages=stages, address=address).run
+        wanted = {}
         for comparison in compare(opened, stages[-1], expected):
             comparisons.append(comparison)
             band = f"{comparison.low:g} to {comparison.high:g}"

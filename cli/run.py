@@ -1,6 +1,6 @@
 """`vwl run` and `vwl demo`: the whole method in one command."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,9 +17,8 @@ from vwl.cli.options import (
     RunFolder,
     Strict,
     end_with_failures,
-    plan_start,
     print_stage_table,
-    run_stages_with_progress,
+    run_with_progress,
     with_crf,
     with_layout,
 )
@@ -40,6 +39,10 @@ def run(
     reuse: Reuse = None,
     strict: Strict = False,
     crf: Crf = None,
+    tracker: Annotated[
+        Literal["mlflow", "wandb", "tensorboard"] | None,
+        typer.Option(metavar="NAME", help="Also send metrics and scores to mlflow, wandb or tensorboard."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run all stages, from images and labels to a segmentation model and its scores; resume where an earlier start stopped.
@@ -51,19 +54,27 @@ def run(
       vwl run --data corrected.parquet --run runs/corrected --reuse runs/first
     """
     from vwl.cli.console import say
-    from vwl.report.summary import write_report
     from vwl.workflow.stages import stages_of
 
-    start = plan_start(run, data, recipe, with_crf(("crf", "irnet_labels", "psa_labels", "segment"), crf, override), overwrite, reuse)
-    stages = stages_of(start.run.recipe)
-    opened = run_stages_with_progress(start, stages, where, backend, address, fit_workers=True, strict=strict, reuse=reuse)
-    pictures = write_report(opened)
+    result = run_with_progress(
+        run,
+        where,
+        backend,
+        data=data,
+        recipe=recipe,
+        overrides=with_crf(("crf", "irnet_labels", "psa_labels", "segment"), crf, override) or (),
+        address=address,
+        overwrite=overwrite,
+        reuse=reuse,
+        strict=strict,
+        tracker=tracker,
+    )
     try:
-        print_stage_table(opened, as_json)
+        print_stage_table(result, as_json)
     except VwlError as unscored:  # data sets without ground truth are no mistake
         say(str(unscored))
-    say(f"pictures: {pictures}")
-    end_with_failures(opened, stages_of(opened.recipe))
+    say(f"pictures: {result.run.folder / 'pictures'}")
+    end_with_failures(result.run, stages_of(result.recipe))
 
 
 def demo(
@@ -78,12 +89,10 @@ def demo(
       vwl demo
       vwl demo --folder /tmp/demo --json
     """
+    from vwl.api.data import prepare_scenes
     from vwl.cli.console import say
-    from vwl.data.index import write_index
-    from vwl.data.scenes import prepare_scenes
 
     say(f"generating scenes in {folder}/scenes")
-    index, _ = prepare_scenes(f"{folder}/scenes", num_train=160, num_val=40)
-    write_index(index, f"{folder}/index.parquet")
+    prepare_scenes(f"{folder}/scenes", num_train=160, num_val=40, out=f"{folder}/index.parquet", on_note=lambda note: None)
     run(run=f"{folder}/run", data=f"{folder}/index.parquet", recipe="demo", backend=backend, as_json=as_json)
     say(f"next: vwl predict IMAGE.jpg --run {folder}/run, or use your own images: vwl data prepare folder --help")

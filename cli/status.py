@@ -11,11 +11,9 @@ def status(run: RunFolder, as_json: Json = False) -> None:
       vwl status --run runs/voc
       vwl status --run runs/voc --json
     """
+    from vwl.api.run import open_run
     from vwl.cli.console import print_table
-    from vwl.workflow.run_folder import Run
-    from vwl.workflow.stages import stages_of
-    from vwl.workflow.status import stage_status
 
-    opened = Run.open(run)
-    lines = [vars(stage_status(opened, stage)) for stage in stages_of(opened.recipe)]
-    print_table(f"{opened.folder} · recipe {opened.recipe.name}", list(lines[0]), [list(line.values()) for line in lines], as_json)
+    result = open_run(run)
+    lines = [vars(line) for line in result.status]
+    print_table(f"{result.run.folder} · recipe {result.recipe.name}", list(lines[0]), [list(line.values()) for line in lines], as_json)

@@ -9,6 +9,7 @@ import typer
 from vwl.cli.options import (
     Address,
     Backend,
+    BackendName,
     Data,
     Override,
     Overwrite,
@@ -16,8 +17,7 @@ from vwl.cli.options import (
     RunFolder,
     StartFrom,
     WithRun,
-    plan_start,
-    run_stages_with_progress,
+    run_with_progress,
     with_layout,
 )
 
@@ -45,8 +45,7 @@ def classifier(
       vwl train classifier --data voc.parquet --recipe paper-voc --run runs/voc
       vwl train classifier --run runs/voc --workers 4 --gpus-per-worker 1
     """
-    start = plan_start(run, data, recipe, _starting_from("classifier", start_from, override), overwrite)
-    run_stages_with_progress(start, ["classifier"], where, backend, address)
+    _train("classifier", run, data, recipe, override, where, start_from, address, backend, overwrite)
 
 
 @app.command(cls=WithRun)
@@ -68,8 +67,7 @@ def irnet(
       vwl train irnet --run runs/voc
       vwl train irnet --run runs/voc -o irnet.epochs=4 --overwrite
     """
-    start = plan_start(run, None, None, _starting_from("irnet", start_from, override), overwrite)
-    run_stages_with_progress(start, ["irnet"], where, backend, address)
+    _train("irnet", run, None, None, override, where, start_from, address, backend, overwrite)
 
 
 @app.command(cls=WithRun)
@@ -91,8 +89,7 @@ def psa(
       vwl train psa --run runs/voc
       vwl train psa --run runs/voc -o psa.epochs=4 --overwrite
     """
-    start = plan_start(run, None, None, _starting_from("psa", start_from, override), overwrite)
-    run_stages_with_progress(start, ["psa"], where, backend, address)
+    _train("psa", run, None, None, override, where, start_from, address, backend, overwrite)
 
 
 @app.command(cls=WithRun)
@@ -114,8 +111,24 @@ def segmenter(
       vwl train segmenter --run runs/voc
       vwl train segmenter --run runs/voc --workers 2:4 --address auto
     """
-    start = plan_start(run, None, None, _starting_from("segmenter", start_from, override), overwrite)
-    run_stages_with_progress(start, ["segmenter"], where, backend, address)
+    _train("segmenter", run, None, None, override, where, start_from, address, backend, overwrite)
+
+
+def _train(
+    stage: str,
+    run: str,
+    data: str | None,
+    recipe: str | None,
+    override: list[str] | None,
+    where: Any,
+    start_from: str | None,
+    address: str | None,
+    backend: BackendName,
+    overwrite: bool,
+) -> None:
+    overrides = _starting_from(stage, start_from, override) or ()
+    wanted: dict[str, Any] = {"data": data, "recipe": recipe, "overrides": overrides, "stages": [stage]}
+    run_with_progress(run, where, backend, **wanted, address=address, overwrite=overwrite, fit_workers=False)
 
 
 def _starting_from(stage: str, weights: str | None, override: list[str] | None) -> list[str] | None:

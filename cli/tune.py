@@ -11,9 +11,7 @@ from vwl.cli.options import Address, Data, Json, MicroBatch, Override, Precision
 from vwl.errors import VwlError
 
 if TYPE_CHECKING:
-    from vwl.storage.folder import Folder
-    from vwl.tuning.runner import TuneResources
-    from vwl.tuning.search import Search
+    from vwl.api.tune import TrialProgress
     from vwl.tuning.table import Table
 
 
@@ -98,106 +96,53 @@ def run(
       vwl tune run table5a --data voc.parquet --run runs/tables --seeds 3
       vwl tune run --resume runs/tables
     """
+    from vwl.api.tune import TrialResources, resume_tune
+    from vwl.api.tune import tune as run_tune
     from vwl.cli.console import say
     from vwl.cli.trials import trials_view
     from vwl.storage.folder import Folder
-    from vwl.storage.lock import exclusive_lock
-    from vwl.tuning.report import tables, write_all
-    from vwl.tuning.results import PARQUET, trial_rows
-    from vwl.tuning.runner import RESOURCES, run_search
-    from vwl.tuning.search import open_searches
-    from vwl.tuning.trials import FAILED
+    from vwl.tuning.results import PARQUET
 
     if (resume is None) == (run is None):
         raise VwlError("give either a SPACE with --run FOLDER, or --resume FOLDER")
-    root = Folder(resume or run or "")
-    options: dict[str, Any] = {"workers": workers_per_trial, "cpus": cpus_per_worker, "gpus": gpus_per_worker, "micro_batch": micro_batch}
-    options |= {"precision": precision, "checkpoint_steps": checkpoint_steps, "concurrent": concurrent, "address": address}
-    given = {key: value for key, value in options.items() if value is not None}
-    if resume is not None:
-        fixed = {"--recipe": recipe, "--override": override, "--seeds": seeds, "--threshold": threshold}
-        changed = [option for option, value in fixed.items() if value]
-        if changed:
-            raise VwlError(f"--resume cannot change {', '.join(changed)}; give the SPACE with all options and --run {resume} instead")
-        searches = open_searches(root, space, None if data is None else _index_path(data))
-        stored = root.read_json(RESOURCES) if root.exists(RESOURCES) else {}
-    else:
-        if space is None:
-            raise VwlError("give a SPACE (vwl tune spaces lists them), or --resume FOLDER")
-        searches = [_plan(space, recipe, data, override, seeds or 1, threshold or "auto")]
-        stored = {}
-    resources = [_resources(stored.get(search.space.name, {}) | given) for search in searches]
-    with exclusive_lock(root, "search"):
-        for search, each in zip(searches, resources, strict=True):
-            with trials_view() as view:
-                run_search(search, root, each, view, say, lambda: _update_trials(root))
-        write_all(root)
-    for search in searches:
-        (finished,) = tables(root, search.space.name)
+    fixed = {"--recipe": recipe, "--override": override, "--seeds": seeds, "--threshold": threshold}
+    if resume is not None and (changed := [option for option, value in fixed.items() if value]):
+        raise VwlError(f"--resume cannot change {', '.join(changed)}; give the SPACE with all options and --run {resume} instead")
+    if resume is None and space is None:
+        raise VwlError("give a SPACE (vwl tune spaces lists them), or --resume FOLDER")
+    if resume is None and data is None:
+        raise VwlError("give --data INDEX, the table that vwl data prepare writes")
+    resources = TrialResources(
+        workers_per_trial, cpus_per_worker, gpus_per_worker, micro_batch, precision, checkpoint_steps, _concurrent(concurrent)
+    )
+    common: dict[str, Any] = {"resources": resources, "address": address}
+    with trials_view() as view:
+
+        def show_trial(trial: "TrialProgress") -> None:
+            view.show_trial(trial.trial, trial.state, trial.text, trial.done, trial.total)
+
+        if resume is not None:
+            result = resume_tune(resume, space, data, **common, on_trial=show_trial)
+        else:
+            plan: dict[str, Any] = {"overrides": override or (), "seeds": seeds or 1, "threshold": threshold or "auto"}
+            result = run_tune(str(space), str(data), recipe, run, **plan, **common, on_trial=show_trial)
+    for finished in result.tables:
         show(finished)
+    root = Folder(result.folder)
     say(f"tables and plots: {root / 'tables'}, all trials: {root}/{PARQUET}")
-    with_samples = [stored for search in searches for stored in open_searches(root, search.space.name)]
-    if any(row["state"] == FAILED for row in trial_rows(root, with_samples)):
+    if result.failed:
         raise typer.Exit(1)
 
 
-def _update_trials(root: "Folder") -> None:
-    """Write the Parquet table while trials run; an error is a message, so that they continue."""
-    from vwl.cli.console import say
-    from vwl.tuning.results import PARQUET, write_parquet
-
-    try:
-        write_parquet(root)
-    except VwlError as error:
-        say(f"{PARQUET} is not up to date: {error}")
-
-
-_WORKERS: dict[str, Any] = {"workers": 1, "cpus": 1, "gpus": 0, "micro_batch": None, "precision": "float32", "checkpoint_steps": 25}
-_DEFAULTS: dict[str, Any] = {**_WORKERS, "concurrent": "auto", "address": None}
-
-
-def _resources(given: dict[str, Any]) -> "TuneResources":
-    """Return the resources of a search from its options; others have their defaults."""
-    from vwl.cli.options import layout
-    from vwl.tuning.runner import TuneResources
-
-    options = _DEFAULTS | given
-    concurrent = None if options["concurrent"] == "auto" else str(options["concurrent"])
-    if concurrent is not None and not (concurrent.isdecimal() and int(concurrent) > 0):
-        raise typer.BadParameter(f"'{concurrent}' is neither auto nor a positive number of trials", param_hint="'--concurrent'")
-    trial_layout = layout(
-        str(options["workers"]),
-        options["cpus"],
-        options["gpus"],
-        options["micro_batch"],
-        options["precision"],
-        checkpoint_steps=options["checkpoint_steps"],
-    )
-    return TuneResources(trial_layout, int(concurrent) if concurrent else None, options["address"], options)
-
-
-def _index_path(data: str) -> str:
-    """Return the path or URI of an index as a search stores it."""
-    from vwl.storage.folder import Folder
-
-    return data if "://" in data else Folder(data).uri
-
-
-def _plan(space: str, recipe: str | None, data: str | None, override: list[str] | None, seeds: int, threshold: str) -> "Search":
-    """Return the search that the options describe."""
-    from vwl.config.files import load_recipe
-    from vwl.data.index import read_index
-    from vwl.tuning.search import Search
-    from vwl.tuning.space import load_space
-    from vwl.workflow.start import default_recipe
-
-    loaded = load_space(space)
-    if data is None:
-        raise VwlError("give --data INDEX, the table that vwl data prepare writes")
-    index_path = _index_path(data)
-    index = read_index(index_path)
-    wanted = load_recipe(recipe or loaded.recipe or default_recipe(index), override or ())
-    return Search.plan(loaded, wanted, index, index_path, seeds, threshold)
+def _concurrent(given: str | None) -> int | Literal["auto"] | None:
+    """Refuse a number of trials that is none."""
+    if given is None:
+        return None
+    if given == "auto":
+        return "auto"
+    if not (given.isdecimal() and int(given) > 0):
+        raise typer.BadParameter(f"'{given}' is neither auto nor a positive number of trials", param_hint="'--concurrent'")
+    return int(given)
 
 
 SpaceName = Annotated[str | None, typer.Option("--space", metavar="SPACE", help="One of the folder's searches (default: all).")]
@@ -224,18 +169,16 @@ def table(
       vwl tune table --run runs/tables --space table4 --format latex
       vwl tune table --run runs/tables --json
     """
+    from vwl.api.tune import open_tune
     from vwl.cli.console import print_json, say, tables
-    from vwl.storage.folder import Folder
-    from vwl.tuning import report
     from vwl.tuning.formats import FORMATS
-    from vwl.tuning.results import PARQUET, write_parquet
+    from vwl.tuning.results import PARQUET
 
-    root = Folder(run)
-    searched = report.tables(root, space)
-    write_parquet(root)
+    result = open_tune(run, space)
+    searched = result.tables
+    result.update()
     if out is not None:
-        report.write_tables(searched, Folder(out))
-        Folder(out).write(PARQUET, root.read(PARQUET))
+        result.write(out)
     if as_json:
         print_json([json.loads(FORMATS["json"].write(one)) for one in searched])
     for one in [] if as_json else searched:
@@ -272,14 +215,13 @@ def best(
       vwl tune best --run runs/tables
       vwl tune best --run runs/tables --space table5a --split train --out k.yaml
     """
+    from vwl.api.tune import open_tune
     from vwl.cli.console import print_table
     from vwl.config.files import to_yaml
     from vwl.storage.folder import Folder, split_path
-    from vwl.tuning import report
 
-    root = Folder(run)
-    trial = report.best(root, space, split)
-    folder, name = (root, "best.yaml") if out is None else split_path(out)
+    trial = open_tune(run, space).best(split)
+    folder, name = (Folder(run), "best.yaml") if out is None else split_path(out)
     folder.write(name, to_yaml(trial.recipe).encode())
     columns = ["space", "setting", "trial", f"{split} mIoU", "mean over seeds", "seeds", "recipe"]
     row = (trial.space, trial.setting, trial.trial, trial.score, trial.mean, trial.seeds, folder.uri_of(name))

@@ -24,6 +24,7 @@ FLOORS = (
     ("vwl.report", "vwl.exporters"),
     ("vwl.cluster",),
     ("vwl.tuning",),
+    ("vwl.api",),
     ("vwl.tune_spaces", "vwl.cli"),
 )
 """From the lowest to the highest. The longest prefix of a module's name counts; `vwl` itself, the public API, is on the top floor."""

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.tuning.searches import space, tiny_index, tiny_recipe
-from vwl.cli import tune
+from vwl.api.tune import _update_trials
 from vwl.cli.main import app
 from vwl.cli.trials import LiveTrials, TrialLines
 from vwl.config.files import load_recipe
@@ -128,13 +128,13 @@ def test_each_search_of_a_folder_resumes_with_its_own_options_and_failed_samples
     assert seen == {"drawn": ("bf16", 2, 1, None), "words": ("float32", 1, 0, 1)}
 
 
-def test_a_search_continues_when_the_table_of_trials_cannot_be_written(done_search, tmp_path, capsys):
+def test_a_search_continues_when_the_table_of_trials_cannot_be_written(done_search, tmp_path, caplog):
     root, _ = done_search
     shutil.copytree(root.path, tmp_path / "search")
     (tmp_path / "search" / "trials.parquet").unlink(missing_ok=True)  # other tests of the session may have written it
     (tmp_path / "search" / "trials.parquet").mkdir()
-    tune._update_trials(Folder(tmp_path / "search"))
-    assert "trials.parquet is not up to date: cannot write" in capsys.readouterr().err
+    _update_trials(Folder(tmp_path / "search"))
+    assert "trials.parquet is not up to date: cannot write" in caplog.text
 
 
 def test_a_finished_search_is_shown_and_resumed_after_its_data_set_has_moved(done_search, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,7 +19,7 @@ from vwl.inference.build import InferenceSpec, build_stage, hide_gpus
 from vwl.inference.runner import Shard, process
 from vwl.inference.stage import Stage
 from vwl.training.build import TrainSpec, build_task
-from vwl.training.loop import Callbacks, TrainResult, train
+from vwl.training.loop import Callbacks, Metrics, TrainResult, train
 
 _SHARDS_PER_PROCESS = 3
 """Shards that are worth starting a process for, which takes seconds."""
@@ -27,14 +28,17 @@ _MAX_CRASHES = 10
 
 
 def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult:
-    """Train a stage in this process, as `vwl.engine.train.fit` with one worker."""
+    """Train a stage in this process, as `vwl.engine.train.fit` with one worker. A KeyboardInterrupt of `on_progress` counts as Ctrl-C."""
     torch.set_num_threads(layout.cpus_per_worker)
     with _stop_on_ctrl_c() as stop:
-        callbacks = Callbacks(
-            on_step=lambda step, num_steps, metrics: on_progress(Progress(spec.stage, step, num_steps, metrics=metrics)),
-            should_stop=stop.is_set,
-        )
-        result = train(build_task(spec), layout, spec.folder, spec.fingerprint, callbacks)
+
+        def report(step: int, num_steps: int, metrics: Metrics) -> None:
+            try:
+                on_progress(Progress(spec.stage, step, num_steps, metrics=metrics))
+            except KeyboardInterrupt:
+                stop.set()
+
+        result = train(build_task(spec), layout, spec.folder, spec.fingerprint, Callbacks(report, stop.is_set))
     if not result.finished:
         raise Interrupted(f"{spec.stage} stopped")
     return result
@@ -75,7 +79,9 @@ def _in_processes(spec: InferenceSpec, shards: list[Shard], processes: int) -> I
     while remaining:
         pool = ProcessPoolExecutor(processes, get_context("spawn"), _start, (spec,))
         try:
-            for future in as_completed({pool.submit(_process, shard): shard for shard in remaining.values()}):
+            with _without_main_module():
+                futures = [pool.submit(_process, shard) for shard in remaining.values()]
+            for future in as_completed(futures):
                 shard = remaining.pop(future.result())
                 yield len(shard.rows)
                 crashes = 0
@@ -89,6 +95,20 @@ def _in_processes(spec: InferenceSpec, shards: list[Shard], processes: int) -> I
             pool.shutdown(wait=False, cancel_futures=True)
             for child in active_children():
                 child.kill()
+
+
+@contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Start processes that do not import the caller's script, which would run it again where it has no `if __name__ == "__main__"`."""
+    main = sys.modules["__main__"]
+    hidden = {name: vars(main)[name] for name in ("__file__", "__spec__") if vars(main).get(name) is not None}
+    for name in hidden:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)
 
 
 _stage: Stage | VwlError

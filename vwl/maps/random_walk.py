@@ -78,7 +78,8 @@ def walk_by_affinities(
     if exponent <= 0:
         raise VwlError(f"exponent = {exponent} of the walk must be above 0; 10 in IRNet, 8 in PSA")
     dtype = pairs.dtype.type
-    layout = _Layout(*maps.shape[1:], radius - 1)
+    height, width = maps.shape[1:]
+    layout = _Layout(height, width, radius - 1)
     shifts = np.array([layout.shift(dy, dx) for dy, dx in pair_offsets(radius)], np.int64)
     pairs[pairs < _MIN_WEIGHT ** (1 / exponent)] = 0
     pairs **= dtype(exponent)

@@ -32,6 +32,7 @@ def run_stages(
     fit_workers: bool = False,
     strict: bool = False,
     splits: Sequence[str] = (),
+    on_end: Callable[[str], None] = lambda stage: None,
 ) -> None:
     """Run the stages that are not done; those that are done are scored anew where only threshold or scored classes have changed.
 
@@ -47,6 +48,7 @@ def run_stages(
         fit_workers: give each training the largest number of workers that divides its batch, instead of refusing.
         strict: stop at the first image that fails, instead of recording it.
         splits: whose images the segment stage processes beside those that it always does.
+        on_end: called with the name of each stage that has ended, also of one that was skipped.
 
     Raises:
         VwlError: a stage's inputs are missing, a batch cannot be divided among the workers, or a stage raised it.
@@ -63,6 +65,7 @@ def run_stages(
         try:
             with interrupts_in_c():
                 _run_stage(run, stage, engine, layouts.get(stage, layout), layout.workers, on_progress, on_message, strict, splits)
+                on_end(stage)
         except (Interrupted, KeyboardInterrupt) as stop:
             message = str(stop) or f"{stage} stopped"
             if number or _has_work(run, stage):

@@ -21,7 +21,7 @@ from vwl.config.files import differences
 from vwl.config.recipe import Recipe, fingerprint
 from vwl.config.versions import versions
 from vwl.data.data_fingerprint import DataFingerprint
-from vwl.data.index import Index, Row, read_index
+from vwl.data.index import Index, Row, read_index, write_index
 from vwl.errors import VwlError
 from vwl.inference.runner import Shard, shards
 from vwl.inference.shard_files import expected_files
@@ -49,7 +49,7 @@ class Run:
         self.folder, self.recipe, self.index, self.index_path = folder, recipe, index, index_path
 
     @classmethod
-    def start(cls, folder: str, recipe: Recipe, index_path: str, overwrite: bool = False) -> "Run":
+    def start(cls, folder: str, recipe: Recipe, index_path: str, overwrite: bool = False, index: Index | None = None) -> "Run":
         """Open a run folder with this recipe and index, or create it.
 
         Args:
@@ -57,11 +57,12 @@ class Run:
             recipe: settings of the run.
             index_path: path or URI of the index table.
             overwrite: replace the folder's recipe; stages that depend on a changed key are then run again.
+            index: the index, where it is not yet written at `index_path`.
 
         Raises:
             VwlError: the folder belongs to another recipe or index, or cannot be written; or the recipe scores an unknown class.
         """
-        run = cls(Folder(folder), recipe, read_index(index_path), _absolute(index_path))
+        run = cls(Folder(folder), recipe, index or read_index(index_path), _absolute(index_path))
         run.index.class_ids(recipe.evaluation.classes or ())
         fingerprint = run.index.fingerprint()
         if is_run(run.folder) and not overwrite:
@@ -76,6 +77,8 @@ class Run:
                 raise VwlError(
                     f"{folder} is a run on another data set ({stored.index}); use another --run folder, or --overwrite to replace it"
                 )
+        if index is not None:
+            write_index(index, index_path)
         write_run_files(run.folder, RunFiles(run.index_path, fingerprint, recipe))
         return run
 

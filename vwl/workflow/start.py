@@ -8,11 +8,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from vwl.config.files import load_recipe, overridden
+from vwl.config.recipe import Recipe
 from vwl.data.index import Index, read_index
 from vwl.storage.folder import Folder
 from vwl.storage.lock import exclusive_lock
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES
+
+INDEX_NAME = "index.parquet"
+"""File in a run folder of an index that was given as an object."""
 
 
 def default_recipe(index: Index) -> str:
@@ -29,19 +33,21 @@ class Start:
         is_new: whether the folder holds no run yet.
         is_given: whether a recipe, an override or an index was given, which `bind` compares with the folder's or writes into it.
         overwrite: replace the recipe of an existing run.
+        has_index_file: whether the run's index table exists; `bind` writes one that was given as an object.
     """
 
     run: Run
     is_new: bool
     is_given: bool
     overwrite: bool = False
+    has_index_file: bool = True
 
     @classmethod
     def plan(
         cls,
         folder: str,
-        data: str | None,
-        recipe: str | None,
+        data: str | Index | None,
+        recipe: str | Recipe | None,
         override: Sequence[str] = (),
         overwrite: bool = False,
         reuse: str | None = None,
@@ -50,8 +56,8 @@ class Start:
 
         Args:
             folder: the run folder.
-            data: index of a new run; None: the run exists.
-            recipe: its recipe; None: that of the existing run, or `default_recipe` with `data`.
+            data: index of a new run, or the path of its table; None: the run exists.
+            recipe: its recipe, or the name or path of it; None: that of the existing run, or `default_recipe` with `data`.
             override: changes of the recipe, ``section.key=value``.
             overwrite: replace the recipe of an existing run.
             reuse: a run whose recipe and index a new run has by default.
@@ -60,11 +66,11 @@ class Start:
             VwlError: recipe or index are wrong, or the run does not exist and there is no index for a new one.
         """
         is_new = not Folder(folder).exists("run.json")
-        wanted = None if recipe is None else load_recipe(recipe, override)
+        wanted = None if recipe is None else overridden(recipe, override) if isinstance(recipe, Recipe) else load_recipe(recipe, override)
         if reuse is not None and is_new:
             other = Run.open(reuse)
             wanted, data = wanted or overridden(other.recipe, override), data or other.index_path
-        index = None if data is None else read_index(data)
+        index = data if data is None or isinstance(data, Index) else read_index(data)
         if wanted is None and index is not None:
             wanted = load_recipe(default_recipe(index), override)
         if data is None:
@@ -74,9 +80,10 @@ class Start:
             data = existing.index_path
             wanted = wanted or overridden(existing.recipe, override)
         assert wanted is not None
-        run = Run(Folder(folder), wanted, index or read_index(data), data)
+        path = Folder(folder).uri_of(INDEX_NAME) if isinstance(data, Index) else data
+        run = Run(Folder(folder), wanted, index or read_index(path), path)
         run.index.class_ids(wanted.evaluation.classes or ())
-        return cls(run, is_new, is_given=True, overwrite=overwrite)
+        return cls(run, is_new, True, overwrite, not isinstance(data, Index))
 
     def bind(self) -> Run:
         """Write the run folder and return the run; the recipe of an existing run is replaced only while no command works in its folder.
@@ -89,4 +96,5 @@ class Start:
         with ExitStack() as held:
             for stage in STAGES if self.overwrite and not self.is_new else ():
                 held.enter_context(exclusive_lock(self.run.folder, stage))
-            return Run.start(self.run.folder.uri, self.run.recipe, self.run.index_path, self.overwrite)
+            index = None if self.has_index_file else self.run.index
+            return Run.start(self.run.folder.uri, self.run.recipe, self.run.index_path, self.overwrite, index)
