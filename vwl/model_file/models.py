@@ -137,6 +137,11 @@ class SegmentationModel(TrainedModel, pipeline_tag="image-segmentation"):
             _require_normalisation(description, network.backbone)
         self._predictor = MaskPredictor(description.prediction, network.to(device).eval())
 
+    @property
+    def network(self) -> DeepLabV2:
+        """The network as it predicts: with folded batch norms (`vwl.models.folding`)."""
+        return self._predictor.model
+
     @overload
     def predict(self, images: ImageInput, crf: bool | None = None) -> Prediction: ...  # type: ignore[overload-overlap]
 
