@@ -20,7 +20,7 @@ from vwl.inference.segment import MaskPredictor
 from vwl.model_file.card import model_card
 from vwl.model_file.content import digest_of, encode_model, read_model, write_model
 from vwl.model_file.description import KINDS, AnyDescription, ClassifierDescription, Description, SegmentationDescription
-from vwl.model_file.hub import FILE_NAME, hub_file
+from vwl.model_file.hub import FILE_NAME, hub_errors, hub_file
 from vwl.model_file.image_input import ImageInput, as_array
 from vwl.model_file.prediction import ActivationMaps, Prediction
 from vwl.models.classifier import Classifier as ClassifierNet
@@ -64,6 +64,19 @@ class TrainedModel(ModelHubMixin, library_name="vwl", tags=["weakly-supervised"]
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save(save_directory / FILE_NAME)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the model file with its model card to the Hugging Face Hub and return the address of the commit.
+
+        Args:
+            repo_id: OWNER/NAME; made if it does not exist.
+            options: of the mixin: `private`, `token`, `commit_message`, `branch`, `create_pr`.
+
+        Raises:
+            VwlError: the Hub cannot be reached, or refuses the upload.
+        """
+        with hub_errors(f"the model was not uploaded to {repo_id}"):
+            return str(super().push_to_hub(repo_id, **options))
 
     @classmethod
     def from_pretrained(
