@@ -61,7 +61,6 @@ def try_image(image: str | Path, labels: Sequence[str] = (), out: str | Path = "
     """
     pixels = read_image_file(str(image))
     name, folder = Path(image).stem, Folder(out)
-    _check_out(Path(image), name, folder)
     classifier = ImageNetClassifier()
     numbers = list(dict.fromkeys(classifier.named(label) for label in labels))
     if len(numbers) > _MAX_LABELS:
@@ -80,9 +79,3 @@ def try_image(image: str | Path, labels: Sequence[str] = (), out: str | Path = "
     mask_file, overlay_file = prediction.save(out)
     areas = tuple(float(np.mean(mask == class_id)) for class_id in ids)
     return TriedImage(str(image), tuple(guesses), names, threshold, areas, f"{out}/{name}_cam.png", mask_file, overlay_file)
-
-
-def _check_out(image: Path, name: str, folder: Folder) -> None:
-    """Refuse to write a result over the image."""
-    if folder.is_local and image.absolute() in {Path(folder.path, f"{name}_{kind}.png") for kind in ("cam", "mask", "overlay")}:
-        raise VwlError(f"a result would be written over the image {image}; choose another --out folder")
