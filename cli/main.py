@@ -29,6 +29,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "try": Command("vwl.cli.try_image", "try_image", "Show maps and mask of any image at once, without training."),
     "run": Command("vwl.cli.run", "run", "Run all stages in order, skipping those that are done."),
     "demo": Command("vwl.cli.run", "demo", "Run the whole method on generated scenes, in minutes."),
     "reproduce": Command("vwl.cli.reproduce", "reproduce", "Reproduce the paper's results on VOC or COCO, compared stage by stage."),

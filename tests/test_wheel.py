@@ -6,6 +6,7 @@ checkout, which is installed there in editable form, stays invisible.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -18,6 +19,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.conftest import TINY
+from vwl.model_file.content import encode_model, write_model
+from vwl.workflow.model_export import describe
 
 ROOT = Path(__file__).parents[1]
 SOURCES = {
@@ -27,6 +30,16 @@ SOURCES = {
     if path.is_file() and "__pycache__" not in path.parts
 }
 """Every file that belongs into the wheel."""
+WITHOUT_RAY = """
+import sys
+sys.modules["ray"] = None  # makes `import ray` fail
+import vwl
+assert vwl.__file__.startswith({site!r}), vwl.__file__
+for prediction in vwl.load_model("copy.safetensors").predict({images!r}):
+    prediction.save("api")
+from vwl.cli.main import app
+app(["predict", *{images!r}, "--model", "copy.safetensors", "--out", "command"], standalone_mode=False)
+"""
 ALL_HELP = """
 import vwl
 from typer.main import get_command
@@ -133,3 +146,17 @@ def test_the_first_stages_of_the_demo_work_in_another_folder(environment, tmp_pa
     vwl("train", "classifier", "--data", "index.parquet", "--recipe", "demo", "--run", "run", "--backend", "local", *tiny)
     vwl("infer", "cam", "--run", "run", "--backend", "local")
     assert list((tmp_path / "run/cam").glob("part-*.parquet"))
+
+
+def test_a_model_file_predicts_in_another_folder_without_ray(environment, tiny_run, tmp_path, monkeypatch):
+    masks = sorted(Path(f"{tiny_run.folder}/segment").glob("*.png"))
+    rows = {row.image_id: row for row in tiny_run.index.rows}
+    images = [Path(shutil.copy(f"{tiny_run.index.root.path}/{rows[mask.stem].image}", tmp_path)).name for mask in masks]
+    write_model(tmp_path / "copy.safetensors", encode_model(*describe(tiny_run)))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as the stages have: results depend on the number of threads in the last bit
+    code = WITHOUT_RAY.format(site=str(site_packages(environment)), images=images)
+    in_environment(environment, "python", "-c", code, cwd=tmp_path)
+    assert len(masks) >= 4
+    for mask in masks:
+        for folder in ("api", "command"):
+            assert (tmp_path / folder / f"{mask.stem}_mask.png").read_bytes() == mask.read_bytes()

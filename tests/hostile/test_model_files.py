@@ -207,6 +207,16 @@ OPTIONS = [
     Case("export of no run", lambda folder: [*EXPORT, folder], 1, ("is not a run folder",)),
     Case("export to no safetensors", lambda folder: [*EXPORT, folder, "--out", "a.pt"], 1, ("'a.pt' is not the name of a model file",)),
     Case("export of an unknown stage", lambda folder: [*EXPORT, folder, "--stage", "irnet"], 2, ("'segmenter', 'classifier'",)),
+    Case("ONNX of nothing", lambda folder: ["export", "onnx"], 2, ("name the run with --run", "--model FILE")),
+    Case("ONNX of two models", lambda folder: ["export", "onnx", "--run", "r", "--model", "m"], 2, ("and not both",)),
+    Case("ONNX of no run", lambda folder: ["export", "onnx", "--run", folder], 1, ("is not a run folder",)),
+    Case("ONNX of no model", lambda folder: ["export", "onnx", "--model", folder / "no"], 1, ("there is no model at ", "/no;")),
+    Case(
+        "ONNX to no .onnx",
+        lambda folder: ["export", "onnx", "--run", "r", "--out", "a.pt"],
+        1,
+        ("'a.pt' is not the name of an ONNX file; choose one that ends in .onnx",),
+    ),
     Case("export without --run", lambda folder: ["export", "model", "runs/voc"], 2, ("vwl export model --run runs/voc",)),
 ]
 
@@ -214,6 +224,15 @@ OPTIONS = [
 @pytest.mark.parametrize("wrong", OPTIONS, ids=lambda wrong: wrong.name)
 def test_a_command_line_that_is_wrong_ends_in_one_line(wrong, tmp_path):
     check(wrong, tmp_path)
+
+
+def test_a_classifier_is_not_exported_to_onnx(files, tmp_path):
+    words = ["export", "onnx", "--model", files / "classifier.safetensors", "--out", tmp_path / "a.onnx"]
+    check(
+        Case("classifier", lambda folder: words, 1, ("is a classifier; export the segmentation model with: vwl export onnx --run",)),
+        tmp_path,
+    )
+    assert not (tmp_path / "a.onnx").exists()
 
 
 def test_a_model_that_the_hub_lacks_is_one_line(tmp_path, monkeypatch):

@@ -1,16 +1,20 @@
 """Finds model files of the Hugging Face Hub."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from vwl.errors import VwlError
 
 FILE_NAME = "model.safetensors"
 """Name of the model file in a folder of `save_pretrained` and in a repository of the Hub."""
+_HTTP_ERRORS = HfHubHTTPError.__bases__
+"""Errors of the HTTP library that huggingface_hub uses; another one since its version 2."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -29,8 +33,15 @@ def hub_file(model_id: str, **options: Any) -> str:
     Raises:
         VwlError: there is no such model, or the Hub cannot be reached.
     """
-    try:
+    with hub_errors(f"there is no file, folder or run {model_id} here, and the Hub has no {FILE_NAME} of it"):
         return str(hf_hub_download(model_id, FILE_NAME, **options))
-    except (OSError, ValueError, HFValidationError, RuntimeError) as error:  # its errors, of the network too, derive from these
+
+
+@contextmanager
+def hub_errors(what: str) -> Iterator[None]:
+    """Turn an error of huggingface_hub into a `VwlError` of one line: `what`, and the reason."""
+    try:
+        yield
+    except (OSError, ValueError, HFValidationError, RuntimeError, *_HTTP_ERRORS) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise VwlError(f"there is no file, folder or run {model_id} here, and the Hub has no {FILE_NAME} of it: {reason}") from None
+        raise VwlError(f"{what}: {reason}") from None

@@ -21,7 +21,7 @@ from vwl.model_file.building import building, find_device, require_normalisation
 from vwl.model_file.card import model_card
 from vwl.model_file.content import digest_of, encode_model, read_model, write_model
 from vwl.model_file.description import KINDS, AnyDescription, ClassifierDescription, Description, SegmentationDescription
-from vwl.model_file.hub import FILE_NAME, hub_file
+from vwl.model_file.hub import FILE_NAME, hub_errors, hub_file
 from vwl.model_file.image_input import ImageInput, as_array
 from vwl.model_file.prediction import ActivationMaps, Prediction
 from vwl.model_file.sources import find_sources, frames_of
@@ -70,6 +70,19 @@ class TrainedModel(ModelHubMixin, library_name="vwl", tags=["weakly-supervised"]
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save(save_directory / FILE_NAME)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the model file with its model card to the Hugging Face Hub and return the address of the commit.
+
+        Args:
+            repo_id: OWNER/NAME; made if it does not exist.
+            options: of the mixin: `private`, `token`, `commit_message`, `branch`, `create_pr`.
+
+        Raises:
+            VwlError: the Hub cannot be reached, or refuses the upload.
+        """
+        with hub_errors(f"the model was not uploaded to {repo_id}"):
+            return str(super().push_to_hub(repo_id, **options))
 
     @classmethod
     def from_pretrained(
@@ -142,6 +155,11 @@ class SegmentationModel(TrainedModel, pipeline_tag="image-segmentation"):
             network.load_state_dict(dict(state))
             require_normalisation(description, network.backbone)
         self._predictor = MaskPredictor(settings_on(device, description.prediction), network.to(device).eval())
+
+    @property
+    def network(self) -> DeepLabV2:
+        """The network as it predicts: with folded batch norms (`vwl.models.folding`)."""
+        return self._predictor.model
 
     @overload
     def predict(  # type: ignore[overload-overlap]
