@@ -1,6 +1,6 @@
 """`vwl run` and `vwl demo`: the whole method in one command."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ from vwl.cli.options import (
     with_layout,
 )
 from vwl.errors import VwlError
+
+if TYPE_CHECKING:
+    from vwl.workflow.run_folder import Run
 
 
 @with_layout
@@ -59,7 +62,20 @@ def run(
     except VwlError as unscored:  # data sets without ground truth are no mistake
         say(str(unscored))
     say(f"pictures: {pictures}")
+    _write_html_report(opened)
     end_with_failures(opened, list(STAGES))
+
+
+def _write_html_report(run: "Run") -> None:
+    """Write `report.html` into a run's folder. Whatever goes wrong is a message: it must not make a finished run fail."""
+    from vwl.cli.console import say
+    from vwl.report.html.report import run_report, write_html
+
+    try:
+        say(f"report: {write_html(run_report(run), run.folder, None)}")
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        say(f"no report was written ({reason}); try again with: vwl report --run {run.folder}")
 
 
 def demo(
