@@ -22,7 +22,19 @@ CLASSES = ("background", "cat", "dog")
 def score(stage="segment", split="val", **fields):
     values = {"images": 3, "miou": 50.0, "threshold": None, "chosen": "", "best_miou": None, "best_threshold": None, "curve": None}
     counts = [[80, 20, 0], [10, 30, 10], [0, 0, 0]]
-    return StoredScore(stage, split, **{**values, "iou": {}, "precision": {}, "recall": {}, "confusion": counts, **fields})
+    return StoredScore(
+        stage,
+        split,
+        **{
+            **values,
+            "iou": {},
+            "precision": {},
+            "recall": {},
+            "means": {"iou": 65.0, "precision": 1.0, "recall": None},
+            "confusion": counts,
+            **fields,
+        },
+    )
 
 
 def rows(**splits):
@@ -52,13 +64,20 @@ def test_the_matrix_has_only_classes_that_occur():
     assert data == {"segment-val": {"names": ["background", "dog"], "counts": [[5, 1], [0, 0]]}}
 
 
-def test_the_table_of_classes_has_each_stage_and_the_mean():
+def test_the_table_of_classes_has_each_stage_and_its_score():
     scores = [score("cam", iou={"background": 80.0, "cat": 40.0}), score("segment", iou={"background": 90.0, "cat": 50.0})]
     content = classes_section(CLASSES, scores, {"val": [3, 2, 0]}).content
     (table,) = [table for table in content.tables if table.metric == "iou"]
     assert table.stages == ["CAM", "Segmentation"]
     assert [(line.name, line.images, line.values) for line in table.lines] == [("background", 3, [80.0, 90.0]), ("cat", 2, [40.0, 50.0])]
-    assert table.mean == [60.0, 70.0]
+    assert table.mean == [65.0, 65.0]  # the score of the stage, which may be over some classes only
+
+
+def test_classes_that_are_not_scored_are_marked():
+    scores = [score(iou={"background": 80.0, "cat": 40.0, "dog": 10.0})]
+    content = classes_section(CLASSES, scores, {"val": [3, 2, 1]}, scored=("dog",)).content
+    assert {line.name: line.is_scored for line in content.tables[0].lines} == {"background": True, "cat": False, "dog": True}
+    assert not content.all_scored
 
 
 @pytest.mark.parametrize(

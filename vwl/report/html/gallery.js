@@ -55,7 +55,7 @@
     cards.append(...added);
     shown = next;
     byId("more").hidden = shown >= found.length;
-    byId("gallery-count").textContent = found.length ? `${found.length} images match, ${shown} shown.` : "No image matches.";
+    byId("gallery-count").textContent = found.length ? `${found.length.toLocaleString("en")} images match, ${shown.toLocaleString("en")} shown.` : "No image matches.";
   }
 
   function select() {

@@ -14,7 +14,6 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 SCRIPTS = ("vendor/plotly-basic.min.js", "page.js", "tables.js", "charts.js", "gallery.js")
 """In the order in which they run; those of the report of a search are `SEARCH_SCRIPTS`."""
@@ -68,8 +67,8 @@ def render(page: Page) -> bytes:
         .get_template("page.html")
         .render(
             page=page,
-            style=Markup(_text("page.css")),
-            scripts=[Markup(text) for text in scripts],
+            style=_text("page.css"),
+            scripts=scripts,
             policy=_policy(scripts),
             data=data,
             version=metadata.version("vwl"),

@@ -50,7 +50,10 @@ def _score_sections(run: Run) -> list[Section]:
     scores = stored_scores(run)
     if not scores:
         return []
-    sections = [classes_section(run.index.classes, scores, _images_by_class(run)), confusion_section(run.index.classes, scores)]
+    sections = [
+        classes_section(run.index.classes, scores, _images_by_class(run), run.recipe.evaluation.classes),
+        confusion_section(run.index.classes, scores),
+    ]
     thresholds = thresholds_section(scores)
     return [thresholds, *sections] if any(score.curve for score in scores) else sections
 

@@ -143,7 +143,8 @@ class Reader:
 
 def gallery_section(run: Run, num_full: int) -> tuple[Section, list[GalleryImage]]:
     """Return the section and its images; `num_full` of them, the worst and as many spread evenly, have large pictures."""
-    rows = [row for row in run.index.rows if row.image_id in _with_results(run)]
+    available = _with_results(run)
+    rows = [row for row in run.index.rows if row.image_id in available]
     chosen = chosen_rows(rows, MAX_IMAGES)
     small = _pictures(run, chosen, THUMBNAIL)
     large = set(_worst_and_spread(small, num_full))

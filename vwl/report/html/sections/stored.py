@@ -16,6 +16,8 @@ class StoredScore:
         miou, threshold, chosen, best_miou, best_threshold: of the whole.
         curve: (threshold, mIoU) pairs; none for masks.
         iou, precision, recall: by class name.
+        means: of `iou`, `precision` and `recall` as the score takes them: over the classes that the recipe scores; precision and recall
+            over objects.
         confusion: (n, n) pixels, rows truth, columns prediction.
     """
 
@@ -31,6 +33,7 @@ class StoredScore:
     iou: Mapping[str, float]
     precision: Mapping[str, float]
     recall: Mapping[str, float]
+    means: Mapping[str, float | None]
     confusion: Sequence[Sequence[int]]
 
 
@@ -57,6 +60,7 @@ def stored_scores(run: Run) -> list[StoredScore]:
                 stored["iou"],
                 stored["precision"],
                 stored["recall"],
+                {"iou": line.miou, "precision": line.object_precision, "recall": line.object_recall},
                 stored["confusion"],
             )
         )
