@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vwl.data.index import Row, make_index
-from vwl.report.words import telling_words, word_assignments
+from vwl.report.words import region_picture, telling_words, word_assignments
 from vwl.storage.masks import encode_mask, voc_palette
 from vwl.workflow.run_folder import Run
 
@@ -67,3 +67,13 @@ def test_a_classifier_without_codebook_has_no_assignments(tiny_run):
     run = Run(tiny_run.folder, tiny_run.recipe.model_copy(update={"classifier": none}), tiny_run.index, tiny_run.index_path)
     with pytest.raises(Exception, match="another network or version"):  # its weights have a codebook
         word_assignments(run, [])
+
+
+def test_the_region_of_a_word_keeps_its_colours():
+    image = np.full((40, 60, 3), (250, 10, 10), np.uint8)
+    cells = np.zeros((2, 3), bool)
+    cells[0, 0] = True
+    found = region_picture(image, cells, 100)
+    assert found.shape == image.shape
+    assert np.array_equal(found[10, 10], image[0, 0])
+    assert (found[30, 50] == found[30, 50, 0]).all()

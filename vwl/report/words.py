@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 
 from vwl.constants import IGNORE
 from vwl.data.index import Index, Row
@@ -114,3 +115,16 @@ def _cell_classes(index: Index, row: Row, size: tuple[int, int]) -> np.ndarray:
     for class_id in np.unique(centres[centres != IGNORE]):
         weights[..., class_id] = centres == class_id
     return weights
+
+
+def region_picture(image: np.ndarray, cells: np.ndarray, long_side: int) -> np.ndarray:
+    """Return an image (H, W, 3) uint8 at a long side of at most `long_side`, on which only some cells (h, w) bool keep their colours.
+
+    The rest is grey and dark.
+    """
+    scale = min(1.0, long_side / max(image.shape[:2]))
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), np.float32)
+    shown = np.asarray(Image.fromarray(cells.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)) > 0
+    grey = small.mean(axis=2, keepdims=True) * 0.35 + 20
+    return np.where(shown[..., None], small, grey).round().astype(np.uint8)

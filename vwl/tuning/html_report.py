@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from vwl.report.html.charts import Chart, Series, chart_data
+from vwl.report.html.charts import Chart, Mode, Series, chart_data
 from vwl.report.html.page import SEARCH_SCRIPTS, Page, Section, duration, render
 from vwl.report.html.report import NAME
 from vwl.report.html.sections.summary import Figure
@@ -103,7 +103,7 @@ def _scores_chart(table: Table, split: str) -> Chart:
     cells = [getattr(line, split) for line in lines]
     labels = [_short(line.label) for line in lines]
     seeds = [(label, seed, score) for label, cell in zip(labels, cells, strict=True) for seed, score in cell.scores.items()]
-    mode = "lines+markers" if table.is_scale else "markers"
+    mode: Mode = "lines+markers" if table.is_scale else "markers"
     hints = [
         f"{line.label}: {cell.mean:.2f}" + ("" if cell.sd is None else f" ± {cell.sd:.2f}") for line, cell in zip(lines, cells, strict=True)
     ]

@@ -13,7 +13,6 @@ from vwl.report.html.sections.curves import read_metrics
 from vwl.report.html.sections.gallery import chosen_rows, image_iou
 from vwl.report.html.sections.settings import settings_section, versions_section
 from vwl.report.html.sections.stored import StoredScore
-from vwl.report.html.sections.words import region_picture
 from vwl.storage.folder import Folder
 
 CLASSES = ("background", "cat", "dog")
@@ -114,16 +113,6 @@ def test_rows_are_chosen_from_each_split(given, most, expected):
 def test_chosen_rows_include_the_first_and_the_last():
     ids = [row.image_id for row in chosen_rows(rows(train=100), 5)]
     assert (ids[0], ids[-1]) == ("train0", "train99")
-
-
-def test_the_region_of_a_word_keeps_its_colours():
-    image = np.full((40, 60, 3), (250, 10, 10), np.uint8)
-    cells = np.zeros((2, 3), bool)
-    cells[0, 0] = True
-    found = region_picture(image, cells)
-    assert found.shape == image.shape
-    assert np.array_equal(found[10, 10], image[0, 0])
-    assert (found[30, 50] == found[30, 50, 0]).all()
 
 
 def test_settings_are_compared_with_the_recipe_of_that_name(tiny_run):

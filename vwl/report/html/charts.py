@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+Mode = Literal["lines", "markers", "lines+markers"]
+
 MAX_POINTS = 400
 """Points of a series that are drawn; of more, every n-th and the last."""
 
@@ -27,7 +29,7 @@ class Series:
     name: str
     x: Sequence[float | str]
     y: Sequence[float | None]
-    mode: Literal["lines", "markers", "lines+markers"] = "lines"
+    mode: Mode = "lines"
     colour: int = 0
     symbol: str = "circle"
     error: Sequence[float | None] | None = None

@@ -45,7 +45,7 @@ def confusion_section(classes: Sequence[str], scores: Sequence[StoredScore]) -> 
     matrices, data = [], {}
     for score in ordered:
         key, counts = f"{score.stage}-{score.split}", np.asarray(score.confusion, np.int64)
-        present = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
+        present = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1)).tolist()
         matrices.append(Confusion(key, f"{STAGE_NAMES[score.stage]}, {score.split}", _largest(classes, counts)))
         data[key] = {"names": [classes[i] for i in present], "counts": counts[np.ix_(present, present)].tolist()}
     return Section("confusion", "Confusions", Confusions(matrices), {"confusion": data})

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vwl.report.html.charts import Chart, ChartGroup, Series, chart_data
+from vwl.report.html.charts import Chart, ChartGroup, Mode, Series, chart_data
 from vwl.report.html.page import Section, duration
 from vwl.storage.folder import Folder
 from vwl.workflow.run_folder import Run
@@ -93,12 +93,12 @@ def _charts(stage: str, entries: Sequence[dict[str, Any]]) -> list[Chart]:
 def _chart(
     stage: str, key: str, title: str, y_title: str, metrics: Sequence[str], entries: Sequence[dict[str, Any]], note: str = ""
 ) -> Chart:
-    series = []
+    series: list[Series] = []
     for metric in metrics:
         points = [(entry["step"], entry[metric] * (100 if metric in _PERCENT else 1)) for entry in entries if metric in entry]
         if points:
             name = _NAMES.get(metric, metric.removeprefix("loss_").replace("_", " "))
-            mode: Any = "lines+markers" if len(points) < 25 else "lines"
+            mode: Mode = "lines+markers" if len(points) < 25 else "lines"
             series.append(Series(name, [x for x, _ in points], [y for _, y in points], mode, colour=len(series)))
     return Chart(f"{stage}-{key}", title, "step", y_title, series, note)
 

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from vwl.errors import VwlError
 from vwl.report.html.page import Section
-from vwl.report.html.pictures import fitted, photo
-from vwl.report.words import Word, telling_words, word_assignments
+from vwl.report.html.pictures import photo
+from vwl.report.words import Word, region_picture, telling_words, word_assignments
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import scored_rows, training_rows
 
@@ -77,16 +76,7 @@ def _words(run: Run) -> Words:
         regions = []
         for image_id in word.images[:NUM_REGIONS]:
             image = np.asarray(run.index.read_image(by_id[image_id]))
-            regions.append((image_id, photo(region_picture(image, assignments[image_id] == word.number), _SIDE, 62)))
+            regions.append((image_id, photo(region_picture(image, assignments[image_id] == word.number, 2 * _SIDE), _SIDE, 62)))
         shown.append(ShownWord(word, run.index.classes[word.class_id], regions))
     used = len({int(number) for words in assignments.values() for number in np.unique(words)})
     return Words("", settings.strategy, settings.num_codewords, used, len(rows), all(row.mask is not None for row in rows), shown)
-
-
-def region_picture(image: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Return a small version of an image (H, W, 3) uint8 on which only some cells (h, w) bool keep their colours; the rest is grey."""
-    height, width = fitted(image.shape[0], image.shape[1], 2 * _SIDE)
-    small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS), np.float32)
-    shown = np.asarray(Image.fromarray(cells.astype(np.uint8) * 255).resize((width, height), Image.Resampling.NEAREST)) > 0
-    grey = small.mean(axis=2, keepdims=True) * 0.35 + 20
-    return np.where(shown[..., None], small, grey).round().astype(np.uint8)
