@@ -41,6 +41,8 @@ COMMANDS = {
     "tune": Command("vwl.cli.tune", "app", "Compare recipes over seeds: the paper's tables and your own, on Ray Tune."),
     "evaluate": Command("vwl.cli.evaluate", "evaluate", "Score the stages of a run against ground truth."),
     "review": Command("vwl.cli.review", "review", "Rank the images of a run whose masks are most likely wrong, to correct them."),
+    "report": Command("vwl.cli.report", "report", "Write a run or search as one HTML file, to be looked at in a browser."),
+    "figures": Command("vwl.cli.figures", "figures", "Draw the paper's figures from runs: maps, segmentations, words, similarity."),
     "predict": Command("vwl.cli.predict", "predict", "Segment images with the model of a run."),
     "export": Command("vwl.cli.export", "app", "Write the result of a run in other forms: its model as one file."),
     "voc-submission": Command("vwl.cli.voc_submission", "voc_submission", "Pack masks for the PASCAL VOC server."),

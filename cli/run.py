@@ -24,6 +24,9 @@ from vwl.cli.options import (
 )
 from vwl.errors import VwlError
 
+if TYPE_CHECKING:
+    pass
+
 
 @with_layout
 def run(

@@ -143,6 +143,7 @@ def test_a_run_that_is_done_prints_its_table_as_json_and_makes_its_pictures(copi
     assert result.stderr.splitlines() == [
         *(f"{name}: done before, skipped" for name in STAGES),
         f"pictures: {copied.folder}/pictures",
+        f"report: {copied.folder}/report.html",
     ]
     assert (copied.folder / "pictures").exists("all.png")
 

@@ -153,9 +153,16 @@ def open_run(folder: str | Path) -> RunResult:
 
 
 def _write_report(run: Run) -> None:
+    """Write `pictures/` and `report.html` into a run's folder. A page that cannot be written is a message: the run has not failed."""
+    from vwl.report.html.report import run_report, write_html
     from vwl.report.summary import write_report  # matplotlib takes a second to import
 
     write_report(run)
+    try:
+        logger.info("report: %s", write_html(run_report(run), run.folder, None))
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        logger.warning("no report was written (%s); try again with: vwl report --run %s", reason, run.folder)
 
 
 def _stages(stages: Sequence[str]) -> list[str]:

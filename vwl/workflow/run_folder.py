@@ -5,7 +5,7 @@ run.json, recipe.yaml          what the run is
 <stage>/manifest.json          settings, fingerprint, versions, times, counts, failures, scores
 <stage>/record.json            size and digest of each file of its result, and a copy of the manifest
 <stage>/...                    its result: weights.pt and checkpoints, part-*.parquet, *.png
-scores.json, pictures/         written after the last stage
+scores.json, pictures/, report.html   written after the last stage
 ```
 """
 
