@@ -21,7 +21,8 @@ def build(folder: Path) -> Path:
     sources.mkdir(parents=True)
     stage(sources)
     write_config(folder / "zensical.toml", sources, site)
-    subprocess.run([sys.executable, "-m", "zensical", "build", "--strict", "--clean", "-f", str(folder / "zensical.toml")], cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean", "-f", str(folder / "zensical.toml")]
+    subprocess.run(command, cwd=ROOT, check=True)
     return site / "index.html"
 
 

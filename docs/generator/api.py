@@ -12,9 +12,9 @@ def reference() -> str:
     for name in vwl.__all__:
         value = getattr(vwl, name)
         if inspect.isclass(value):
-            classes.append((name, value))
+            classes.append(value)
         elif callable(value):
-            functions.append((name, value))
-    for name, value in [*functions, *classes]:
-        lines += [f"## vwl.{name} {{ #vwl.{name} }}", "", f"::: {value.__module__}.{value.__qualname__}", ""]
+            functions.append(value)
+    for value in [*functions, *classes]:
+        lines += [f"::: {value.__module__}.{value.__qualname__}", ""]
     return "\n".join(lines)

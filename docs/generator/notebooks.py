@@ -17,8 +17,10 @@ def render(notebook: Path, pictures: Path) -> str:
             parts.append(source)
         elif cell["cell_type"] == "code" and source.strip():
             parts.append(f"```python\n{source}\n```")
-            parts += [text for index, output in enumerate(cell["outputs"]) if (text := _output(output, f"{notebook.stem}-{number}-{index}", pictures))]
-    parts.append(f"The notebook: [{notebook.name}](../../examples/{notebook.name})")
+            names = [f"{notebook.stem}-{number}-{index}" for index in range(len(cell["outputs"]))]
+            shown = [_output(output, name, pictures) for output, name in zip(cell["outputs"], names, strict=True)]
+            parts += [text for text in shown if text]
+    parts.append(f"The notebook: [{notebook.name}]({notebook.name})")
     return "\n\n".join(parts) + "\n"
 
 

@@ -39,8 +39,8 @@ def excerpt(reference: str) -> Excerpt:
         node = found[0]
     assert isinstance(node, ast.FunctionDef | ast.ClassDef)
     if marker:
-        marked = [child for child in ast.walk(node) if isinstance(child, ast.stmt) and not getattr(child, "body", None) and child.end_lineno]
-        hits = [child for child in marked if any(marker in line for line in lines[child.lineno - 1 : child.end_lineno])]
+        simple = [child for child in ast.walk(node) if isinstance(child, ast.stmt) and not getattr(child, "body", None)]
+        hits = [child for child in simple if any(marker in line for line in lines[child.lineno - 1 : child.end_lineno])]
         if not hits:
             raise LookupError(f"{reference}: {path} has no '{marker}' in {qualname}")
         first, last = min(hit.lineno for hit in hits), max(hit.end_lineno or hit.lineno for hit in hits)
@@ -61,4 +61,5 @@ def render(reference: str) -> str:
     """Return an excerpt as a titled Markdown code block with line numbers."""
     path, first, text = excerpt(reference)
     last = first + text.count("\n")
-    return f'```python title="{path}, lines {first} to {last}" linenums="{first}"\n{text}\n```'
+    lines = f"line {first}" if last == first else f"lines {first} to {last}"
+    return f'```python title="{path}, {lines}" linenums="{first}"\n{text}\n```'

@@ -14,6 +14,8 @@ from docs.generator.tables import GENERATED
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _INLINE_CODE = re.compile(r"`[^`\n]+`")
+_SOURCE = re.compile(r"^```source\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
+_EQUATION = re.compile(r"^\$\$\n(.*?)\n\$\$$", re.MULTILINE | re.DOTALL)
 _FILES = "files"
 """Folder of the site for files of the repository that a page links to and that are no pages."""
 
@@ -29,14 +31,15 @@ def stage(folder: Path) -> None:
             target = folder / page.name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(_text(page, folder), encoding="utf-8")
-    shutil.copy(Path(__file__).parent / "style.css", folder)
+    for name in ("style.css", "iframe-worker.js"):
+        shutil.copy(Path(__file__).parent / name, folder)
 
 
 def _text(page: Page, folder: Path) -> str:
     path = ROOT / page.file
     if path.suffix == ".ipynb":
         text = notebooks.render(path, (folder / page.name).parent / "pictures")
-        return _linked(text, page, "docs/notebooks", folder, skip=("pictures/",))
+        return _linked(text, page, posixpath.dirname(page.file), folder, skip=("pictures/",))
     text = path.read_text(encoding="utf-8")
     if path.suffix == "":  # LICENSE
         return f"# {page.title}\n\n{text}"
@@ -50,8 +53,8 @@ def expanded(text: str) -> str:
         LookupError: it names something that does not exist.
     """
     text = re.sub(r"^<!-- generated: ([a-z-]+) -->$", lambda match: GENERATED[match[1]](), text, flags=re.MULTILINE)
-    text = re.sub(r"^```source\n(.*?)\n```$", lambda match: "\n\n".join(map(source.render, match[1].splitlines())), text, flags=re.MULTILINE | re.DOTALL)
-    return re.sub(r"^\$\$\n(.*?)\n\$\$$", lambda match: f'<div class="equation">{convert(match[1], display="block")}</div>', text, flags=re.MULTILINE | re.DOTALL)
+    text = _SOURCE.sub(lambda match: "\n\n".join(map(source.render, match[1].splitlines())), text)
+    return _EQUATION.sub(lambda match: f'<div class="equation">{convert(match[1], display="block")}</div>', text)
 
 
 def _linked(text: str, page: Page, base: str, folder: Path, skip: tuple[str, ...] = ()) -> str:

@@ -1,11 +1,10 @@
 """What a page takes from the code: each `<!-- generated: NAME -->` on a line of its own is replaced by the result of a function."""
 
-from collections.abc import Callable, Iterator
-from itertools import groupby
+from collections.abc import Callable
 
 from docs.generator import api, commands
-from docs.generator.navigation import contents
-from vwl.config.expectation import load_expectation
+from docs.generator.navigation import ROOT, contents
+from vwl.config.expectation import ExpectedScore, load_expectation
 from vwl.config.files import builtin_recipes, recipe_summary
 from vwl.config.keys import Key, recipe_keys
 from vwl.config.named_files import names_in
@@ -20,13 +19,18 @@ def recipe_list() -> str:
 def recipe_key_tables() -> str:
     """Return a table of keys for each section of a recipe, under a heading with the section's own description."""
     lines = []
-    for section, keys in groupby(recipe_keys(), key=lambda key: key.key.rpartition(".")[0]):
+    sections: dict[str, list[Key]] = {}
+    for key in recipe_keys():
+        sections.setdefault(key.key.rpartition(".")[0], []).append(key)
+    order = ["", *Recipe.model_fields]
+    for section, keys in sorted(sections.items(), key=lambda pair: order.index(pair[0].partition(".")[0])):
         about = (_section_type(section).__doc__ or "").strip().split("\n\n")[0] if section else "The recipe itself."
-        lines += [f"### {section or 'recipe'}", "", " ".join(about.split()), "", _table(["key", "type", "default", "meaning"], _rows(keys)), ""]
+        heading = [f"### {section or 'recipe'}", "", " ".join(about.split()), ""]
+        lines += [*heading, _table(["key", "type", "default", "meaning"], _rows(keys)), ""]
     return "\n".join(lines)
 
 
-def _rows(keys: Iterator[Key]) -> list[list[str]]:
+def _rows(keys: list[Key]) -> list[list[str]]:
     return [[f"`{key.key}`", f"`{key.type}`", f"`{key.default}`", key.about] for key in keys]
 
 
@@ -42,14 +46,22 @@ def expectations() -> str:
     lines = []
     for name in names_in("vwl.config.expectations"):
         expected = load_expectation(name)
-        rows = [
-            [f"`{score.stage}`", score.split, "-" if score.paper is None else f"{score.paper:.1f}", score.source, f"{score.band[0]:g} to {score.band[1]:g}"]
-            for score in expected.scores
-        ]
+        rows = [_expected(score) for score in expected.scores]
         images = ", ".join(f"{split} {number:,}" for split, number in expected.images.items())
         lines += [f"**`vwl reproduce {name}`**: {expected.title}, recipe `{expected.recipe}`; images: {images}.", ""]
         lines += [_table(["stage", "split", "paper's mIoU", "in the paper", "as expected"], rows), ""]
     return "\n".join(lines)
+
+
+def _expected(score: ExpectedScore) -> list[str]:
+    paper, (low, high) = "-" if score.paper is None else f"{score.paper:.1f}", score.band
+    return [f"`{score.stage}`", score.split, paper, score.source, f"{low:g} to {high:g}"]
+
+
+def limits() -> str:
+    """Return the list of limits of the README."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return readme.partition("## Limits\n\n")[2].partition("\n\n")[0]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -62,6 +74,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "recipes": recipe_list,
     "recipe-keys": recipe_key_tables,
     "expectations": expectations,
+    "limits": limits,
     "commands": commands.reference,
     "api": api.reference,
 }
