@@ -63,5 +63,5 @@ def _cell(text: str) -> str:
 def _escaped(text: str) -> str:
     """Return text whose angle brackets and stars are not read as HTML or Markdown, outside inline code."""
     parts = text.split("`")
-    parts[::2] = [re.sub(r"([<*_\[])", r"\\\1", part) for part in parts[::2]]
+    parts[::2] = [re.sub(r"([*_\[])", r"\\\1", part).replace("<", "&lt;") for part in parts[::2]]
     return "`".join(parts)

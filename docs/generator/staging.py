@@ -43,6 +43,7 @@ def _text(page: Page, folder: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if path.suffix == "":  # LICENSE
         return f"# {page.title}\n\n{text}"
+    text = re.sub(r"\A#+ ", "# ", text)  # the tables of a search begin with a lower heading
     return _linked(expanded(text), page, posixpath.dirname(page.file), folder)
 
 
@@ -62,7 +63,7 @@ def _linked(text: str, page: Page, base: str, folder: Path, skip: tuple[str, ...
     kept: list[str] = []
 
     def keep(match: re.Match[str]) -> str:
-        kept.append(match[0])
+        kept.append(match[0] if match[0].startswith("```") else match[0].replace("\\|", "|"))  # in a table GitHub needs the backslash
         return f"\0{len(kept) - 1}\0"
 
     def link(match: re.Match[str]) -> str:
