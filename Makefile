@@ -9,7 +9,7 @@ BIN := .venv/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pydensecrf lock check format test coverage drill demo bench wheel clean
+.PHONY: help setup pydensecrf lock check format test coverage drill demo docs bench wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -55,7 +55,8 @@ pydensecrf: .venv/.stamp
 lock: .venv/.stamp  ## resolve pyproject.toml into the lock files
 	$(BIN)/uv pip compile pyproject.toml --extra tune --extra dev --universal --python-version 3.11 --no-header --no-annotate --quiet -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra pydensecrf --universal --python-version 3.11 --no-header --no-annotate --quiet --constraint requirements.lock | grep '^pydensecrf2==' > requirements-pydensecrf.lock
-	@! grep -n '://' requirements.lock requirements-pydensecrf.lock || { echo "error: a lock file names a host" >&2; exit 1; }
+	$(BIN)/uv pip compile pyproject.toml --extra docs --universal --python-version 3.11 --no-header --no-annotate --quiet --constraint requirements.lock | grep -vxFf requirements.lock > requirements-docs.lock
+	@! grep -n '://' requirements.lock requirements-pydensecrf.lock requirements-docs.lock || { echo "error: a lock file names a host" >&2; exit 1; }
 
 check: setup  ## lint, format check, type check
 	$(BIN)/ruff check .
@@ -83,6 +84,13 @@ drill: setup  ## the failure drills on Ray, minutes each
 demo: setup  ## the whole method on a few generated scenes
 	$(BIN)/vwl demo
 
+docs: .venv/.stamp .venv/.docs  ## build the documentation site in site/html, warnings are errors
+	$(BIN)/python -m docs.generator
+
+.venv/.docs: requirements-docs.lock .venv/.stamp
+	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -r requirements-docs.lock
+	@touch $@
+
 bench: setup  ## every script in benchmarks/, and one table of the ratios
 	$(BIN)/python benchmarks/_all.py
 
@@ -90,5 +98,5 @@ wheel: setup  ## build the wheel and the source archive in dist/
 	$(BIN)/python -m hatchling build -t sdist -t wheel
 
 clean:  ## remove caches, dist/ and the demo's folder (.venv stays)
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist demo
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist demo site .cache
 	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

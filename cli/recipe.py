@@ -1,7 +1,6 @@
 """`vwl recipe`: lists and shows recipes, and explains their keys."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -69,46 +68,16 @@ def keys(
       vwl recipe keys classifier
       vwl recipe keys irnet.optimiser --json
     """
+    from dataclasses import astuple
+
     from vwl.cli.console import print_table
-    from vwl.config.recipe import Recipe
+    from vwl.config.keys import recipe_keys
     from vwl.errors import VwlError, did_you_mean
 
-    rows = list(_keys(Recipe()))
+    rows = [list(astuple(key)) for key in recipe_keys()]
     if section is not None:
         known = {key.rpartition(".")[0] for key, *_ in rows} - {""}
         rows = [row for row in rows if row[0] == section or row[0].startswith(f"{section}.")]
         if not rows:
             raise VwlError(f"a recipe has no section '{section}'{did_you_mean(section, known)}")
     print_table("keys of a recipe", ["key", "type", "default", "about"], rows, as_json)
-
-
-def _keys(section: Any, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Yield key, type, default and description of all settings of a section and its sub-sections."""
-    import json
-
-    from vwl.config.recipe import Section
-
-    properties = type(section).model_json_schema()["properties"]
-    for name, value in section:
-        if isinstance(value, Section):
-            yield from _keys(value, f"{prefix}{name}.")
-        else:
-            default = json.dumps(value) if not isinstance(value, str) else value
-            yield f"{prefix}{name}", _type(properties[name]), default, " ".join(properties[name].get("description", "").split())
-
-
-def _type(schema: dict[str, Any]) -> str:
-    """Return a JSON schema as text, e.g. `number 0..1`, `gap | hybrid`, `list of number > 0`."""
-    if "anyOf" in schema:
-        return " | ".join(_type(option) for option in schema["anyOf"])
-    if "const" in schema or "enum" in schema:
-        return " | ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
-    if schema["type"] == "array":
-        if "prefixItems" in schema:
-            return f"[{', '.join(_type(item) for item in schema['prefixItems'])}]"
-        return f"list of {_type(schema['items'])}"
-    low, high = schema.get("minimum"), schema.get("maximum")
-    if low is not None and high is not None:
-        return f"{schema['type']} {low:g}..{high:g}"
-    signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
-    return " ".join([schema["type"], *(f"{sign} {schema[bound]:g}" for bound, sign in signs.items() if bound in schema)])

@@ -24,9 +24,6 @@ from vwl.cli.options import (
 )
 from vwl.errors import VwlError
 
-if TYPE_CHECKING:
-    pass
-
 
 @with_layout
 def run(

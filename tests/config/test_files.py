@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vwl.config.files import RENAMED, builtin_recipes, differences, load_recipe, recipe_from, to_yaml
+from vwl.config.files import RENAMED, builtin_recipes, differences, load_recipe, recipe_from, recipe_summary, to_yaml
 from vwl.config.recipe import Irnet, Optimiser, Recipe
 from vwl.errors import VwlError
 
@@ -205,3 +205,8 @@ def flat_keys(values: dict, prefix: str = "") -> list[str]:
         for name, value in values.items()
         for key in (flat_keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"])
     ]
+
+
+@pytest.mark.parametrize("name", builtin_recipes())
+def test_the_summary_of_a_recipe_is_a_whole_paragraph(name):
+    assert recipe_summary(name).endswith(".")

@@ -6,6 +6,7 @@ refused with a suggestion, keys of earlier versions with their new name.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,9 @@ def builtin_recipes() -> list[str]:
 
 
 def recipe_summary(name: str) -> str:
-    """Return the first line of a built-in recipe's comment."""
-    return _text(name).partition("\n")[0].removeprefix("#").strip()
+    """Return the first paragraph of the comment at the top of a built-in recipe, as one line."""
+    lines = takewhile(lambda line: line.removeprefix("#").strip() and line.startswith("#"), _text(name).splitlines())
+    return " ".join(line.removeprefix("#").strip() for line in lines)
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
