@@ -165,11 +165,11 @@ def test_progress_counts_what_is_left_of_an_earlier_call(model, images, tmp_path
     calls = []
     for named in (images / "sub", images, images):
         calls.append([])
-        predict_files(model, [named], tmp_path / named.name, crf=False, on_progress=calls[-1].append)
+        predict_files(model, [named], tmp_path / f"out-{named.name}", crf=False, on_progress=calls[-1].append)
     (images / "new.txt").write_text("no picture")
     shutil.copy2(images / "val_00000.jpg", images / "val_00009.jpg")
     calls.append([])
-    predict_files(model, [images], tmp_path / "images", crf=False, on_progress=calls[-1].append)
+    predict_files(model, [images], tmp_path / "out-images", crf=False, on_progress=calls[-1].append)
     counts = [[(progress.done, progress.total) for progress in call] for call in calls]
     assert counts == [
         [(0, 2), (1, 2), (1, 2), (2, 2)],
