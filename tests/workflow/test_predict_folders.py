@@ -175,7 +175,7 @@ def test_progress_counts_what_is_left_of_an_earlier_call(model, images, tmp_path
         [(0, 2), (1, 2), (1, 2), (2, 2)],
         [(0, 4), (1, 4), (2, 4), (3, 4), (3, 4), (4, 4)],
         [(0, 4), (0, 0)],
-        [(0, 5), (0, 3), (1, 1)],
+        [(0, 5), (1, 3), (1, 1)],
     ]
     assert [call[-1].message for call in calls] == ["", "", "4 of an earlier call", "4 of an earlier call"]
 
