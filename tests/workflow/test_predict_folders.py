@@ -161,6 +161,25 @@ def test_other_settings_make_the_results_again(tiny_run, model, images, tmp_path
     assert [file.kept for file in again] == [False, False]
 
 
+def test_progress_counts_what_is_left_of_an_earlier_call(model, images, tmp_path):
+    calls = []
+    for named in (images / "sub", images, images):
+        calls.append([])
+        predict_files(model, [named], tmp_path / f"out-{named.name}", crf=False, on_progress=calls[-1].append)
+    (images / "new.txt").write_text("no picture")
+    shutil.copy2(images / "val_00000.jpg", images / "val_00009.jpg")
+    calls.append([])
+    predict_files(model, [images], tmp_path / "out-images", crf=False, on_progress=calls[-1].append)
+    counts = [[(progress.done, progress.total) for progress in call] for call in calls]
+    assert counts == [
+        [(0, 2), (1, 2), (1, 2), (2, 2)],
+        [(0, 4), (1, 4), (2, 4), (3, 4), (3, 4), (4, 4)],
+        [(0, 4), (0, 0)],
+        [(0, 5), (1, 3), (1, 1)],
+    ]
+    assert [call[-1].message for call in calls] == ["", "", "4 of an earlier call", "4 of an earlier call"]
+
+
 def test_two_calls_share_a_folder(model, images, tmp_path):
     predict_files(model, [images / "val_00000.jpg"], tmp_path / "out", crf=False)
     predict_files(model, [images / "sub/val_00002.jpg"], tmp_path / "out", crf=False)

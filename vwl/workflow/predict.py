@@ -149,10 +149,11 @@ class _Todo:
             yield job
 
     def report(self, num: int, total: int, on_progress: OnProgress, ended: bool = False) -> None:
-        """Report that `num` more images are done."""
+        """Report that `num` more images are done; those of an earlier call are not counted, so that they do not count as speed."""
         self.num_done += num
         kept = f"{len(self.kept):,} of an earlier call" if self.kept else ""
-        on_progress(Progress("predict", total if ended else min(self.num_done, total - 1), total, kept))
+        wanted, done = max(0, total - len(self.kept)), self.num_done - len(self.kept)
+        on_progress(Progress("predict", wanted if ended else min(done, max(0, wanted - 1)), wanted, kept))
 
 
 def _utf8(path: str) -> str:
