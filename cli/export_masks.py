@@ -146,8 +146,8 @@ def _command(format_name: str) -> Callable[..., None]:
 
     \b
     Examples:
-      vwl export {format_name} --run runs/voc --stage masks --split train --out {format_name}
-      vwl export {format_name} --masks predictions --images images --out {format_name} --min-area 20
+      vwl export {format_name} --run runs/voc --stage masks --out tool
+      vwl export {format_name} --masks predictions --images images
     """
     return command
 

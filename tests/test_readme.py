@@ -159,4 +159,4 @@ def test_the_python_code_runs_and_is_short(document, tiny_run, tmp_path, monkeyp
     Image.open(f"{tiny_run.index.root.path}/images/val_00001.jpg").save("p1.jpg")
     exec(code, {})
     assert {path.name for path in tmp_path.iterdir()} - {"for-the-hub"} == {"masks", "model.safetensors", "p1.jpg", "shown.png"}
-    assert {path.name for path in (tmp_path / "masks").iterdir()} == {"classes.json", "p1_mask.png", "p1_overlay.png"}
+    assert {path.name for path in (tmp_path / "masks").iterdir()} == {"p1_mask.png", "p1_overlay.png"}

@@ -102,6 +102,25 @@ def test_regions_that_touch_keep_one_border():
     assert len(found[0].outline.corners) < 60
 
 
+def overlap(mask):
+    """The area that belongs to two outlines of a mask, square pixels."""
+    shapely = pytest.importorskip("shapely")
+    parts = [shapely.Polygon(r.outline.corners, [hole.corners for hole in r.holes]) for r in outlined_regions(mask)[0]]
+    return shapely.area(parts).sum() - shapely.area(shapely.union_all(parts))
+
+
+def test_a_small_region_that_needs_its_exact_outline_is_not_covered_by_its_neighbour():
+    # If only the large one were simplified, a pixel would belong to both, and its class would depend on what is painted last.
+    rows, columns = np.mgrid[:40, :60]
+    mask = ((rows - 20) ** 2 + (columns - 25) ** 2 < 300).astype(np.uint8)
+    mask[(rows - 20) ** 2 + (columns - 42) ** 2 < 20] = 2
+    assert overlap(mask) == pytest.approx(0, abs=1e-6)
+
+
+def test_no_two_outlines_of_a_real_mask_overlap():
+    assert [overlap(mask) for mask in real()] == pytest.approx([0] * 20, abs=1e-6)
+
+
 def test_bridges_join_holes_to_the_outline():
     outline = np.array([[0, 0], [20, 0], [20, 10], [0, 10]])
     holes = [np.array([[2, 2], [2, 8], [8, 8], [8, 2]]), np.array([[12, 2], [12, 8], [18, 8], [18, 2]])]

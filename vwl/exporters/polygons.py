@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import shapely
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
 from vwl.exporters.regions import Numbered, Outline, Region, regions_of
@@ -25,14 +27,17 @@ def outlined(numbered: Numbered, tolerance: float | None = None) -> list[Region]
     Args:
         numbered: the regions of a mask.
         tolerance: corners are left out if the triangle with their neighbours is smaller than the square of `tolerance` (pixels); 0 keeps
-            the exact outlines. Without it, each region gets the largest of 1, 0.75, 0.5 and 0 that changes at most 1 % of its area.
+            the exact outlines. Without it, regions that touch get the largest of 1, 0.75, 0.5 and 0 that changes at most 1 % of each.
     """
     if not numbered.class_ids:
         return []
     numbers = numbered.numbers
     faces = [face for face in _faces(numbers) if numbers[_first_pixel(face)]]
-    simple = _simplified(faces, _TOLERANCES, _MAX_CHANGE) if tolerance is None else _simplified(faces, (tolerance, 0.0), np.inf)
-    by_number = {int(numbers[_first_pixel(face)]): _outlines(face, simpler) for face, simpler in zip(faces, simple, strict=True)}
+    found = [int(numbers[_first_pixel(face)]) for face in faces]
+    groups = _groups(numbers)[found]
+    tolerances, max_change = (_TOLERANCES, _MAX_CHANGE) if tolerance is None else ((tolerance, 0.0), np.inf)
+    simple = _simplified(faces, groups, tolerances, max_change)
+    by_number = {number: _outlines(face, simpler) for number, face, simpler in zip(found, faces, simple, strict=True)}
     regions = []
     for number, region in enumerate(regions_of(numbered), 1):
         outline, *holes = by_number[number]
@@ -73,22 +78,33 @@ def _faces(numbers: np.ndarray) -> list[shapely.Polygon]:
     return list(shapely.orient_polygons(found))
 
 
-def _simplified(faces: list[shapely.Polygon], tolerances: Sequence[float], max_change: float) -> np.ndarray:
-    """Return each face simplified by the first of some tolerances that leaves a polygon and changes at most a share of its area.
+def _groups(numbers: np.ndarray) -> np.ndarray:
+    """Return a number by region (its place is the region's number) that is equal for regions which touch, directly or through others."""
+    count = int(numbers.max()) + 1
+    sides = ((numbers[:, 1:], numbers[:, :-1]), (numbers[1:], numbers[:-1]))
+    ones = np.concatenate([one[(one > 0) & (other > 0)] for one, other in sides])
+    others = np.concatenate([other[(one > 0) & (other > 0)] for one, other in sides])
+    touching = coo_array((np.ones(len(ones), bool), (ones, others)), shape=(count, count))
+    return connected_components(touching, directed=False)[1]
 
+
+def _simplified(faces: list[shapely.Polygon], groups: np.ndarray, tolerances: Sequence[float], max_change: float) -> np.ndarray:
+    """Return each face simplified by the first of some tolerances that leaves polygons and changes at most a share of their area.
+
+    Faces of a group get the same one: a border between a simplified face and an exact one would be two lines, which cross.
     The last tolerance is 0, which only takes away corners on straight lines.
     """
     area = shapely.area(faces)
     chosen, left = shapely.simplify(faces, 0), np.ones(len(faces), bool)
     for tolerance in filter(None, tolerances):
         found = shapely.coverage_simplify(faces, tolerance)
-        whole = left & (shapely.get_type_id(found) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(found)
-        taken = np.flatnonzero(whole)
+        fits = (shapely.get_type_id(found) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(found)
         if np.isfinite(max_change):
-            change = shapely.area(shapely.symmetric_difference(np.asarray(faces)[taken], found[taken]))
-            taken = taken[change <= max_change * area[taken]]
+            change = shapely.area(shapely.symmetric_difference(faces, found))
+            fits &= change <= max_change * area
+        taken = left & ~np.isin(groups, groups[~fits])
         chosen[taken] = found[taken]
-        left[taken] = False
+        left &= ~taken
     return chosen
 
 
@@ -114,7 +130,7 @@ def _left_of(directions: np.ndarray) -> np.ndarray:
 
 def _outlines(exact: shapely.Polygon, simplified: shapely.Polygon) -> list[Outline]:
     """Return the outline of a simplified polygon and those of its holes, with the pixels that its corners have in the exact one."""
-    pixels = ({}, {})  # of the outline and of holes, which may touch it in a corner
+    pixels: tuple[dict[tuple[float, ...], list[int]], ...] = ({}, {})  # of the outline and of holes, which may touch it in a corner
     for number, ring in enumerate(shapely.get_rings(exact)):
         corners = shapely.get_coordinates(ring)[:-1]
         pixels[number > 0].update(zip(map(tuple, corners.tolist()), _own_pixels(corners).tolist(), strict=True))

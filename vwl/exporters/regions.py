@@ -86,7 +86,8 @@ def number_regions(mask: np.ndarray, min_area: int = 0) -> Numbered:
         mask: (H, W) uint8 class ids; 0 and 255 belong to no region.
         min_area: regions of fewer pixels are left out, and holes of fewer are filled unless they hold ignored pixels.
     """
-    numbers, class_ids, left_out = np.zeros(mask.shape, np.int64), [], 0
+    numbers, left_out = np.zeros(mask.shape, np.int64), 0
+    class_ids: list[int] = []
     for class_id in np.unique(mask):
         if class_id in (0, IGNORE):
             continue

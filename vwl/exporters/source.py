@@ -132,7 +132,7 @@ def masks_of_folder(folder: Folder, table: ClassTable | None = None, images: Fol
         raise VwlError(f"{folder} has no {CLASS_FILE} with the names of the classes; give --classes FILE or --model FILE")
     check_object_names(known.classes[1:], str(folder.uri_of(CLASS_FILE)) if table is None else "the class names")
     pngs = set(_files(folder, (".png",)))
-    files = {}
+    files: dict[str, str] = {}
     for file in sorted(pngs):
         if file.endswith(_OVERLAY) and f"{file.removesuffix(_OVERLAY)}{_MASK}" in pngs:
             continue
@@ -160,7 +160,7 @@ def read_class_names(file: str) -> ClassTable:
     Raises:
         VwlError: it cannot be read, or a name is not allowed.
     """
-    folder, name = split_path(file) if "://" in file else (Folder(PurePosixPath(file).parent), PurePosixPath(file).name)
+    folder, name = split_path(file)
     try:
         lines = [line.strip() for line in folder.read(name).decode("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
