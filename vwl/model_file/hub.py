@@ -13,8 +13,9 @@ from vwl.errors import VwlError
 
 FILE_NAME = "model.safetensors"
 """Name of the model file in a folder of `save_pretrained` and in a repository of the Hub."""
-_HTTP_ERRORS = HfHubHTTPError.__bases__
-"""Errors of the HTTP library that huggingface_hub uses; another one since its version 2."""
+_HTTP_ERRORS = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, HFValidationError, RuntimeError, *_HTTP_ERRORS)
+"""What huggingface_hub raises, also where the Hub cannot be reached; its HTTP library is another one since version 2."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -42,6 +43,6 @@ def hub_errors(what: str) -> Iterator[None]:
     """Turn an error of huggingface_hub into a `VwlError` of one line: `what`, and the reason."""
     try:
         yield
-    except (OSError, ValueError, HFValidationError, RuntimeError, *_HTTP_ERRORS) as error:
+    except _ERRORS as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise VwlError(f"{what}: {reason}") from None

@@ -108,10 +108,15 @@ def _synonyms() -> dict[str, list[int]]:
 
 
 def _similar(label: str, names: Sequence[str]) -> list[str]:
-    """Return up to five names: those that contain the words of the label (`cat`: `tiger cat`), or else similar ones."""
-    words = set(shortened(label).casefold().split())
-    containing = [name for name in names if words and words <= set(name.casefold().split())]
-    return list(dict.fromkeys(containing or difflib.get_close_matches(shortened(label), names, n=5, cutoff=0.6)))[:5]
+    """Return up to five names: those that contain the words of the label (`cat`: `tiger cat`), or else those of which a part is similar."""
+    wanted = shortened(label).casefold()
+    by_part: dict[str, list[str]] = {}
+    for name in names:
+        for part in {name.casefold(), *name.casefold().split()}:
+            by_part.setdefault(part, []).append(name)
+    containing = [name for name in names if wanted.strip() and set(wanted.split()) <= set(name.casefold().split())]
+    similar = [name for part in difflib.get_close_matches(wanted, by_part, n=5, cutoff=0.7) for name in by_part[part]]
+    return list(dict.fromkeys(containing or similar))[:5]
 
 
 def _quoted(names: Iterable[str]) -> str:

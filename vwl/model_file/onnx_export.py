@@ -58,7 +58,7 @@ class SegmentationGraph(nn.Module):
             # one side after the other, each rounded to 8 bits, as Pillow resizes
             wide = _resize(pixels, pixels.shape[2], width)
             logits = self._fused(_resize(wide, height, width))
-            large = F.interpolate(logits, pixels.shape[2:], mode="bilinear", align_corners=False)  # type: ignore[arg-type]
+            large = F.interpolate(logits, pixels.shape[2:], mode="bilinear", align_corners=False)
             probabilities = torch.softmax(large, dim=1)
             total = probabilities if total is None else total + probabilities
         assert total is not None
@@ -95,7 +95,7 @@ def onnx_content(model: SegmentationModel) -> bytes:
         torch.onnx.export(
             graph,
             (torch.zeros(1, 96, 64, 3, dtype=torch.uint8),),
-            sink,
+            sink,  # type: ignore[arg-type]
             input_names=[INPUT],
             output_names=list(OUTPUTS),
             dynamic_axes={INPUT: sides, "mask": sides, "probabilities": {0: "batch", 2: "height", 3: "width"}},
@@ -156,7 +156,7 @@ def _quiet() -> Iterator[None]:
     """Silence the exporter: that it is the older of two, and that Python values become constants (the choice for tiny images is one)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.onnx")
         yield
 
@@ -181,8 +181,8 @@ def _resize_operator() -> Iterator[None]:
             coordinate_transformation_mode_s="half_pixel",
         )
 
-    torch.onnx.register_custom_op_symbolic(_RESIZE, resize, OPSET)
+    torch.onnx.register_custom_op_symbolic(_RESIZE, resize, OPSET)  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch.onnx.unregister_custom_op_symbolic(_RESIZE, OPSET)
+        torch.onnx.unregister_custom_op_symbolic(_RESIZE, OPSET)  # type: ignore[attr-defined]
