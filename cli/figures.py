@@ -31,7 +31,7 @@ def figures(
 
     \b
     Examples:
-      vwl figures maps --run runs/gap --run runs/hp --run runs/vwl-l --label baseline --label HP --label VWL-L
+      vwl figures maps --run runs/gap --run runs/hp --stage walk
       vwl figures similarity --run runs/vwe --run runs/vwl-l --out figures
     """
     from vwl.cli.console import print_table
