@@ -14,7 +14,9 @@ def figures(
     kind: Annotated[
         Kind, typer.Argument(help="maps (Figs. 6, 9, 12), segmentations (Figs. 7, 8), words (Fig. 10) or similarity (Fig. 11).")
     ],
-    run: Annotated[list[str], typer.Option("--run", metavar="FOLDER", help="Run folder: path or URI. Repeatable: a column for each.")],
+    run_folders: Annotated[
+        list[str], typer.Option("--run", metavar="FOLDER", help="Run folder: path or URI. Repeatable: a column for each.")
+    ],
     label: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Title of each run (default: its folder's name).")] = None,
     stage: Annotated[
         Literal["cam", "crf", "walk", "segment"] | None, typer.Option(help="Stage that is shown (default: cam for maps, else segment).")
@@ -29,7 +31,7 @@ def figures(
 
     \b
     Examples:
-      vwl figures maps --run runs/gap --run runs/hp --run runs/vwl-l --label baseline --label HP --label VWL-L
+      vwl figures maps --run runs/gap --run runs/hp --stage walk
       vwl figures similarity --run runs/vwe --run runs/vwl-l --out figures
     """
     from vwl.cli.console import print_table
@@ -39,12 +41,12 @@ def figures(
     from vwl.storage.folder import Folder
     from vwl.workflow.run_folder import Run
 
-    labels = label or [Folder(one).path.rstrip("/").rpartition("/")[2] for one in run]
-    if len(labels) != len(run):
-        raise VwlError(f"there are {len(run)} --run and {len(labels)} --label; give one label for each run, or none")
-    if kind == "words" and len(run) > 1:
-        raise VwlError(f"words shows one run, and there are {len(run)}; call it for each --run with its own --out")
-    runs = [Run.open(one) for one in run]
+    labels = label or [Folder(one).path.rstrip("/").rpartition("/")[2] for one in run_folders]
+    if len(labels) != len(run_folders):
+        raise VwlError(f"there are {len(run_folders)} --run and {len(labels)} --label; give one label for each run, or none")
+    if kind == "words" and len(run_folders) > 1:
+        raise VwlError(f"words shows one run, and there are {len(run_folders)}; call it for each --run with its own --out")
+    runs = [Run.open(one) for one in run_folders]
     if kind == "similarity":
         figure = draw_similarity([codebook_similarity(one) for one in runs], labels)
     elif kind == "words":

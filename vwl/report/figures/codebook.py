@@ -69,7 +69,7 @@ def codebook_similarity(run: Run) -> np.ndarray:
 
 def draw_similarity(matrices: Sequence[np.ndarray], labels: Sequence[str]) -> Figure:
     """Return a figure of similarity matrices side by side, in one scale from -1 to 1; titles have the mean absolute similarity."""
-    figure = Figure(figsize=(3.1 * len(matrices) + 0.9, 3.4), layout="constrained")
+    figure = Figure(figsize=(3.1 * len(matrices) + 0.9, 3.8), layout="constrained")
     axes = figure.subplots(1, len(matrices), squeeze=False)[0]
     for panel, matrix, label in zip(axes, matrices, labels, strict=True):
         drawn = panel.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
