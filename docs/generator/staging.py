@@ -70,7 +70,7 @@ def _linked(text: str, page: Page, base: str, folder: Path, skip: tuple[str, ...
         target, hash_, anchor = match[2].partition("#")
         if not target or "://" in target or target.startswith(("mailto:", *skip)):
             return match[0]
-        name = _name_on_site(posixpath.normpath(posixpath.join(base, target)), folder)
+        name = _name_on_site(posixpath.normpath(posixpath.join(base, target)), folder, page)
         return f"{match[1]}{posixpath.relpath(name, posixpath.dirname(page.name) or '.')}{hash_}{anchor}{match[3]}"
 
     text = _INLINE_CODE.sub(keep, _FENCE.sub(keep, text))
@@ -80,7 +80,7 @@ def _linked(text: str, page: Page, base: str, folder: Path, skip: tuple[str, ...
     return text
 
 
-def _name_on_site(path: str, folder: Path) -> str:
+def _name_on_site(path: str, folder: Path, page: Page) -> str:
     """Return the name on the site of a file of the repository; one that is no page is copied there."""
     names = {page.file: page.name for section in pages().values() for page in section}
     if path in names:
@@ -88,7 +88,7 @@ def _name_on_site(path: str, folder: Path) -> str:
     if (ROOT / path / "README.md").is_file() and f"{path}/README.md" in names:
         return names[f"{path}/README.md"]
     if not (ROOT / path).is_file():
-        raise LookupError(f"a page links to {path}, which does not exist or is a folder")
+        raise LookupError(f"{page.file} links to {path}, which does not exist or is a folder")
     name = path.removeprefix("docs/") if path.startswith("docs/") else f"{_FILES}/{path}"
     if not (folder / name).exists():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
