@@ -14,7 +14,7 @@ from tests.helpers import tiny_scenes
 def test_an_interrupted_cell_saves_and_the_same_cell_ends_the_run(tmp_path):
     pytest.importorskip("ipykernel")
     jupyter = pytest.importorskip("jupyter_client.manager")
-    overrides = [*TINY, "classifier.epochs=15"]
+    overrides = [*TINY, "classifier.epochs=4"]
     index = tiny_scenes(tmp_path / "scenes", 8, 2)
     vwl.write_index(index, tmp_path / "index.parquet")
     cell = f"""
@@ -28,7 +28,7 @@ vwl.run("index.parquet", "demo", "run", overrides={overrides!r}, stages=["classi
     def interrupt(message) -> None:
         if message["msg_type"] == "stream":
             printed.append(message["content"]["text"])
-            if "classifier 1/30" in message["content"]["text"]:
+            if "classifier 1/8" in message["content"]["text"]:
                 manager.interrupt_kernel()
 
     try:
@@ -37,11 +37,11 @@ vwl.run("index.parquet", "demo", "run", overrides={overrides!r}, stages=["classi
         status = vwl.open_run(tmp_path / "run").status[0]
         assert status.state == "interrupted"
         (saved,) = (tmp_path / "run/classifier/checkpoints").iterdir()
-        assert 1 <= int(saved.stem.removeprefix("step-")) < 30
+        assert 1 <= int(saved.stem.removeprefix("step-")) < 8
         printed.clear()
         reply = client.execute_interactive(cell, output_hook=interrupt, timeout=300)
         assert reply["content"]["status"] == "ok"
-        assert printed[0].startswith(f"classifier {int(saved.stem.removeprefix('step-')) + 1}/30")
+        assert printed[0].startswith(f"classifier {int(saved.stem.removeprefix('step-')) + 1}/8")
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
