@@ -5,12 +5,13 @@ import io
 import json
 import shlex
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+import vwl as public
 from tests.tuning.searches import space, tiny_index, tiny_recipe
 from vwl.api.tune import _update_trials
 from vwl.cli.main import app
@@ -203,6 +204,36 @@ def test_the_best_recipe_can_be_used(done_search, tmp_path):
     assert f"{Path(tmp_path)}/best.yaml" in result.stdout
     assert vwl("tune", "best", "--run", root, "--out", f"file://{tmp_path}/there/best.yaml").exit_code == 0
     assert load_recipe(str(tmp_path / "there" / "best.yaml")) == recipe
+
+
+def test_a_search_by_call_shows_the_trials_tables_and_best_trial_of_the_commands(done_search, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    root, search = done_search
+    seen: list[public.TrialProgress] = []
+    found = public.resume_tune(root.uri, on_trial=seen.append)
+    assert {(trial.state, trial.text[:5]) for trial in seen} == {("done", "mIoU ")}
+    assert len(seen) == len(found.rows) == 4
+    assert found.failed == {}
+    (shown,) = json.loads(vwl("tune", "table", "--run", root, "--json").stdout)
+    (table,) = found.tables
+    assert [json.loads(json.dumps(asdict(line.val)))["scores"] for line in table.lines] == [
+        line["val"]["scores"] for line in shown["lines"]
+    ]
+    (best,) = json.loads(vwl("tune", "best", "--run", root, "--json").stdout)
+    assert (found.best().trial, found.best().score) == (best["trial"], best["val mIoU"])
+    assert {row["trial"] for row in public.open_tune(root.uri, search.space.name).rows} == {trial.trial for trial in seen}
+
+
+def test_a_call_refuses_what_the_command_refuses(done_search, index_path, tmp_path):
+    root, _ = done_search
+    with pytest.raises(public.VwlError, match="holds no search"):
+        public.open_tune(tmp_path)
+    with pytest.raises(public.VwlError, match=r"name the folder of the search"):
+        public.tune("table5a", index_path, "demo")
+    with pytest.raises(public.VwlError, match="batch of 8 does not divide among 3 workers"):
+        public.tune("table5a", index_path, "demo", tmp_path / "s", resources=public.TrialResources(workers=3))
+    with pytest.raises(public.VwlError, match="holds searches on another data set"):
+        public.tune("table5a", public.read_index(index_path), "demo", root.uri)
 
 
 def test_lines_are_printed_when_a_stage_changes_and_at_most_every_30_seconds():

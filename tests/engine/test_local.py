@@ -2,6 +2,8 @@
 
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,35 @@ def test_an_interrupted_training_is_saved_and_goes_on_to_the_same_weights(index_
     ours, theirs = weights(tmp_path / "cut"), weights(tmp_path / "whole")
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_an_interrupt_that_the_report_raises_is_saved_like_ctrl_c(index_path, tmp_path):
+    def report(progress):
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="classifier stopped"):
+        fit(index_path, tmp_path / "cut", report)
+    assert [path.name for path in (tmp_path / "cut/checkpoints").iterdir()] == ["step-00000002.pt"]
+
+
+def test_processes_do_not_run_the_callers_script_again(tmp_path):
+    """A script of a user has no `if __name__ == "__main__"`; a spawned process would import it."""
+    (tmp_path / "script.py").write_text(
+        "print('script')\n"
+        "import math\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context\n"
+        "from vwl.engine.local import _without_main_module\n"
+        "with ProcessPoolExecutor(1, get_context('spawn')) as pool:\n"
+        "    with _without_main_module():\n"
+        "        root = pool.submit(math.sqrt, 4)\n"
+        "    print(root.result())\n"
+        "print(__file__)\n"
+    )
+    script = str(tmp_path / "script.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2], timeout=300)
+    assert done.stdout.splitlines() == ["script", "2.0", script], done.stderr
 
 
 def test_an_interrupt_at_the_last_step_comes_too_late(index_path, tmp_path):

@@ -265,6 +265,16 @@ class TestResume:
         run(tmp_path, Slope(momentum=0.9))
         self.assert_like(tmp_path, whole)
 
+    def test_the_scores_of_the_start_are_logged_once_after_a_crash_before_the_first_checkpoint(self, tmp_path):
+        class Probed(Slope):
+            def start(self):
+                return {"probe_val_map": 0.5}
+
+        with pytest.raises(ConnectionAbortedError):
+            run(tmp_path, Probed(), break_off(6))
+        run(tmp_path, Probed())
+        assert [entry for entry in metrics(tmp_path) if entry["step"] == 0] == [{"step": 0, "epoch": 0, "probe_val_map": 0.5}]
+
     @pytest.mark.parametrize("damaged", [b'{"step": 5, "lo', b'{"step": 5, "lo\n{}\n', b'\xff\xfe}\n[]\n{"step": "x"}\n{"step": 5}x}\n'])
     def test_damaged_lines_of_a_crash_are_dropped(self, tmp_path, whole, damaged):
         run(tmp_path, Slope(momentum=0.9), stop_before(5))

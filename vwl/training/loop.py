@@ -150,7 +150,7 @@ class _Trainer:
                 count.copy_(state["accumulated_counts"][name] if rank() == 0 else torch.zeros_like(count))
         if rank() == 0:
             (self.folder / "checkpoints").sweep()
-            _drop_later_lines(self.folder, self.step)
+            _drop_later_lines(self.folder, -1 if state is None else self.step)
 
     def save(self) -> None:
         """Write a checkpoint of the state after `self.step` steps."""
