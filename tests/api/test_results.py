@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 import vwl
 from tests.helpers import copy_run, truncate
+from tests.stages import STAGES
 from vwl.cli.main import app
 from vwl.storage.masks import decode_mask
 from vwl.workflow.pipeline import run_stages
-from vwl.workflow.stages import STAGES
 
 
 def command_json(*words: object) -> object:

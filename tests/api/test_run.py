@@ -13,8 +13,8 @@ import vwl
 from tests.conftest import TINY
 from tests.drills import results
 from tests.helpers import tiny_scenes
+from tests.stages import STAGES
 from vwl.cli.main import app
-from vwl.workflow.stages import STAGES
 
 TRAININGS = [name for name, spec in STAGES.items() if spec.kind == "train"]
 

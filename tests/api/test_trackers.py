@@ -8,12 +8,13 @@ import pytest
 
 import vwl
 from tests.helpers import copy_run
+from tests.stages import STAGES
 from vwl.api import trackers
 from vwl.api.events import Metrics
 from vwl.api.history import score_metrics
 from vwl.api.trackers import open_tracker
 from vwl.errors import Interrupted
-from vwl.workflow.stages import SCORED, STAGES
+from vwl.workflow.stages import SCORED
 
 TRAININGS = [name for name, spec in STAGES.items() if spec.kind == "train"]
 

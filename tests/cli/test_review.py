@@ -12,11 +12,11 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from tests.helpers import copy_run
+from tests.stages import STAGES
 from vwl.cli import data, review
 from vwl.cli.main import app
 from vwl.storage.masks import decode_mask
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
 
 
 def vwl(*arguments: object) -> Result:

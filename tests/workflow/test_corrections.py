@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import copy_run
+from tests.stages import STAGES
 from tests.workflow.runs import modification_times, run_locally
 from vwl.data.corrections import add_masks
 from vwl.data.data_fingerprint import DataFingerprint
@@ -19,7 +20,7 @@ from vwl.training.build import TrainSpec, build_task
 from vwl.workflow.reuse import reuse_stages
 from vwl.workflow.run_folder import Run
 from vwl.workflow.scoring import score_table
-from vwl.workflow.stages import STAGES, scored_rows
+from vwl.workflow.stages import scored_rows
 
 AGAIN = ["masks", "segmenter", "segment"]
 EARLIER = [name for name in STAGES if name not in AGAIN]

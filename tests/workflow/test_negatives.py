@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.helpers import tiny_scenes
+from tests.stages import STAGES
 from tests.workflow.runs import new_run, run_locally
 from vwl.config.recipe import hashed_settings
 from vwl.data.index import Index, make_index
@@ -24,7 +25,7 @@ from vwl.storage.masks import decode_mask, encode_mask, voc_palette
 from vwl.storage.score_maps import MapReader, ScoreMap, write_maps
 from vwl.training.build import TrainSpec, build_task
 from vwl.workflow.run_folder import Run, stage_fingerprint
-from vwl.workflow.stages import STAGES, scored_rows
+from vwl.workflow.stages import scored_rows
 
 PROBE = ("classifier.backbone.weights=imagenet", "classifier.pooling=gap", "classifier.codebook.strategy=none", "classifier.epochs=0")
 """No training: the head is a linear probe of the ImageNet features."""

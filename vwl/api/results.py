@@ -84,7 +84,7 @@ class RunResult:
     def failed(self) -> dict[str, dict[str, str]]:
         """Reason by image id of each image that could not be processed, by stage."""
         found = {}
-        for stage in STAGES:
+        for stage in stages_of(self.run.recipe):
             manifest = self.run.manifest(stage)
             if manifest is not None and (images := failures_to_report(self.run, stage)):
                 found[stage] = {image_id: manifest.failed[image_id] for image_id in images}

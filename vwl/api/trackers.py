@@ -21,7 +21,7 @@ from vwl.errors import Interrupted, VwlError, did_you_mean
 from vwl.storage.folder import Folder
 from vwl.training.tensorboard import TensorBoard
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
+from vwl.workflow.stages import STAGES, stages_of
 
 Status = Literal["finished", "stopped", "failed"]
 logger = logging.getLogger("vwl")
@@ -99,7 +99,7 @@ class _Tracker:
             raise VwlError(f"the tracker {name} cannot start: {_line(error)}") from None
         self._sent["run"] = self._backend.run_id
         self._save()
-        for stage in STAGES:
+        for stage in stages_of(run.recipe):
             self._send_earlier(stage)
 
     def _send_earlier(self, stage: str) -> None:
@@ -211,8 +211,8 @@ class _Wandb:
             settings=wandb.Settings(silent=True, x_disable_stats=True, disable_code=True, disable_git=True),
         )
         self.run_id = str(self._run.id)
-        for stage, spec in STAGES.items():
-            if spec.kind == "train":
+        for stage in stages_of(run.recipe):
+            if STAGES[stage].kind == "train":
                 self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
 
     def log(self, metrics: Metrics) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from vwl.storage.folder import Folder
 from vwl.workflow.manifest import read_manifest, write_manifest
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
+from vwl.workflow.stages import stages_of
 
 
 def copy_stage(source: Folder, target: Folder, wanted: str, origin: str) -> bool:
@@ -32,7 +32,7 @@ def copy_stage(source: Folder, target: Folder, wanted: str, origin: str) -> bool
 def reuse_stages(run: Run, other: Folder) -> list[str]:
     """Copy the stages that another run has finished with the same settings and data, and this one has not; return their names."""
     copied = []
-    for stage in STAGES:
+    for stage in stages_of(run.recipe):
         if not run.is_done(stage) and copy_stage(other / stage, run.stage_folder(stage), run.fingerprint(stage), str(other)):
             copied.append(stage)
     return copied

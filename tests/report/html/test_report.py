@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers import real_data, truncate
+from tests.stages import STAGES
 from vwl.data.index import make_index, write_index
 from vwl.report.html.page import SCRIPTS, environment
 from vwl.report.html.pictures import heat_layer, mask_layer, photo
@@ -20,7 +21,6 @@ from vwl.report.overlays import display_palette
 from vwl.storage.folder import Folder
 from vwl.workflow.run_folder import Run
 from vwl.workflow.scoring import score_table
-from vwl.workflow.stages import STAGES
 
 SECTIONS = ["summary", "curves", "thresholds", "classes", "confusion", "gallery", "words", "failures", "settings", "versions"]
 HOSTILE = "<script>window.pwned=1</script>"

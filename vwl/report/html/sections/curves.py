@@ -9,7 +9,7 @@ from vwl.report.html.charts import Chart, ChartGroup, Mode, Series, chart_data
 from vwl.report.html.page import Section, duration
 from vwl.storage.folder import Folder
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
+from vwl.workflow.stages import STAGES, stages_of
 
 _PERCENT = ("val_map", "probe_val_map")
 """Metrics that are fractions; all other scores are percent already."""
@@ -39,12 +39,16 @@ class Curves:
 def curves_section(run: Run) -> Section:
     """Return the section of a run; a training without metrics has no charts."""
     groups = []
-    for stage in (name for name, spec in STAGES.items() if spec.kind == "train"):
+    for stage in (name for name in stages_of(run.recipe) if STAGES[name].kind == "train"):
         entries = read_metrics(run.stage_folder(stage))
         if entries:
             manifest = run.manifest(stage)
             took = "" if manifest is None else f"{duration(manifest.seconds)} of working time"
-            groups.append(ChartGroup(stage.capitalize().replace("Irnet", "IRNet"), took, _charts(stage, entries), _probe(entries)))
+            groups.append(
+                ChartGroup(
+                    stage.capitalize().replace("Irnet", "IRNet").replace("Psa", "PSA"), took, _charts(stage, entries), _probe(entries)
+                )
+            )
     return Section(
         "curves", "Training", Curves(groups), {"charts_curves": chart_data([chart for group in groups for chart in group.charts])}
     )

@@ -7,7 +7,7 @@ from vwl.config.files import builtin_recipes, differences, load_recipe, to_yaml
 from vwl.report.html.page import Section
 from vwl.workflow.inputs import failures_to_report
 from vwl.workflow.run_folder import Run
-from vwl.workflow.stages import STAGES
+from vwl.workflow.stages import stages_of
 
 _MAX_FAILURES = 200
 
@@ -60,7 +60,7 @@ class Versions:
 def failures_section(run: Run) -> Section:
     """Return what failed; images for which no map was to be imported are not failures."""
     lines = []
-    for stage in STAGES:
+    for stage in stages_of(run.recipe):
         manifest = run.manifest(stage)
         if manifest is not None:
             lines += [Failure(stage, image_id, manifest.failed[image_id]) for image_id in failures_to_report(run, stage)]
@@ -81,7 +81,7 @@ def settings_section(run: Run) -> Section:
 
 def versions_section(run: Run) -> Section:
     """Return the versions that each stage was made with; stages with equal ones share a line."""
-    found = {stage: manifest.versions for stage in STAGES if (manifest := run.manifest(stage)) is not None}
+    found = {stage: manifest.versions for stage in stages_of(run.recipe) if (manifest := run.manifest(stage)) is not None}
     packages = list(dict.fromkeys(name for versions in found.values() for name in versions))
     rows: dict[tuple[str, ...], list[str]] = {}
     for stage, versions in found.items():

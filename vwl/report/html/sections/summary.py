@@ -8,7 +8,7 @@ from vwl.report.html.page import Section, duration, number
 from vwl.workflow.manifest import Manifest
 from vwl.workflow.run_folder import Run
 from vwl.workflow.scoring import ScoreLine, score_table, why_unscored
-from vwl.workflow.stages import STAGES
+from vwl.workflow.stages import STAGES, stages_of
 from vwl.workflow.status import StageStatus, stage_status
 
 STAGE_NAMES = {"cam": "CAM", "crf": "CRF", "walk": "Random walk", "segment": "Segmentation"}
@@ -68,14 +68,14 @@ class Summary:
 
 def summary_section(run: Run) -> Section:
     """Return the section of a run."""
-    manifests = {stage: manifest for stage in STAGES if (manifest := run.manifest(stage)) is not None}
+    manifests = {stage: manifest for stage in stages_of(run.recipe) if (manifest := run.manifest(stage)) is not None}
     scores = score_table(run)
     content = Summary(
         _figures(run, scores, manifests),
         scores,
         "" if scores else why_unscored(run),
         run.recipe.evaluation.described,
-        [_stage_line(run, stage, manifests.get(stage)) for stage in STAGES],
+        [_stage_line(run, stage, manifests.get(stage)) for stage in stages_of(run.recipe)],
         _choices(run, manifests),
         STAGE_NAMES,
     )
