@@ -232,8 +232,8 @@ def test_a_call_refuses_what_the_command_refuses(done_search, index_path, tmp_pa
         public.tune("table5a", index_path, "demo")
     with pytest.raises(public.VwlError, match="batch of 8 does not divide among 3 workers"):
         public.tune("table5a", index_path, "demo", tmp_path / "s", resources=public.TrialResources(workers=3))
+    index = public.read_index(index_path)
     with pytest.raises(public.VwlError, match="holds searches on another data set"):
-        index = public.read_index(index_path)
         public.tune("table5a", replace(index, rows=index.rows[:-1]), "demo", root.uri)
 
 
