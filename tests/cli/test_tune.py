@@ -232,8 +232,9 @@ def test_a_call_refuses_what_the_command_refuses(done_search, index_path, tmp_pa
         public.tune("table5a", index_path, "demo")
     with pytest.raises(public.VwlError, match="batch of 8 does not divide among 3 workers"):
         public.tune("table5a", index_path, "demo", tmp_path / "s", resources=public.TrialResources(workers=3))
+    index = public.read_index(index_path)
     with pytest.raises(public.VwlError, match="holds searches on another data set"):
-        public.tune("table5a", public.read_index(index_path), "demo", root.uri)
+        public.tune("table5a", replace(index, rows=index.rows[:-1]), "demo", root.uri)
 
 
 def test_lines_are_printed_when_a_stage_changes_and_at_most_every_30_seconds():
