@@ -303,11 +303,8 @@ def add_masks(
 
 def _show_prepared(index: "Index", notes: list[str], out: str) -> None:
     """Print the splits of an index that was written, and the notes."""
-    from vwl.data.summary import without_contrast
-
     _print_splits(index)
-    line = without_contrast(index, [row for row in index.rows if row.split in {"train", "aug"}])
-    for note in [*notes, *([line] if line else [])]:
+    for note in notes:
         typer.echo(f"- {note}")
     typer.echo(f"wrote {out}")
 

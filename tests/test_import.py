@@ -27,7 +27,7 @@ def test_import_loads_no_heavy_package(code):
 
 
 PUBLIC = {
-    "data": {"Index", "prepare_coco", "prepare_folder", "prepare_scenes", "prepare_voc", "read_index", "write_index"},
+    "data": {"Index", "prepare_any", "prepare_coco", "prepare_folder", "prepare_scenes", "prepare_voc", "read_index", "write_index"},
     "settings": {"Layout", "Recipe", "load_recipe"},
     "runs": {"Masks", "Metrics", "RunProgress", "RunResult", "StageEvaluation", "evaluate", "open_run", "run"},
     "searches": {"TrialProgress", "TrialResources", "TuneResult", "open_tune", "resume_tune", "tune"},

@@ -111,7 +111,7 @@ def test_the_index_object_is_in_the_run_folder_and_the_run_goes_on_without_data(
     assert (stored.rows, stored.root.uri) == (result.index.rows, result.index.root.uri) == (index.rows, index.root.uri)
     again = vwl.run(out=result.folder, backend="local")
     assert again.scores == result.scores
-    assert again.report == result.report == f"{result.folder}/pictures/all.png"
+    assert again.report == result.report == f"{result.folder}/report.html"
 
 
 @pytest.mark.parametrize("how", ["stop object", "callback", "thread"])

@@ -81,4 +81,4 @@ def test_names_in_a_record_are_never_written_to(tiny_run, tmp_path, line):
     words = ["predict", tmp_path / "in", "--run", str(tiny_run.folder), "--out", out, "--no-crf"]
     check(Case("record", lambda folder: words, 0, ()), tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["in", "out"]
-    assert {path.name for path in out.glob("[!.]*")} == {"a_mask.png", "a_overlay.png", "predictions.jsonl"}
+    assert {path.name for path in out.glob("[!.]*")} == {"a_mask.png", "a_overlay.png", "classes.json", "predictions.jsonl"}

@@ -43,7 +43,7 @@ def test_lines_that_name_no_image_are_counted(tmp_path):
     ("text", "message"),
     [
         ("p1.jpg,dgo\n", r"labels\.csv line 2: unknown class 'dgo'; did you mean 'dog'\?; the model has: cat, dog, traffic light"),
-        ("p1.jpg,background\n", "line 2: 'background' is id 0"),
+        ("p1.jpg,background\n", "line 2: unknown class 'background'"),
         ("p1.jpg,dog\np1.jpg,cat\n", r"line 3: image 'p1\.jpg' is listed in line 2 already"),
         ("p3,dog\n", r"line 2: 'p3' is the name of 2 images, one of them in/p3\.jpg; write their paths"),
         ("p1.jpg,dog;cat\np3.jpg,dog|cat\n", "separates labels by ';'"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vwl.data.index import Index, write_index
+from vwl.data.summary import without_contrast
 
 Notes = Callable[[str], None]
 logger = logging.getLogger("vwl")
@@ -169,6 +170,7 @@ def _finish(prepared: tuple[Index, list[str]], out: Any, on_note: Notes) -> Inde
     index, notes = prepared
     if out is not None:
         write_index(index, out)
-    for note in notes:
+    remark = without_contrast(index, [row for row in index.rows if row.split in {"train", "aug"}])
+    for note in [*notes, *([remark] if remark else [])]:
         on_note(note)
     return index

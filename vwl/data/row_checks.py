@@ -29,7 +29,7 @@ def row_problem(image_id: Any, image: Any, labels: Any, mask: Any, split: Any, n
         return f"image id {_shown(image_id)} is not a file name; {rule}"
     if len(image_id.encode()) > _MAX_ID:
         return f"image id {_shown(image_id)} has {len(image_id.encode()):,} bytes, and {_MAX_ID} are allowed; shorten the file's name"
-    name = f"image {image_id}"
+    name = f"image {image_id if image_id.isprintable() else _shown(image_id)}"
     if problem := _path_problem(image, f"of {name}") or (_path_problem(mask, f"of {name}") if mask is not None else None):
         return problem
     if split not in SPLITS:
@@ -77,7 +77,7 @@ def _path_problem(path: Any, of: str) -> str | None:
         return f"the path {_shown(path)} {of} is not text"
     parts = PurePosixPath(path).parts
     if ".." in parts or path.startswith("/"):
-        return f"the path '{path}' {of} leads out of the root folder; use a path below it"
+        return f"the path {_shown(path)} {of} leads out of the root folder; use a path below it"
     if not parts or any(map(_is_unsafe, path)):
         return f"the path {_shown(path)} {of} is empty or holds control characters"
     return None
