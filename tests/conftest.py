@@ -27,6 +27,7 @@ TINY = (
     "classifier.batch_size=4",
     "classifier.crop=64",
     "classifier.resize=[64, 96]",
+    "cam.scales=[1.0]",
     "cam.long_side=96",
     "irnet.backbone.weights=none",
     "irnet.epochs=1",
