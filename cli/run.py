@@ -74,6 +74,8 @@ def run(
     except VwlError as unscored:  # data sets without ground truth are no mistake
         say(str(unscored))
     say(f"pictures: {result.run.folder / 'pictures'}")
+    if result.run.folder.exists("report.html"):
+        say(f"report: {result.run.folder / 'report.html'} (open it in a browser)")
     end_with_failures(result.run, stages_of(result.recipe))
 
 

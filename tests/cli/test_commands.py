@@ -142,8 +142,8 @@ def test_a_run_that_is_done_prints_its_table_as_json_and_makes_its_pictures(copi
     assert json.loads(result.stdout) == [asdict(line) for line in score_table(copied)] == copied.folder.read_json("scores.json")
     assert result.stderr.splitlines() == [
         *(f"{name}: done before, skipped" for name in STAGES),
-        f"report: {copied.folder}/report.html",
         f"pictures: {copied.folder}/pictures",
+        f"report: {copied.folder}/report.html (open it in a browser)",
     ]
     assert (copied.folder / "pictures").exists("all.png")
 

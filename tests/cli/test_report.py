@@ -75,7 +75,7 @@ def test_open_needs_a_file_on_this_machine(tiny_run, monkeypatch):
 def test_a_run_ends_with_its_report(copied):
     result = vwl("run", "--run", copied.folder, "--backend", "local")
     assert result.exit_code == 0
-    assert f"report: {copied.folder}/report.html" in result.stderr.splitlines()
+    assert f"report: {copied.folder}/report.html (open it in a browser)" in result.stderr.splitlines()
     assert copied.folder.exists("report.html")
 
 

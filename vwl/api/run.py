@@ -159,7 +159,7 @@ def _write_report(run: Run) -> None:
 
     write_report(run)
     try:
-        logger.info("report: %s", write_html(run_report(run), run.folder, None))
+        write_html(run_report(run), run.folder, None)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         logger.warning("no report was written (%s); try again with: vwl report --run %s", reason, run.folder)
