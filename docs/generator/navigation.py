@@ -26,7 +26,7 @@ SECTIONS: dict[str, tuple[Page, ...]] = {
         _page("vwl", "index.md"),
         _page("Start in one minute", "start.md", "install, the demo, what it writes"),
         _page("From a folder to masks", "folder-to-masks.md", "20 images, their labels, and masks"),
-        _page("Try a photograph", "try.md", "the untrained baseline on any picture"),
+        _page("Try an image", "try.md", "the untrained baseline on any picture"),
     ),
     "Use": (
         _page("Your own images", "your-own-images.md", "label files, masks, images without objects"),

@@ -1,8 +1,8 @@
-"""The picture of the first page: what the stages of trained runs make of photographs and of scenes.
+"""The picture of the first page: what the stages of trained runs make of images and of scenes.
 
-    python -m docs.generator.picture --photographs RUN cat.png=cat --scenes RUN val_00003 --out docs/pictures/stages.jpg
+    python -m docs.generator.picture --images RUN cat.png=cat --scenes RUN val_00003 --out docs/pictures/stages.jpg
 
-A photograph need not be in the run's data set: the trained networks of the run are applied to it, with the labels that are given.
+An image need not be in the run's data set: the trained networks of the run are applied to it, with the labels that are given.
 """
 
 import argparse
@@ -33,15 +33,15 @@ _HEIGHT = 150
 _LONG_SIDE = 500
 
 
-def photograph_panels(run: Run, photograph: str, labels: list[str]) -> list[Panel]:
+def image_panels_of(run: Run, file: str, labels: list[str]) -> list[Panel]:
     """Return the panels of an image file: itself, what the run's networks make of it with the labels, and an empty place."""
     palette, recipe = display_palette(), run.recipe
     with tempfile.TemporaryDirectory() as name:
-        image = Image.open(photograph).convert("RGB")
+        image = Image.open(file).convert("RGB")
         image.thumbnail((_LONG_SIDE, _LONG_SIDE))
-        image.save(Path(name) / "photograph.png")
-        row = Row("photograph", "photograph.png", tuple(sorted(run.index.class_ids(labels))), None, "val")
-        index = make_index([row], run.index.classes, name, "photograph")
+        image.save(Path(name) / "image.png")
+        row = Row("image", "image.png", tuple(sorted(run.index.class_ids(labels))), None, "val")
+        index = make_index([row], run.index.classes, name, "image")
         folder, pixels = Folder(name), np.asarray(image)
         write_maps(folder / "cam", "part-00000.parquet", [cam := CamStage(recipe, index, load_classifier(recipe, index, run.folder))(row)])
         walk = WalkStage(recipe, index, MapReader(folder / "cam"), load_boundary_net(recipe, run.folder))
@@ -86,14 +86,14 @@ def scene_panels(run: Run, image_id: str) -> list[Panel]:
 def main() -> None:
     """Write the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photographs", nargs="+", default=[], metavar="RUN FILE=LABEL,LABEL")
+    parser.add_argument("--images", nargs="+", default=[], metavar="RUN FILE=LABEL,LABEL")
     parser.add_argument("--scenes", nargs="+", default=[], metavar="RUN ID")
     parser.add_argument("--out", default="docs/pictures/stages.jpg")
     given = parser.parse_args()
     rows = []
-    if given.photographs:
-        run, *files = given.photographs
-        rows += [photograph_panels(Run.open(run), name.rpartition("=")[0], name.rpartition("=")[2].split(",")) for name in files]
+    if given.images:
+        run, *files = given.images
+        rows += [image_panels_of(Run.open(run), name.rpartition("=")[0], name.rpartition("=")[2].split(",")) for name in files]
     if given.scenes:
         run, *ids = given.scenes
         rows += [scene_panels(Run.open(run), image_id) for image_id in ids]
