@@ -34,8 +34,7 @@ def review(
       vwl review --run runs/voc --top 50 --html review.html
       vwl review --run runs/voc --top 20 --split train_aug --out to-correct --json
     """
-    from vwl.cli.console import print_json, print_table, say
-    from vwl.cli.data import progress_bar
+    from vwl.cli.console import print_json, print_table, progress_bar, say
     from vwl.report.review_page import review_page
     from vwl.storage.folder import Folder, split_path
     from vwl.workflow.pre_annotations import write_pre_annotations

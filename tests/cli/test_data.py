@@ -10,12 +10,12 @@ from scipy.io import savemat
 from typer.testing import CliRunner
 
 from tests.helpers import tiny_scenes
-from vwl.cli import data as commands
+from vwl.cli import data, prepare
 from vwl.cli.data import app
 from vwl.data.index import read_index, write_index
 from vwl.errors import VwlError
 
-COMMANDS = (commands.voc, commands.coco, commands.folder, commands.scenes, commands.show, commands.check)
+COMMANDS = (prepare.voc, prepare.coco, prepare.folder, prepare.scenes, data.show, data.check)
 
 
 def run(*arguments):
