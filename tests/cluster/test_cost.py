@@ -45,7 +45,9 @@ def test_a_larger_crop_costs_its_area():
 
 
 def test_a_training_costs_more_than_looking():
-    looking = inference_cost(load_recipe("demo", ["cam.long_side=256", "cam.hflip=false"]), "cam", 1, 5, ImageStats(192, 256, 1))
+    looking = inference_cost(
+        load_recipe("demo", ["cam.scales=[1.0]", "cam.long_side=256", "cam.hflip=false"]), "cam", 1, 5, ImageStats(192, 256, 1)
+    )
     training = training_cost(load_recipe("demo", ["classifier.crop=192"]), "classifier", 8, 5)
     assert training.operations / looking.operations == pytest.approx(3 * 192 / 256)
 

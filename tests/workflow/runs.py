@@ -15,11 +15,11 @@ from vwl.workflow.run_folder import Run
 OTSU = "auto (Otsu, no ground truth)"
 
 
-def run_locally(run: Run, *names: str) -> list[str]:
-    """Run stages in this process and return the messages, without the remark on a class that all of a few scenes show by chance."""
+def run_locally(run: Run, *names: str, remarks: bool = False) -> list[str]:
+    """Run stages in this process and return the messages; `remarks`: also that on a class which all of a few scenes show by chance."""
     messages: list[str] = []
     run_stages(run, names, Engine(local, local), Layout(), lambda progress: None, messages.append)
-    return without_remarks(messages)
+    return messages if remarks else without_remarks(messages)
 
 
 def without_remarks(messages: list[str]) -> list[str]:

@@ -153,7 +153,7 @@ def test_imported_maps_need_no_file_of_a_negative(run, background, classes, tmp_
 def test_a_single_class_without_negatives_trains_and_says_what_is_missing(tmp_path):
     index = one_class(tmp_path, 12, 4)
     run = new_run(tmp_path, replace(index, rows=tuple(row for row in index.rows if not row.negative)))
-    (message,) = run_locally(run, "classifier", "cam")
+    (message,) = run_locally(run, "classifier", "cam", remarks=True)
     assert message.startswith("classifier: every training image shows '")
     assert run.is_done("cam")
 

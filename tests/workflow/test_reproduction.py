@@ -33,7 +33,7 @@ def test_a_score_is_compared_with_its_band(tiny_run, offset, verdict):
 
 def test_a_changed_recipe_is_the_first_reason_and_random_weights_are_one(tiny_run):
     (found,) = compare(tiny_run, "cam", expectation(tiny_run, "cam", 5))
-    assert found.reasons[0].startswith("the run's recipe is not demo: cam.scales")
+    assert found.reasons[0].startswith("the run's recipe is not demo: cam.long_side: 256 -> 96")
     assert "random weights" in found.reasons[1]
 
 
