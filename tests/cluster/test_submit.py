@@ -72,7 +72,7 @@ def test_code_over_the_limit_is_not_sent(tmp_path):
     done = vwl("submit", "--address", "http://127.0.0.1:1", "--", "recipe", "list", cwd=tmp_path, code=tmp_path)
     assert done.returncode == 1
     assert re.fullmatch(
-        r"error: the code to send is 30\.\d MiB, over the limit of 20 MiB; move files that are not code out of \S+: "
+        r"error: the code to send is 32\.\d MiB, over the limit of 20 MiB; move files that are not code out of \S+: "
         r"vwl/data/table\.csv \(30\.0 MiB\), .*\n",
         done.stderr,
     )

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from vwl.errors import VwlError
 
 LIMIT = 20 * 2**20
-"""Largest size of the unpacked files, bytes; the code has less than a twentieth of it."""
+"""Largest size of the unpacked files, bytes; the code has about an eighth of it, half of which is the plotting library of reports."""
 _CODE = "vwl"
 _BESIDE = ("pyproject.toml",)
 _WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".caffemodel")
