@@ -26,7 +26,7 @@ def reproduce(
 ) -> None:
     """Check data and weights, run the recipe stage by stage, and compare each score with the publication's.
 
-    It ends with 1 at the first stage that is far outside the expected band, with the likeliest reasons; the same command goes on. The page
+    It ends with 1 at the first stage that is far outside the expected band, with likely reasons; the same command goes on. The page
     reproduction.md in the run folder holds the scores, settings and versions.
 
     \b

@@ -12,7 +12,7 @@ def try_image(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="Image file.")],
     label: Annotated[
         list[str] | None,
-        typer.Option("--label", metavar="NAME", help="ImageNet class in the image (default: the likeliest). Repeatable."),
+        typer.Option("--label", metavar="NAME", help="ImageNet class in the image (default: the most probable). Repeatable."),
     ] = None,
     out: Annotated[str, typer.Option(metavar="FOLDER", help="Folder for NAME_cam.png, NAME_mask.png and NAME_overlay.png.")] = "try",
     as_json: Json = False,

@@ -41,7 +41,7 @@ _GENERAL = {
         "the pseudo masks are worse than their score on train says: vwl evaluate --stage walk --split train",
     ),
 }
-"""General reasons by stage, the likeliest first."""
+"""General reasons by stage, the most likely first."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Comparison:
         miou: ours, percent.
         low, high: the expected band.
         verdict: of `ExpectedScore.verdict`.
-        reasons: three reasons for a score outside the band, the likeliest first.
+        reasons: three reasons for a score outside the band, the most likely first.
     """
 
     stage: str
