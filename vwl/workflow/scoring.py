@@ -6,6 +6,7 @@ from typing import Any
 
 from vwl.data.data_fingerprint import DataFingerprint
 from vwl.errors import VwlError
+from vwl.evaluation.score_file import is_score_file
 from vwl.evaluation.scoring import Score, choose_threshold, class_thresholds, percent, percent_or_none, score_maps, score_masks
 from vwl.storage.record import read_record
 from vwl.storage.score_maps import MapReader
@@ -96,7 +97,7 @@ def stored_score(run: Run, stage: str, split: str) -> dict[str, Any]:
             score = json.loads(folder.read(name)) if folder.exists(name) else None
         except ValueError:
             score = None
-        if not isinstance(score, dict):
+        if not is_score_file(score, run.index.classes):
             raise VwlError(f"{folder.uri_of(name)} is missing or damaged; make it again with: vwl infer {stage} --run {run.folder}")
         return score
     available = [f"{line.stage} on {line.split}" for line in score_table(run)]
