@@ -48,3 +48,22 @@ def test_names_are_drawn_as_they_are_written():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cat", "_dog $"]
     assert Image.open(io.BytesIO(render(figure, "png"))).format == "PNG"
     assert render(figure, "svg").startswith(b"<?xml")
+
+
+def test_a_label_that_is_longer_than_its_row_is_high_keeps_its_end():
+    long = "COCO_val2014_000000150700"
+    figure = draw_grid(Grid(["Image"], [GridRow(long, [image(30, 90)]), GridRow(long, [image(90, 90)])]))
+    low, high, _ = figure.texts
+    assert high.get_text() == long
+    assert low.get_text() == "…000150700"
+    figure.draw_without_rendering()
+    assert not low.get_window_extent().overlaps(high.get_window_extent())
+
+
+@pytest.mark.parametrize("classes", [1, 5, 21])
+def test_the_legend_lies_below_the_images(classes):
+    legend = [Colour(f"class {i}", (i, i, i)) for i in range(classes)]
+    figure = draw_grid(Grid(["Image", "Truth"], [GridRow("one", [image(60, 90)] * 2)], legend))
+    figure.draw_without_rendering()
+    box, lowest = figure.legends[0].get_window_extent(), min(axes.get_window_extent().y0 for axes in figure.axes)
+    assert 0 <= box.y0 <= box.y1 <= lowest

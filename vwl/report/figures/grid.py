@@ -13,8 +13,10 @@ from PIL import Image
 from vwl.report.sheets import Colour
 
 KINDS = ("png", "svg")
-_WIDTH, _GAP, _TITLE, _LEGEND = 1.75, 0.05, 0.28, 0.24
-"""Width of a column, gap between cells, height of titles and of a line of the legend, inches."""
+_WIDTH, _GAP, _TITLE, _LEGEND, _LEGEND_MARGIN = 1.75, 0.05, 0.28, 0.17, 0.16
+"""Width of a column, gap between cells, height of titles, of a line of the legend and of the space around it, inches."""
+_CHARACTER = 0.058
+"""Width of a character of a row's label, inches."""
 _PIXELS = 360
 """Long side that images are scaled down to."""
 
@@ -41,7 +43,7 @@ def draw_grid(grid: Grid) -> Figure:
     heights = [_WIDTH * _ratio(row) for row in grid.rows]
     num_columns = len(grid.columns)
     per_line = max(1, int(num_columns * _WIDTH / 1.15))
-    legend_height = _LEGEND * -(-len(grid.legend) // per_line) + (0.08 if grid.legend else 0)
+    legend_height = _LEGEND * -(-len(grid.legend) // per_line) + _LEGEND_MARGIN if grid.legend else 0.0
     margin = 0.2 if any(row.label for row in grid.rows) else _GAP
     width = margin + num_columns * (_WIDTH + _GAP)
     height = _TITLE + sum(heights) + _GAP * len(heights) + legend_height
@@ -55,9 +57,8 @@ def draw_grid(grid: Grid) -> Figure:
             if image is not None:
                 axes.imshow(_small(image), aspect="auto", interpolation="antialiased")
         if row.label:
-            figure.text(
-                0.1 / width, (top - own / 2) / height, row.label, rotation=90, ha="center", va="center", fontsize=6.5, parse_math=False
-            )
+            label = _end(row.label, int(own / _CHARACTER))
+            figure.text(0.1 / width, (top - own / 2) / height, label, rotation=90, ha="center", va="center", fontsize=6.5, parse_math=False)
         top -= own + _GAP
     for number, title in enumerate(grid.columns):
         middle = margin + number * (_WIDTH + _GAP) + _WIDTH / 2
@@ -81,6 +82,11 @@ def render(figure: Figure, kind: str) -> bytes:
 def _ratio(row: GridRow) -> float:
     """Return height divided by width of a row's images; 1 if it has none."""
     return next((image.shape[0] / image.shape[1] for image in row.images if image is not None), 1.0)
+
+
+def _end(label: str, length: int) -> str:
+    """Return a label, or as much of its end as fits: ids of a data set differ there."""
+    return label if len(label) <= length else "…" + label[len(label) - max(length - 1, 0) :]
 
 
 def _small(image: np.ndarray) -> np.ndarray:
