@@ -59,7 +59,7 @@ CASES = [
         for name, value in [
             ("iou", None),
             ("iou", {"background": "<b>"}),
-            ("recall", {"unicorn": 1.0}),
+            ("recall", {"cat": "1"}),
             ("curve", "abc"),
             ("curve", [[0.1]]),
             ("confusion", 7),

@@ -134,7 +134,7 @@ def test_the_slider_shows_each_stage(open_page):
         slider.fill(str(number))
         names.append(opened.page.locator("#stage-name").inner_text())
         layers.append(opened.layer())
-    assert names == ["Image", "CAM", "CRF", "Random walk", "Segmentation", "Ground truth"]
+    assert names == ["Image", "CAM", "CRF", "Random walk", "Pseudo masks", "Segmentation", "Ground truth"]
     assert layers[0] is None
     assert len(set(layers[1:])) == 5
 

@@ -142,8 +142,8 @@ def test_an_index_without_masks_runs_to_the_end_without_scores(tmp_path):
     shown = CliRunner().invoke(app, ["evaluate", "--run", str(run.folder)])
     assert (shown.exit_code, shown.stdout) == (1, "")
     assert shown.stderr == (
-        f"error: nothing was scored: {run.index_path} has no ground truth for labelled images of train or val; "
-        "make the index again with masks, and use another --run folder\n"
+        f"error: nothing was scored: {run.index_path} has no ground truth for labelled images of train or val, and training needs none; "
+        "to have scores, make the index again with --masks FOLDER and use another --run folder\n"
     )
 
 

@@ -1,6 +1,5 @@
 """The shape of a stage's `scores-<split>.json`, as `vwl.evaluation.scoring.Score.as_dict` writes it and reports and commands read it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,15 +18,11 @@ class ScoreFile(BaseModel):
     curve: list[list[float]] | None = None
 
 
-def is_score_file(content: Any, classes: Sequence[str]) -> bool:
-    """Return whether a file's content is a score over these classes: all fields there, of their types and sizes."""
+def is_score_file(content: Any, num_classes: int) -> bool:
+    """Return whether a file's content is a score over so many classes, background included: all fields there, of their types and sizes."""
     try:
         score = ScoreFile.model_validate(content)
     except ValidationError:
         return False
-    tables = (score.iou, score.precision, score.recall)
-    return (
-        all(set(table) <= set(classes) for table in tables)
-        and [len(row) for row in score.confusion] == [len(classes)] * len(classes)
-        and all(len(point) == 2 for point in score.curve or ())
-    )
+    is_square = [len(row) for row in score.confusion] == [num_classes] * num_classes
+    return is_square and all(len(point) == 2 for point in score.curve or ())

@@ -75,8 +75,8 @@ def why_unscored(run: Run) -> str:
     truth = [row.image_id for split in SPLITS for row in scored_rows(run.index, split)]
     if not truth:
         return (
-            f"{run.index_path} has no ground truth for labelled images of {' or '.join(SPLITS)}; "
-            "make the index again with masks, and use another --run folder"
+            f"{run.index_path} has no ground truth for labelled images of {' or '.join(SPLITS)}, and training needs none; "
+            "to have scores, make the index again with --masks FOLDER and use another --run folder"
         )
     done = [stage for stage in SCORED if run.is_done(stage)]
     if not done:
@@ -97,7 +97,7 @@ def stored_score(run: Run, stage: str, split: str) -> dict[str, Any]:
             score = json.loads(folder.read(name)) if folder.exists(name) else None
         except ValueError:
             score = None
-        if not is_score_file(score, run.index.classes):
+        if not is_score_file(score, len(run.index.classes)):
             raise VwlError(f"{folder.uri_of(name)} is missing or damaged; make it again with: vwl infer {stage} --run {run.folder}")
         return score
     available = [f"{line.stage} on {line.split}" for line in score_table(run)]

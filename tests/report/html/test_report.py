@@ -92,10 +92,13 @@ def test_confusions_are_those_of_the_stage(text, tiny_run):
 def test_the_gallery_has_every_image_with_the_layers_of_every_stage(text, tiny_run):
     data = data_of(text, "gallery")
     assert [image["id"] for image in data["images"]] == [row.image_id for row in tiny_run.index.rows]
-    assert {tuple(image["layers"]) for image in data["images"]} == {("cam", "crf", "segment", "truth", "walk")}
+    assert {(image["split"], *image["layers"]) for image in data["images"]} == {
+        ("train", "cam", "crf", "masks", "segment", "truth", "walk"),
+        ("val", "cam", "crf", "segment", "truth", "walk"),
+    }
     assert {tuple(image["scores"]) for image in data["images"]} == {("cam", "crf", "segment", "walk")}
     assert set(data["full"]) == {image["id"] for image in data["images"]}
-    assert [key for key, _ in data["stages"]] == ["photo", "cam", "crf", "walk", "segment", "truth"]
+    assert [key for key, _ in data["stages"]] == ["photo", "cam", "crf", "walk", "masks", "segment", "truth"]
 
 
 def test_words_are_shown_with_their_regions(text):

@@ -40,6 +40,8 @@ class Sizes:
     heat_quality: int
 
 
+LAYERS = tuple(stage for stage in STAGES if stage in {*SCORED, "masks"})
+"""The stages that are shown; the pseudo masks are the maps that they are cut from, and have no score of their own."""
 THUMBNAIL, FULL = Sizes(160, 128, 56, 50, 35), Sizes(560, 560, 140, 72, 60)
 """Of the small pictures that every image has, and of the large ones."""
 
@@ -109,12 +111,12 @@ class Reader:
                 truth = self.run.index.read_mask(row)
         layers: dict[str, str] = {}
         scores: dict[str, float] = {}
-        for stage in SCORED:
+        for stage in LAYERS:
             with suppress(VwlError):
                 layer, mask = self._map(stage, row, sizes) if STAGES[stage].kind == "maps" else self._mask(stage, row, sizes)
                 if layer is not None:
                     layers[stage] = layer
-                if truth is not None and mask is not None and mask.shape == truth.shape:
+                if stage in SCORED and truth is not None and mask is not None and mask.shape == truth.shape:
                     scores[stage] = round(100 * image_iou(truth, mask, len(self.run.index.classes)), 1)
         if truth is not None:
             layers["truth"] = mask_layer(truth, self.palette, sizes.mask)
@@ -149,7 +151,7 @@ def gallery_section(run: Run, num_full: int) -> tuple[Section, list[GalleryImage
     small = _pictures(run, chosen, THUMBNAIL)
     large = set(_worst_and_spread(small, num_full))
     full = _pictures(run, [row for row in chosen if row.image_id in large], FULL)
-    shown_stages = [(stage, STAGE_NAMES[stage]) for stage in SCORED if any(stage in one.layers for one in small)]
+    shown_stages = [(stage, STAGE_NAMES[stage]) for stage in LAYERS if any(stage in one.layers for one in small)]
     if any("truth" in one.layers for one in small):
         shown_stages.append(("truth", "Ground truth"))
     labels = sorted({label for one in small for label in one.labels})

@@ -11,7 +11,7 @@ from vwl.workflow.scoring import ScoreLine, score_table, why_unscored
 from vwl.workflow.stages import STAGES, stages_of
 from vwl.workflow.status import StageStatus, stage_status
 
-STAGE_NAMES = {"cam": "CAM", "crf": "CRF", "walk": "Random walk", "segment": "Segmentation"}
+STAGE_NAMES = {"cam": "CAM", "crf": "CRF", "walk": "Random walk", "masks": "Pseudo masks", "segment": "Segmentation"}
 """Names of the scored stages in headings."""
 
 
@@ -100,7 +100,8 @@ def _figures(run: Run, scores: Sequence[ScoreLine], manifests: dict[str, Manifes
 
 def _stage_line(run: Run, stage: str, manifest: Manifest | None) -> StageLine:
     status = stage_status(run, stage)
-    unit = "steps" if STAGES[stage].kind == "train" else "images"
+    unit = "step" if STAGES[stage].kind == "train" else "image"
+    unit += "" if status.total == 1 else "s"
     if status.total is None:
         size = "–"
     elif status.done == status.total:
