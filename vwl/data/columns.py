@@ -1,6 +1,6 @@
 """The rows of a data set as Arrow record batches, in memory or mapped from a file: parts of them by position, and positions by image id."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,22 @@ class Columns:
             return 0, 0
         first, last = np.searchsorted(self.starts, [positions.start, positions.stop - 1], side="right") - 1
         return int(first), int(last) + 1
+
+    def with_corrected(self, masks: Mapping[int, bytes]) -> "Columns":
+        """Return the columns with the corrected masks of the rows at some positions; those of other rows stay."""
+        some = np.array(sorted(masks), np.int64)
+        batches = []
+        for start, batch in zip(self.starts, self.batches, strict=False):
+            values = batch.column(CORRECTED.name) if self.has_corrections else pa.nulls(len(batch), CORRECTED.type)
+            own = some[(some >= start) & (some < start + len(batch))]
+            if len(own):
+                changed = values.to_pylist()
+                for position in own.tolist():
+                    changed[position - int(start)] = masks[position]
+                values = pa.array(changed, CORRECTED.type)
+            columns = [*(batch.column(name) for name in SCHEMA.names), values]
+            batches.append(pa.RecordBatch.from_arrays(columns, schema=SCHEMA.append(CORRECTED)))
+        return Columns(batches, self._lookup)
 
     def find(self, image_ids: Sequence[str]) -> np.ndarray:
         """Return the position (n,) int64 of the row of each image id, -1 where there is none."""

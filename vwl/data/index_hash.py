@@ -90,7 +90,7 @@ def _text(batch: pa.RecordBatch) -> bytes | memoryview:
         pc.if_else(negative, ", true]", "]"),
     ]
     text = pc.binary_join_element_wise(*parts, "")
-    return memoryview(offsets_and_bytes(text)[1])
+    return offsets_and_bytes(text)[1].data
 
 
 def _text_of_values(batch: pa.RecordBatch) -> bytes:

@@ -187,13 +187,20 @@ class Rows(Sequence[Row]):
         """The image ids, a sequence of str that are made on access."""
         return ImageIds(self)
 
+    def includes(self, *some: "Rows") -> np.ndarray:
+        """Return which rows are also in one of `some`, rows of the same data set, (n,) bool."""
+        marked = np.zeros(len(self.columns), bool)
+        for rows in some:
+            marked[_index_of(rows.positions)] = True
+        return marked[_index_of(self.positions)]
+
     def among(self, image_ids: Iterable[str]) -> np.ndarray:
         """Return which rows have one of the image ids, (n,) bool; ids of no row are ignored, and never held all at once."""
         marked, remaining = np.zeros(len(self.columns) + 1, bool), iter(image_ids)
         while some := list(islice(remaining, BATCH_ROWS)):
             marked[self.columns.find(some)] = True
         marked[-1] = False  # of ids without a row
-        return marked[:-1] if self.is_whole else marked[np.asarray(self.positions, dtype=np.int64)]
+        return marked[:-1][_index_of(self.positions)]
 
     def _column(self, name: str, values: Callable[[pa.Array], np.ndarray]) -> np.ndarray:
         found = [values(piece.column(0)) for piece in self.columns.pieces(self.positions, [name])]
@@ -251,6 +258,11 @@ def _rows_of(piece: pa.RecordBatch) -> Iterator[Row]:
 
 def _is_valid(array: pa.Array) -> np.ndarray:
     return array.is_valid().to_numpy(zero_copy_only=False)
+
+
+def _index_of(positions: "np.ndarray | range") -> "np.ndarray | slice":
+    """Return what selects positions in an array of all rows, without a copy for contiguous ones."""
+    return slice(positions.start, positions.stop) if isinstance(positions, range) and positions.step == 1 else np.asarray(positions)
 
 
 def _from_batches(batches: list[pa.RecordBatch]) -> Rows:
