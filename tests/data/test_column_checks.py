@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vwl.data.column_checks import canonical, suspects
@@ -27,6 +27,7 @@ def batch(rows, types=TYPES):
     return pa.RecordBatch.from_arrays([pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), types, strict=True)], NAMES)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(values, min_size=1, max_size=8))
 def test_every_wrong_row_is_suspected(rows):
     found = suspects(canonical(batch(rows)), NUM_OBJECTS).tolist()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.test_rows import columns_of
@@ -42,6 +42,7 @@ def at_once(some):
     return str(DataFingerprint(hashed(parts), hashed(training) if training else "", hashed(held_out) if held_out else ""))
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(rows, min_size=1, max_size=12))
 def test_the_fingerprint_is_that_of_all_rows_at_once(some):
     assert fingerprint_of(columns_of(some), CLASSES) == at_once(some)

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vwl.data.columns import Columns
@@ -32,6 +32,7 @@ def columns_of(rows, size=4):
     return Columns([batch_of(rows[first : first + size], corrected=True) for first in range(0, len(rows), size)])
 
 
+@settings(max_examples=40, deadline=None)
 @given(lists, st.data())
 def test_rows_are_read_by_number_by_slice_and_in_turn_like_a_list(plain, data):
     rows = Rows(columns_of(plain))
@@ -47,6 +48,7 @@ def test_rows_are_read_by_number_by_slice_and_in_turn_like_a_list(plain, data):
         rows[len(plain)]
 
 
+@settings(max_examples=40, deadline=None)
 @given(lists, st.data())
 def test_masks_and_counts_are_those_of_the_rows_one_by_one(plain, data):
     order = data.draw(st.permutations(range(len(plain))))
@@ -65,6 +67,7 @@ def test_masks_and_counts_are_those_of_the_rows_one_by_one(plain, data):
         assert list(rows.where(rows.is_labelled)) == [one for one in some if one.is_labelled]
 
 
+@settings(max_examples=40, deadline=None)
 @given(lists, st.data())
 def test_rows_are_found_by_image_id_wherever_they_are(plain, data):
     rows = Rows(columns_of(plain))
@@ -75,6 +78,7 @@ def test_rows_are_found_by_image_id_wherever_they_are(plain, data):
     assert rows[::-1].among(wanted).tolist() == [one.image_id in wanted for one in plain[::-1]]
 
 
+@settings(max_examples=40, deadline=None)
 @given(lists, st.data())
 def test_rows_are_joined_and_compared_by_position(plain, data):
     rows = Rows(columns_of(plain))
@@ -84,6 +88,7 @@ def test_rows_are_joined_and_compared_by_position(plain, data):
     assert one.includes(other).tolist() == [some in list(other) for some in one]
 
 
+@settings(max_examples=40, deadline=None)
 @given(lists, st.data())
 def test_corrections_replace_those_of_their_rows_only(plain, data):
     masks = data.draw(st.dictionaries(st.integers(0, len(plain) - 1), st.binary(max_size=3)))

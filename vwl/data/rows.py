@@ -262,11 +262,9 @@ def _is_valid(array: pa.Array) -> np.ndarray:
 
 def _index_of(positions: "np.ndarray | range") -> "np.ndarray | slice":
     """Return what selects positions in an array of all rows, without a copy for contiguous ones."""
-    return (
-        slice(positions.start, positions.stop)
-        if isinstance(positions, range) and positions.step == 1
-        else np.asarray(positions, dtype=np.int64)
-    )
+    if isinstance(positions, range) and positions.step == 1:
+        return slice(positions.start, positions.stop)
+    return np.asarray(positions, dtype=np.int64)
 
 
 def _from_batches(batches: list[pa.RecordBatch]) -> Rows:
