@@ -129,7 +129,10 @@ class Rows(Sequence[Row]):
 
     def in_splits(self, *names: str) -> np.ndarray:
         """Return which rows are in one of the splits, (n,) bool."""
-        return np.isin(self._column("split", lambda array: array.to_numpy()), [SPLITS.index(name) for name in names if name in SPLITS])
+        codes, found = self._column("split", lambda array: array.to_numpy()), np.zeros(len(self), bool)
+        for name in names:
+            found |= codes == (SPLITS.index(name) if name in SPLITS else -1)
+        return found
 
     def split_counts(self) -> dict[str, int]:
         """Return the number of rows of each split, in the order in which the splits first occur."""
