@@ -1,6 +1,7 @@
 """A large index is checked once on a node, and every process maps the same files; the answers are those of a small one."""
 
 import os
+import pickle
 import tempfile
 import threading
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.data.test_index import edit
 from vwl.data import index_source, mapped_index
+from vwl.data import rows as rows_module
 from vwl.data.index import Row, make_index, read_index, write_index
 from vwl.errors import VwlError
 
@@ -91,6 +93,20 @@ def test_rows_stay_readable_when_the_cache_deletes_their_files(path, node):
     for file in node.iterdir():
         file.unlink()
     assert list(index.rows) == ROWS
+
+
+@pytest.mark.parametrize("limit", ["0", "10"])
+def test_many_rows_travel_as_positions_in_the_table(path, monkeypatch, limit):
+    monkeypatch.setenv("VWL_CACHE_GIB", limit)
+    monkeypatch.setattr(rows_module, "_MOST_BY_VALUE", 100)
+    index = read_index(path)
+    sent = pickle.dumps((index, index.split("train_aug"), index.rows[:5]))
+    assert len(sent) < 6000
+    again, training, few = pickle.loads(sent)  # noqa: S301
+    assert (again.rows, training, few) == (index.rows, index.split("train_aug"), ROWS[:5])
+    os.utime(path, (1, 1))
+    with pytest.raises(VwlError, match=r"index\.parquet was changed while a command worked with it"):
+        pickle.loads(sent)  # noqa: S301
 
 
 @pytest.mark.parametrize("limit", ["0", "0.000001"])

@@ -1,6 +1,6 @@
 """The rows of a data set as Arrow record batches, in memory or mapped from a file: parts of them by position, and positions by image id."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,13 @@ class Columns:
 
     Attributes:
         batches: the record batches, none empty.
+        reopen: returns the same columns in another process; None if they are of no table.
         starts: (batches + 1,) int64, the position of the first row of each, and the number of rows.
     """
 
     def __init__(self, batches: Sequence[pa.RecordBatch], lookup: IdLookup | None = None) -> None:
         """Use batches, and the lookup of their image ids if it is known."""
+        self.reopen: Callable[[], Columns] | None = None
         self.batches = [batch for batch in batches if len(batch)]
         self.starts = np.cumsum([0, *map(len, self.batches)], dtype=np.int64)
         self._lookup = lookup

@@ -18,6 +18,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -27,7 +28,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from vwl.data.class_names import BACKGROUND, check_object_names, class_ids
-from vwl.data.columns import CORRECTED, SCHEMA
+from vwl.data.columns import CORRECTED, SCHEMA, Columns
 from vwl.data.index_columns import in_memory, table_in_memory, unchecked
 from vwl.data.index_hash import fingerprint_of
 from vwl.data.index_source import IndexSource
@@ -235,7 +236,8 @@ def read_index(path: str | Path) -> Index:
     folder, name = _located(path)
     if not folder.exists(name):
         raise VwlError(f"there is no index table at {path}; make one with: vwl data prepare auto|voc|coco|folder|scenes --out {path}")
-    large = folder.is_local and folder.size_and_mtime(name)[0] > _STREAMED
+    size_and_mtime = folder.size_and_mtime(name)
+    large = folder.is_local and size_and_mtime[0] > _STREAMED
     with folder.open(name) if large else pa.BufferReader(folder.read(name)) as file:
         try:
             source = IndexSource(file)
@@ -248,11 +250,24 @@ def read_index(path: str | Path) -> Index:
             columns, fingerprint = found or (table_in_memory(source, str(path), len(classes) - 1), None)
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise VwlError(f"{path} is not an index table made by vwl data prepare ({error})") from None
+    columns.reopen = partial(_opened_again, folder.uri_of(name), size_and_mtime)
     about = source.about
     index = Index(Rows(columns), classes, Folder(about["root"]), tuple(about["palette"]), about["source"])
     if fingerprint is not None:
         index._known["fingerprint"] = fingerprint
     return index
+
+
+def _opened_again(path: str, size_and_mtime: tuple[int, int]) -> Columns:
+    folder, name = _located(path)
+    if not folder.exists(name) or folder.size_and_mtime(name) != size_and_mtime:
+        raise VwlError(f"{path} was changed while a command worked with it; run the same command again")
+    return _columns(path, size_and_mtime)
+
+
+@lru_cache(maxsize=1)  # rows of one index come with it several times
+def _columns(path: str, size_and_mtime: tuple[int, int]) -> Columns:
+    return read_index(path).rows.columns
 
 
 def _located(path: str | Path) -> tuple[Folder, str]:

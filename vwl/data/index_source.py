@@ -54,7 +54,7 @@ class IndexSource:
         there = self._table.schema_arrow.names
         missing = [name for name in SCHEMA.names[:5] if name not in there]
         if missing:
-            raise KeyError(f"it has no column {missing[0]}")
+            raise ValueError(f"it has no column {missing[0]}")
         self.names = [*SCHEMA.names[:5], *(name for name in ("negative", CORRECTED.name) if name in there)]
         self.num_rows = int(self._table.metadata.num_rows)
         self._chunks = list(self._column_chunks())

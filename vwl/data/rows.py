@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 from vwl.data.columns import BATCH_ROWS, CORRECTED, SCHEMA, Columns
 from vwl.data.row_checks import SPLITS
 
+_MOST_BY_VALUE = BATCH_ROWS
+"""Most rows that are sent to another process themselves."""
 _PIECE_ROWS = 1024
 """Rows that an iteration makes at a time."""
 
@@ -99,7 +101,9 @@ class Rows(Sequence[Row]):
         return f"Rows of {len(self):,} images"
 
     def __reduce__(self) -> tuple[Callable[..., "Rows"], tuple[Any, ...]]:
-        """Travel with these rows only, not with the data set."""
+        """Travel with these rows only, or, where they are many, as positions in the table, which is opened again."""
+        if self.columns.reopen is not None and len(self) > _MOST_BY_VALUE:
+            return _reopened, (self.columns.reopen, self.positions)
         return _from_batches, (list(self.compact().columns.batches),)
 
     @property
@@ -268,6 +272,10 @@ def _index_of(positions: "np.ndarray | range") -> "np.ndarray | slice":
     if isinstance(positions, range) and positions.step == 1:
         return slice(positions.start, positions.stop)
     return np.asarray(positions, dtype=np.int64)
+
+
+def _reopened(reopen: Callable[[], Columns], positions: "np.ndarray | range") -> Rows:
+    return Rows(reopen(), positions)
 
 
 def _from_batches(batches: list[pa.RecordBatch]) -> Rows:
