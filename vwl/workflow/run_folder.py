@@ -21,7 +21,8 @@ from vwl.config.files import differences
 from vwl.config.recipe import Recipe, fingerprint
 from vwl.config.versions import versions
 from vwl.data.data_fingerprint import DataFingerprint
-from vwl.data.index import Index, Row, read_index, write_index
+from vwl.data.index import Index, Rows, read_index, write_index
+from vwl.data.rows import joined
 from vwl.errors import VwlError
 from vwl.inference.runner import Shard, shards
 from vwl.inference.shard_files import expected_files
@@ -127,11 +128,11 @@ class Run:
         """
         return read_manifest(self.stage_folder(stage))
 
-    def stage_rows(self, stage: str, more: Sequence[str] = ()) -> list[Row]:
+    def stage_rows(self, stage: str, more: Sequence[str] = ()) -> Rows:
         """Return the images of an inference stage, without those that failed in a stage before it; `more` as in `row_groups`."""
-        return [row for group in self.row_groups(stage, more) for row in group]
+        return joined(*self.row_groups(stage, more))
 
-    def row_groups(self, stage: str, more: Sequence[str] = ()) -> list[list[Row]]:
+    def row_groups(self, stage: str, more: Sequence[str] = ()) -> list[Rows]:
         """Return the images of an inference stage: those that it always processes, then those of each split that was asked for beside them.
 
         Args:
@@ -144,10 +145,10 @@ class Run:
         manifest = self.manifest(stage)
         before = manifest.splits or [] if manifest is not None and manifest.fingerprint == self.fingerprint(stage) else []
         groups = [STAGES[stage].rows(self.index), *(self.index.split(split) for split in [*before, *more])]
-        lost, seen = self._failed_before(stage), set[str]()
+        seen = self.index.rows.where(self.index.rows.among(self._failed_before(stage)))
         for number, rows in enumerate(groups):
-            groups[number] = [row for row in rows if row.image_id not in lost and row.image_id not in seen]
-            seen |= {row.image_id for row in rows}
+            groups[number] = rows.where(~rows.includes(seen))
+            seen = joined(seen, rows)
         return groups
 
     def shards(self, stage: str) -> list[Shard]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vwl.data.index import Row
+from vwl.data.index import Index, Row
 from vwl.errors import VwlError, did_you_mean
 from vwl.maps.cam import upsample
 from vwl.report.figures.grid import Grid, GridRow
@@ -34,7 +34,7 @@ def comparison(runs: Sequence[Run], labels: Sequence[str], stage: str, image_ids
         if run.index.fingerprint() != index.fingerprint():
             raise VwlError(f"{run.folder} and {runs[0].folder} are runs on different data sets; compare runs on one")
     readers = [_Results(run, stage) for run in runs]
-    rows = _named(index.rows, image_ids) if image_ids else _spread(runs[0], readers, num_images)
+    rows = _named(index, image_ids) if image_ids else _spread(runs[0], readers, num_images)
     with_truth = any(row.mask is not None for row in rows)
     palette = display_palette()
     found, shown = [], set[int]()
@@ -82,12 +82,14 @@ class _Results:
         return mask_overlay(image, mask, palette), set(np.unique(mask).tolist())
 
 
-def _named(rows: Sequence[Row], image_ids: Sequence[str]) -> list[Row]:
-    by_id = {row.image_id: row for row in rows}
+def _named(index: Index, image_ids: Sequence[str]) -> list[Row]:
+    rows = []
     for image_id in image_ids:
-        if image_id not in by_id:
-            raise VwlError(f"the data set has no image '{image_id}'{did_you_mean(image_id, by_id)}")
-    return [by_id[image_id] for image_id in image_ids]
+        row = index.row(image_id)
+        if row is None:
+            raise VwlError(f"the data set has no image '{image_id}'{did_you_mean(image_id, index.rows.image_ids)}")
+        rows.append(row)
+    return rows
 
 
 def _spread(run: Run, readers: Sequence[_Results], num_images: int) -> list[Row]:
