@@ -23,9 +23,10 @@ from vwl.config.versions import versions
 from vwl.data.data_fingerprint import DataFingerprint
 from vwl.data.index import Index, Row, read_index, write_index
 from vwl.errors import VwlError
-from vwl.inference.runner import Shard, shards
+from vwl.inference.runner import SHARD_SIZE, Shard, shard_size, shards
 from vwl.inference.shard_files import expected_files
 from vwl.storage.folder import Folder
+from vwl.storage.map_catalogue import make_catalogue, write_catalogue
 from vwl.storage.record import Record, StoredFile, faults, listing, read_record, stored_file, write_record
 from vwl.training.loop import WEIGHTS
 from vwl.workflow.imported import STAGE as IMPORTED_STAGE
@@ -127,11 +128,12 @@ class Run:
         """
         return read_manifest(self.stage_folder(stage))
 
-    def stage_rows(self, stage: str, more: Sequence[str] = ()) -> list[Row]:
+    def stage_rows(self, stage: str, more: Sequence[str] = ()) -> Sequence[Row]:
         """Return the images of an inference stage, without those that failed in a stage before it; `more` as in `row_groups`."""
-        return [row for group in self.row_groups(stage, more) for row in group]
+        groups = self.row_groups(stage, more)
+        return groups[0] if len(groups) == 1 else [row for group in groups for row in group]
 
-    def row_groups(self, stage: str, more: Sequence[str] = ()) -> list[list[Row]]:
+    def row_groups(self, stage: str, more: Sequence[str] = ()) -> list[Sequence[Row]]:
         """Return the images of an inference stage: those that it always processes, then those of each split that was asked for beside them.
 
         Args:
@@ -141,18 +143,42 @@ class Run:
         Raises:
             VwlError: the index has no images in a split.
         """
-        manifest = self.manifest(stage)
-        before = manifest.splits or [] if manifest is not None and manifest.fingerprint == self.fingerprint(stage) else []
-        groups = [STAGES[stage].rows(self.index), *(self.index.split(split) for split in [*before, *more])]
-        lost, seen = self._failed_before(stage), set[str]()
+        groups = self._whole_groups(stage, [*self._splits(stage), *more])
+        lost = self._failed_before(stage)
+        if not lost and len(groups) == 1:
+            return groups
+        seen = set[str]()
         for number, rows in enumerate(groups):
             groups[number] = [row for row in rows if row.image_id not in lost and row.image_id not in seen]
             seen |= {row.image_id for row in rows}
         return groups
 
+    def _whole_groups(self, stage: str, splits: Sequence[str]) -> list[Sequence[Row]]:
+        return [STAGES[stage].rows(self.index), *(self.index.split(split) for split in splits)]
+
+    def _started(self, stage: str) -> Manifest | None:
+        """Return a stage's manifest if it is of the current settings and inputs."""
+        manifest = self.manifest(stage)
+        return manifest if manifest is not None and manifest.fingerprint == self.fingerprint(stage) else None
+
+    def _splits(self, stage: str) -> list[str]:
+        manifest = self._started(stage)
+        return [] if manifest is None else manifest.splits or []
+
     def shards(self, stage: str) -> list[Shard]:
         """Return the shards of an inference stage."""
-        return shards(*self.row_groups(stage))
+        return shards(*self.row_groups(stage), sizes=self.shard_sizes(stage, self._splits(stage)))
+
+    def shard_sizes(self, stage: str, splits: Sequence[str] = ()) -> list[int]:
+        """Return the images per shard of each group of an inference stage's images; a group that was started keeps its own.
+
+        Args:
+            stage: its name.
+            splits: those of all groups but the first, which were started in this order.
+        """
+        manifest = self._started(stage)
+        started = [] if manifest is None else manifest.shard_sizes or [SHARD_SIZE] * (1 + len(manifest.splits or []))
+        return [*started, *(shard_size(len(rows)) for rows in self._whole_groups(stage, splits)[len(started) :])]
 
     def failed_images(self, stage: str) -> list[str]:
         """Return the ids of the images that failed in a stage."""
@@ -230,12 +256,26 @@ class Run:
                 versions=versions(),
                 started=local_time(),
             )
-        wanted = [*(manifest.splits or ()), *splits]
-        manifest = replace(manifest, state="running", finished=None, resumed=local_time(), splits=list(dict.fromkeys(wanted)) or None)
+        wanted = list(dict.fromkeys([*(manifest.splits or ()), *splits]))
+        manifest = replace(manifest, state="running", finished=None, resumed=local_time(), splits=wanted or None)
+        if STAGES[stage].kind != "train":
+            manifest = replace(manifest, shard_sizes=self.sizes_to_keep(stage, wanted))
         # Content that is written from now on is known by the shards' markers; the old record no longer holds.
         write_record(folder, Record(manifest.as_json()))
         write_manifest(folder, manifest)
+        if STAGES[stage].kind == "maps":
+            self.write_catalogue(manifest)
         return manifest
+
+    def write_catalogue(self, manifest: Manifest) -> None:
+        """Write which shard of a stage of score maps holds which image."""
+        catalogue = make_catalogue([row.image_id for row in shard.rows] for shard in self.shards(manifest.stage))
+        write_catalogue(self.stage_folder(manifest.stage), catalogue, manifest.fingerprint)
+
+    def sizes_to_keep(self, stage: str, splits: Sequence[str] = ()) -> list[int] | None:
+        """Return `shard_sizes` as a manifest holds them."""
+        sizes = self.shard_sizes(stage, splits)
+        return sizes if set(sizes) != {SHARD_SIZE} else None
 
     def finish_stage(self, manifest: Manifest, files: Mapping[str, StoredFile]) -> None:
         """Write a stage's manifest, and the record of the files of its result."""

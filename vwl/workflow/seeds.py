@@ -159,9 +159,11 @@ def _start(run: Run, record: ImportedMaps, overwrite: bool) -> Manifest:
         index=data,
         versions=versions(),
         started=local_time(),
+        shard_sizes=run.sizes_to_keep(STAGE),
     )
     write_record(run.stage_folder(STAGE), Record(manifest.as_json()))
     run.write_manifest(manifest)
+    run.write_catalogue(manifest)
     return manifest
 
 

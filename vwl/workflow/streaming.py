@@ -14,7 +14,7 @@ from threading import Thread
 from vwl.config.recipe import Recipe
 from vwl.engine.base import OnProgress, Progress, ShardRunner
 from vwl.inference.build import InferenceSpec
-from vwl.inference.runner import SHARD_SIZE, Shard, shards, unfinished
+from vwl.inference.runner import Shard, shards, unfinished
 from vwl.workflow.inputs import inference_spec
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES, stages_of
@@ -113,8 +113,9 @@ class _FinishedMaps:
         """
         rows = STAGES[stage].rows(self._run.index)
         processed = list(takewhile(lambda row: row.image_id in self._processed, rows))
-        ready = shards([row for row in processed if row.image_id not in self._failed])
-        return ready if len(processed) == len(rows) else [shard for shard in ready if len(shard.rows) == SHARD_SIZE]
+        (size,) = self._run.shard_sizes(stage)
+        ready = shards([row for row in processed if row.image_id not in self._failed], sizes=[size])
+        return ready if len(processed) == len(rows) else [shard for shard in ready if len(shard.rows) == size]
 
 
 class _Background:
