@@ -127,7 +127,7 @@ def test_algorithm_1(index_path, tmp_path, monkeypatch, strategy):
         backbone=Backbone(weights="none"), codebook=codebook, batch_size=BATCH, crop=64, resize=(48, 96), epochs=2, optimiser=optimiser
     )
     index = read_index(index_path)
-    task = ClassifierTask(Recipe(classifier=settings), index, list(index.rows), [])
+    task = ClassifierTask(Recipe(classifier=settings), index, index.rows, index.rows[:0])
     expected = list(algorithm1(task, num_steps=2 * STEPS_PER_EPOCH))
     loop.train(task, Layout(micro_batch=2, precision="float64"), Folder(tmp_path), "equations")
     assert [line["loss"] for line in metrics(tmp_path)] == pytest.approx([value for value, _, _ in expected], rel=1e-8)

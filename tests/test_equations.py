@@ -147,7 +147,7 @@ def tiny_task(index_path: Path, **settings) -> ClassifierTask:
     codebook = {"num_codewords": NUM_CODEWORDS, **settings.pop("codebook", {})}
     recipe = with_changes(RECIPE, classifier=with_changes(RECIPE.classifier, codebook=codebook, **settings))
     index = read_index(index_path)
-    return ClassifierTask(recipe, index, list(index.rows), [])
+    return ClassifierTask(recipe, index, index.rows, index.rows[:0])
 
 
 def batch_of(rng: np.random.Generator, num_images: int = 3) -> dict[str, torch.Tensor]:

@@ -29,7 +29,7 @@ def task(index_path) -> IrnetTask:
 def task_of(index_path: Path, seed: int = 3) -> IrnetTask:
     recipe = tiny_spec("irnet", index_path, index_path.parent).recipe.model_copy(update={"seed": seed})
     index = read_index(index_path)
-    return IrnetTask(recipe, index, list(index.rows), Folder(index_path.parent / "scenes" / "masks"))
+    return IrnetTask(recipe, index, index.rows, Folder(index_path.parent / "scenes" / "masks"))
 
 
 def batch_of(task: IrnetTask, *numbers: int) -> Sample:

@@ -28,7 +28,7 @@ def task_of(index_path: Path, seed: int = 3, **settings) -> SegmenterTask:
     recipe = tiny_spec("segmenter", index_path, index_path.parent).recipe
     recipe = recipe.model_copy(update={"seed": seed, "segmenter": recipe.segmenter.model_copy(update=settings)})
     index = read_index(index_path)
-    task = SegmenterTask(recipe, index, list(index.rows), Folder(index_path.parent / "scenes" / "masks"))
+    task = SegmenterTask(recipe, index, index.rows, Folder(index_path.parent / "scenes" / "masks"))
     task.model.double()
     return task
 

@@ -170,7 +170,7 @@ def _finish(prepared: tuple[Index, list[str]], out: Any, on_note: Notes) -> Inde
     index, notes = prepared
     if out is not None:
         write_index(index, out)
-    remark = without_contrast(index, [row for row in index.rows if row.split in {"train", "aug"}])
+    remark = without_contrast(index, index.rows.where(index.rows.in_splits("train", "aug")))
     for note in [*notes, *([remark] if remark else [])]:
         on_note(note)
     return index

@@ -94,10 +94,10 @@ class ImageStats:
 def image_stats(index: Index) -> ImageStats:
     """Return the mean size of some images, evenly spread, and the mean number of labels; VOC's usual size if no image can be read here."""
     rows = index.rows[:: max(1, len(index.rows) // _SAMPLED)][:_SAMPLED]
-    labels = [len(row.labels) for row in index.rows if row.labels]
+    labels = index.rows.num_labels
     sizes = [size for row in rows if (size := _size(index, row))] or [_TYPICAL]
     height, width = (round(mean(side)) for side in zip(*sizes, strict=True))
-    return ImageStats(height, width, mean(labels) if labels else 1.0)
+    return ImageStats(height, width, float(labels[labels > 0].mean()) if labels.any() else 1.0)
 
 
 def _size(index: Index, row: Row) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.ndimage import binary_erosion
@@ -17,6 +18,8 @@ from vwl.errors import VwlError
 
 _OUTLINE = 4
 """Pixels by which ignored areas are eroded: the ignored outlines of VOC's objects vanish, crowds and other areas remain."""
+
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,16 @@ def check_index(index: Index, progress: Callable[[int, int], None] | None = None
         The problems in the order of the rows, empty if there are none.
     """
     problems: list[Problem] = []
-    first_rows: dict[str, Row] = {}
+    first_numbers: dict[str, int] = {}
     with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda row: _check_row(index, row), index.rows)
-        for done, (row, (digest, row_problems)) in enumerate(zip(index.rows, results, strict=True), 1):
+        # A pool takes all that it is given at once; so many rows at a time keep it busy.
+        slices = (index.rows[first : first + _ROWS_AT_ONCE] for first in range(0, len(index.rows), _ROWS_AT_ONCE))
+        results = ((row, found) for rows in slices for row, found in zip(rows, pool.map(partial(_check_row, index), rows), strict=True))
+        for done, (row, (digest, row_problems)) in enumerate(results, 1):
             problems += row_problems
-            first = row if digest is None else first_rows.setdefault(digest, row)
-            if first is not row:
+            number = done - 1 if digest is None else first_numbers.setdefault(digest, done - 1)
+            if number != done - 1:
+                first = index.rows[number]
                 text = f"image {row.image_id} ({row.split}) is the same file as image {first.image_id} ({first.split})"
                 problems.append(Problem(row.image_id, "duplicate", text))
             if progress is not None:

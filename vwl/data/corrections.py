@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vwl.constants import IGNORE
-from vwl.data.index import Index, Row
+from vwl.data.index import Index, Row, Rows
 from vwl.errors import VwlError, did_you_mean
 from vwl.storage.folder import Folder
 from vwl.storage.masks import decode_mask, encode_mask
@@ -54,17 +54,18 @@ def add_masks(index: Index, folder: Folder, keep_unchanged: bool = False) -> Add
     names = folder.names(".png")
     if not names:
         raise VwlError(f"{folder} holds no masks; name indexed PNG files after the images, e.g. {index.rows[0].image_id}.png")
-    rows = {row.image_id: row for row in index.rows}
-    for name in names:
+    positions = index.rows.columns.find([name.removesuffix(".png") for name in names])
+    if (positions < 0).any():
+        name = names[int(np.argmax(positions < 0))]
         image_id = name.removesuffix(".png")
-        if image_id not in rows:
-            raise VwlError(
-                f"{folder.uri_of(name)} belongs to no image of the index: there is no '{image_id}'{did_you_mean(image_id, rows)}"
-            )
+        near = did_you_mean(image_id, index.rows.image_ids)
+        raise VwlError(f"{folder.uri_of(name)} belongs to no image of the index: there is no '{image_id}'{near}")
     digests = {} if keep_unchanged else _digests(folder)
     unlabelled, unchanged = {}, []
-    for name in sorted(names):
-        row = rows[name.removesuffix(".png")]
+    masks: dict[int, bytes] = {}
+    added: list[Row] = []
+    for position, name in zip(positions.tolist(), names, strict=True):
+        row = index.rows[position]
         mask = _checked_mask(index, row, folder, name)
         if mask_digest(mask) == digests.get(row.image_id):
             unchanged.append(row.image_id)
@@ -72,13 +73,13 @@ def add_masks(index: Index, folder: Folder, keep_unchanged: bool = False) -> Add
         surplus = set(np.unique(mask).tolist()) - {0, IGNORE, *row.labels}
         if surplus:
             unlabelled[row.image_id] = tuple(index.classes[class_id] for class_id in sorted(surplus))
-        rows[row.image_id] = replace(row, corrected=encode_mask(mask, index.palette))
+        masks[position] = encode_mask(mask, index.palette)
+        added.append(row)
     if len(unchanged) == len(names):
         raise VwlError(f"no mask in {folder} was changed since vwl review wrote it; if all were found to be right, give --unchanged")
-    added = [rows[name.removesuffix(".png")] for name in sorted(names) if name.removesuffix(".png") not in unchanged]
     training = tuple(row.image_id for row in added if row.split in {"train", "aug"})
     held_out = tuple(row.image_id for row in added if row.split not in {"train", "aug"})
-    return AddedMasks(replace(index, rows=tuple(rows.values())), training, held_out, tuple(unchanged), unlabelled)
+    return AddedMasks(replace(index, rows=Rows(index.rows.columns.with_corrected(masks))), training, held_out, tuple(unchanged), unlabelled)
 
 
 def mask_digest(mask: np.ndarray) -> str:

@@ -14,12 +14,11 @@ Only the column tells the two apart, so that a forgotten label never counts as s
 image, replaces the pseudo mask (`vwl.data.corrections`).
 """
 
-import hashlib
 import io
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -28,61 +27,26 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from vwl.data.class_names import BACKGROUND, check_object_names, class_ids
-from vwl.data.data_fingerprint import DataFingerprint
-from vwl.data.row_checks import metadata_problem, row_problem
+from vwl.data.columns import CORRECTED, SCHEMA
+from vwl.data.index_columns import in_memory, table_in_memory, unchecked
+from vwl.data.index_hash import fingerprint_of
+from vwl.data.index_source import IndexSource
+from vwl.data.mapped_index import is_mapped, mapped
+from vwl.data.row_checks import SPLITS, metadata_problem
+from vwl.data.rows import Row, Rows
 from vwl.errors import VwlError
 from vwl.storage.cache import read_cached
 from vwl.storage.folder import Folder, split_path
 from vwl.storage.images import load_upright
 from vwl.storage.masks import decode_mask, voc_palette
 
-_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("image", pa.string()),
-        ("labels", pa.list_(pa.int32())),
-        ("mask", pa.string()),
-        ("split", pa.string()),
-    ]
-)
-_NEGATIVE = pa.field("negative", pa.bool_())
-_CORRECTED = pa.field("corrected", pa.binary())
-_OPTIONAL = (_NEGATIVE, _CORRECTED)
-"""Columns that only tables with negative images, or with corrected masks, have."""
+__all__ = ["Index", "Row", "Rows", "decode_image", "make_index", "read_index", "to_rgb", "write_index"]
 _TRAINING = ("train", "aug")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One image of a data set.
-
-    Attributes:
-        image_id: unique name, without folder and extension.
-        image: path of the image file, relative to the root.
-        labels: class ids of the objects in it, 1..C, ascending.
-        mask: path of the ground-truth mask, relative to the root; None if there is none.
-        split: `train`, `aug`, `val` or `test`.
-        negative: whether it is known to show no object; `labels` is then empty.
-        corrected: PNG of its corrected mask; None if there is none.
-    """
-
-    image_id: str
-    image: str
-    labels: tuple[int, ...]
-    mask: str | None
-    split: str
-    negative: bool = False
-    corrected: bytes | None = field(default=None, repr=False)
-
-    @property
-    def is_labelled(self) -> bool:
-        """Whether it is known which classes the image shows."""
-        return bool(self.labels) or self.negative
-
-    @property
-    def has_truth(self) -> bool:
-        """Whether the image has ground truth: a corrected mask, or one of the data set."""
-        return self.corrected is not None or self.mask is not None
+_SPLIT = pa.field("split", pa.string())
+_STREAMED = 64 * 2**20
+"""Bytes of a local file from which on it is not read at once."""
+_ROW_GROUP = 2**20
+"""Rows that are encoded at a time."""
 
 
 @dataclass(frozen=True)
@@ -90,35 +54,47 @@ class Index:
     """A data set: its images, classes and folder.
 
     Attributes:
-        rows: the images, in a fixed order.
+        rows: the images, in a fixed order; any sequence is accepted.
         classes: class names by id; `classes[0]` is the background.
         root: folder that the paths of the rows are relative to.
         palette: 768 values, RGB of each of the 256 class ids.
         source: description of the data set for users.
     """
 
-    rows: tuple[Row, ...]
+    rows: Rows
     classes: tuple[str, ...]
     root: Folder
     palette: tuple[int, ...]
     source: str
+    _known: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Turn the rows into columns."""
+        rows = self.rows.compact() if isinstance(self.rows, Rows) else Rows(unchecked(self.rows))
+        object.__setattr__(self, "rows", rows)
 
     @property
     def num_objects(self) -> int:
         """Number of object classes C, without the background."""
         return len(self.classes) - 1
 
-    def split(self, name: str) -> list[Row]:
+    def split(self, name: str) -> Rows:
         """Return the rows of a split, or of `train_aug` (`train` and `aug` together), or of `all`.
 
         Raises:
             VwlError: the split has no images.
         """
-        wanted = {"train_aug": {"train", "aug"}, "all": {row.split for row in self.rows}}.get(name, {name})
-        rows = [row for row in self.rows if row.split in wanted]
-        if not rows:
-            raise VwlError(f"the index has no images in split '{name}' (it has {', '.join(sorted({r.split for r in self.rows}))})")
+        if name == "all" and len(self.rows):
+            return self.rows
+        rows = self.rows.where(self.rows.in_splits(*(_TRAINING if name == "train_aug" else (name,))))
+        if not len(rows):
+            raise VwlError(f"the index has no images in split '{name}' (it has {', '.join(sorted(self.rows.split_counts()))})")
         return rows
+
+    def row(self, image_id: str) -> Row | None:
+        """Return the row of an image, None if there is none of this id."""
+        position = int(self.rows.columns.find([image_id])[0])
+        return None if position < 0 else self.rows[position]
 
     def class_ids(self, names: Sequence[str]) -> list[int]:
         """Return the class ids of names.
@@ -129,14 +105,13 @@ class Index:
         return class_ids(self.classes, names)
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits of a hash of rows and classes, and those of corrected masks, if any; the root folder does not count."""
-        parts = [self.classes, *((r.image_id, r.image, r.labels, r.mask, r.split, *([True] if r.negative else [])) for r in self.rows)]
-        training: list[tuple[str, str]] = []
-        held_out: list[tuple[str, str]] = []
-        for row in self.rows:
-            if row.corrected is not None:
-                (training if row.split in _TRAINING else held_out).append((row.image_id, hashlib.sha256(row.corrected).hexdigest()))
-        return str(DataFingerprint(_hash(parts), _hash(training) if training else "", _hash(held_out) if held_out else ""))
+        """Return 16 hex digits of a hash of rows and classes, and those of corrected masks, if any; the root folder does not count.
+
+        It is computed at the first call, and for a mapped index only once on a node.
+        """
+        if "fingerprint" not in self._known:
+            self._known["fingerprint"] = fingerprint_of(self.rows.columns, self.classes)
+        return self._known["fingerprint"]
 
     def read_image(self, row: Row) -> Image.Image:
         """Return the image of a row as 8-bit RGB, upright, see `decode_image`.
@@ -159,10 +134,6 @@ class Index:
             raise VwlError(f"image {row.image_id} has no mask in the index")
         self.root.require_inside(row.mask)
         return decode_mask(read_cached(self.root, row.mask), row.mask)
-
-
-def _hash(parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def decode_image(data: bytes, source: str) -> Image.Image:
@@ -203,7 +174,6 @@ def make_index(
     root: str | Path | Folder,
     source: str,
     palette: Sequence[int] | None = None,
-    file: str | Path | None = None,
 ) -> Index:
     """Check rows and return their index.
 
@@ -213,32 +183,24 @@ def make_index(
         root: folder that the paths of the rows are relative to.
         source: description of the data set for users; error messages start with it.
         palette: 768 values; VOC's colours if not given.
-        file: table that the rows were read from; error messages start with it instead, and with the number of the row.
 
     Raises:
         VwlError: there are no rows, a class name is not allowed, an id occurs twice, or a row has an unknown split, labels outside 1..C, an
             id that is not a plain file name or a path that leads out of the root; the message names the image.
     """
-    rows, classes = tuple(rows), tuple(classes)
-    name = str(file or source)
-    if not rows:
+    remaining, classes = iter(rows), tuple(classes)
+    first = list(islice(remaining, 1))
+    _check_data_set(source, len(first), classes)
+    columns = in_memory(source, len(classes) - 1, chain(first, remaining))
+    return Index(Rows(columns), classes, root if isinstance(root, Folder) else Folder(root), tuple(palette or voc_palette()), source)
+
+
+def _check_data_set(name: str, num_rows: int, classes: tuple[str, ...]) -> None:
+    if not num_rows:
         raise VwlError(f"{name}: the data set has no images")
     if classes[:1] != (BACKGROUND,):
         raise VwlError(f"{name}: the first class is '{next(iter(classes), '')}'; it must be '{BACKGROUND}'")
     check_object_names(classes[1:], name)
-    for number, row in enumerate(rows, 1):
-        problem = row_problem(row.image_id, row.image, row.labels, row.mask, row.split, len(classes) - 1, row.negative)
-        if not problem and not isinstance(row.corrected, bytes | None):
-            problem = f"the corrected mask of image {row.image_id} is not the content of a file"
-        if problem:
-            raise VwlError(f"{name} row {number}: {problem}" if file else f"{name}: {problem}")
-    duplicates = [image_id for image_id, count in Counter(row.image_id for row in rows).items() if count > 1]
-    if duplicates:
-        numbers = [str(number) for number, row in enumerate(rows, 1) if row.image_id == duplicates[0]]
-        where = f"{name} rows {' and '.join(numbers[:2])}" if file else name
-        more = f" (and {len(duplicates) - 1} more)" if len(duplicates) > 1 else ""
-        raise VwlError(f"{where}: image id '{duplicates[0]}' occurs more than once{more}; every image needs an id of its own")
-    return Index(rows, classes, root if isinstance(root, Folder) else Folder(root), tuple(palette or voc_palette()), source)
 
 
 def write_index(index: Index, path: str | Path) -> None:
@@ -247,48 +209,50 @@ def write_index(index: Index, path: str | Path) -> None:
     Raises:
         VwlError: `path` names no file, or a folder or device, or it cannot be written.
     """
-    columns = list(zip(*((r.image_id, r.image, r.labels, r.mask, r.split) for r in index.rows), strict=True))
-    fields = [*_SCHEMA]
-    if any(row.negative for row in index.rows):  # tables without one keep the bytes that they always had
-        columns.append(tuple(row.negative for row in index.rows))
-        fields.append(_NEGATIVE)
-    arrays = [pa.array(list(column), field.type) for column, field in zip(columns, fields, strict=True)]
+    rows = index.rows
+    names = [*SCHEMA.names[:5], *(["negative"] if rows.negative.any() else [])]  # tables without one keep the bytes that they always had
+    names += [CORRECTED.name] if rows.is_corrected.any() else []
     about = {"classes": index.classes, "palette": index.palette, "root": index.root.uri, "source": index.source, "format": 1}
-    if any(row.corrected is not None for row in index.rows):
-        arrays.append(pa.array([row.corrected for row in index.rows], _CORRECTED.type))
-        fields.append(_CORRECTED)
-    schema = pa.schema(fields).with_metadata({b"vwl": json.dumps(about).encode()})
+    schema = pa.schema([_SPLIT if name == _SPLIT.name else SCHEMA.append(CORRECTED).field(name) for name in names])
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
+    with pq.ParquetWriter(sink, schema.with_metadata({b"vwl": json.dumps(about).encode()}), compression="zstd") as writer:
+        for first in range(0, len(rows), _ROW_GROUP):
+            some = rows[first : first + _ROW_GROUP]
+            table = pa.Table.from_batches(rows.columns.pieces(some.positions, names)).combine_chunks()
+            split = pa.array(SPLITS).take(table["split"].combine_chunks())
+            writer.write_table(table.set_column(4, _SPLIT, split).cast(writer.schema))
     folder, name = _located(path)
     folder.write(name, sink.getvalue())
 
 
 def read_index(path: str | Path) -> Index:
-    """Read an index table.
+    """Read an index table; the columns of a large one are mapped, see `vwl.data.mapped_index`.
 
     Raises:
-        VwlError: the file is missing, is not an index table, or holds values that no data set has (see `make_index`); the message names
-            the file and the row.
+        VwlError: the file is missing, is not an index table, announces more than it can hold, or holds values that no data set has (see
+            `make_index`); the message names the file and the row.
     """
     folder, name = _located(path)
     if not folder.exists(name):
         raise VwlError(f"there is no index table at {path}; make one with: vwl data prepare auto|voc|coco|folder|scenes --out {path}")
-    data = folder.read(name)
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        names = [*_SCHEMA.names, *(field.name for field in _OPTIONAL if field.name in file.schema_arrow.names)]
-        table = file.read(names)
-        about = json.loads(table.schema.metadata[b"vwl"])
-        columns = [table[name].to_pylist() for name in names]
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise VwlError(f"{path} is not an index table made by vwl data prepare ({error})") from None
-    problem = metadata_problem(about)
-    if problem:
-        raise VwlError(f"{path} is not an index table made by vwl data prepare: {problem}; make it again")
-    columns[2] = [tuple(labels) if isinstance(labels, list) else labels for labels in columns[2]]
-    rows = (Row(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True))
-    return make_index(rows, about["classes"], about["root"], about["source"], about["palette"], file=path)
+    large = folder.is_local and folder.size_and_mtime(name)[0] > _STREAMED
+    with folder.open(name) if large else pa.BufferReader(folder.read(name)) as file:
+        try:
+            source = IndexSource(file)
+            problem = metadata_problem(source.about)
+            if problem:
+                raise VwlError(f"{path} is not an index table made by vwl data prepare: {problem}; make it again")
+            classes = tuple(source.about["classes"])
+            _check_data_set(str(path), source.num_rows, classes)
+            found = mapped(file, source, str(path), len(classes) - 1) if is_mapped(source) else None
+            columns, fingerprint = found or (table_in_memory(source, str(path), len(classes) - 1), None)
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise VwlError(f"{path} is not an index table made by vwl data prepare ({error})") from None
+    about = source.about
+    index = Index(Rows(columns), classes, Folder(about["root"]), tuple(about["palette"]), about["source"])
+    if fingerprint is not None:
+        index._known["fingerprint"] = fingerprint
+    return index
 
 
 def _located(path: str | Path) -> tuple[Folder, str]:

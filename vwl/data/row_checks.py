@@ -11,7 +11,7 @@ from typing import Any
 from vwl.errors import did_you_mean
 
 SPLITS = ("train", "aug", "val", "test")
-_MAX_ID = 200
+MAX_ID = 200
 """Bytes of an image id: stages write files named after it, and most file systems allow 255 bytes with what is added."""
 
 
@@ -27,8 +27,8 @@ def row_problem(image_id: Any, image: Any, labels: Any, mask: Any, split: Any, n
     if not image_id or image_id.startswith(".") or any(_is_unsafe(character) or character in "/\\" for character in image_id):
         rule = "it must not be empty, start with '.' or hold '/', '\\' or control characters"
         return f"image id {_shown(image_id)} is not a file name; {rule}"
-    if len(image_id.encode()) > _MAX_ID:
-        return f"image id {_shown(image_id)} has {len(image_id.encode()):,} bytes, and {_MAX_ID} are allowed; shorten the file's name"
+    if len(image_id.encode()) > MAX_ID:
+        return f"image id {_shown(image_id)} has {len(image_id.encode()):,} bytes, and {MAX_ID} are allowed; shorten the file's name"
     name = f"image {image_id if image_id.isprintable() else _shown(image_id)}"
     if problem := _path_problem(image, f"of {name}") or (_path_problem(mask, f"of {name}") if mask is not None else None):
         return problem

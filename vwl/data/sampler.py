@@ -1,11 +1,18 @@
 """The order of training samples: which images are in the batch of a step.
 
-It depends on (seed, step) only, so it is the same for any number of workers and after a resume. `vwl.training.loop` uses it.
+It depends on (seed, step) only, so it is the same for any number of workers and after a resume. `vwl.training.loop` uses it. Up to
+`SHUFFLED` samples, the order of an epoch is a shuffled array. Above, the sample at each position is computed, so that an epoch takes the
+memory of a few thousand numbers, however many samples there are.
 """
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
+
+SHUFFLED = 2**19
+"""Most samples whose order is an array: 4 MiB, shuffled once in an epoch."""
+_ROUNDS = 8
 
 
 def generator(*key: int | str) -> np.random.Generator:
@@ -35,9 +42,53 @@ def global_batch(seed: int, step: int, num_samples: int, batch_size: int) -> tup
     """
     per_epoch = steps_per_epoch(num_samples, batch_size)
     epoch, step_in_epoch = divmod(step, per_epoch)
+    first = step_in_epoch * batch_size
+    if num_samples > SHUFFLED and num_samples >= batch_size:
+        return epoch, _computed_order(seed, epoch, num_samples).at(np.arange(first, first + batch_size))
     rounds = -(-batch_size // num_samples) if num_samples < batch_size else 1
+    return epoch, _shuffled_order(seed, epoch, num_samples, rounds)[first : first + batch_size]
+
+
+@lru_cache(maxsize=2)  # samples are read ahead, perhaps those of the next epoch
+def _shuffled_order(seed: int, epoch: int, num_samples: int, rounds: int) -> np.ndarray:
+    """Return permutations of the samples, one after the other, (rounds * num_samples,) int64."""
     order = np.concatenate([generator(seed, "order", epoch, r).permutation(num_samples) for r in range(rounds)])
-    return epoch, order[step_in_epoch * batch_size : (step_in_epoch + 1) * batch_size]
+    order.flags.writeable = False
+    return order
+
+
+@lru_cache(maxsize=2)
+def _computed_order(seed: int, epoch: int, num_samples: int) -> "Permutation":
+    return Permutation(num_samples, generator(seed, "positions", epoch))
+
+
+class Permutation:
+    """A random permutation of 0..n-1 of which any part can be computed, in memory of about sqrt(n) numbers.
+
+    A Feistel network (Luby and Rackoff 1988) on pairs (a, b) with a < A, b < B and A * B just above n, whose round functions are tables of
+    random numbers (Black and Rogaway 2002): each round adds to one of the two a number that the other selects, modulo A or B, which can
+    be undone. A result of n or more goes through the network again until it is below n ("cycle walking"), which keeps it a permutation.
+    """
+
+    def __init__(self, num: int, rng: np.random.Generator) -> None:
+        """Draw the round functions of a permutation of `num` numbers."""
+        self._num = num
+        self._sizes = (side := int(np.ceil(np.sqrt(num))), -(-num // side))
+        self._tables = [rng.integers(0, self._sizes[r % 2], self._sizes[1 - r % 2]) for r in range(_ROUNDS)]
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """Return the numbers (k,) int64 at positions (k,) of 0..n-1."""
+        found = self._once(np.asarray(positions, dtype=np.int64))
+        while len(outside := np.flatnonzero(found >= self._num)):
+            found[outside] = self._once(found[outside])
+        return found
+
+    def _once(self, numbers: np.ndarray) -> np.ndarray:
+        pair = list(np.divmod(numbers, self._sizes[1]))
+        for r, table in enumerate(self._tables):
+            own = r % 2
+            pair[own] = (pair[own] + table[pair[1 - own]]) % self._sizes[own]
+        return pair[0] * self._sizes[1] + pair[1]
 
 
 def share(batch: np.ndarray, rank: int, world_size: int, micro_batch: int) -> list[np.ndarray]:

@@ -1,10 +1,8 @@
 """Counts of images, labels and masks in an index table, for the tables and the JSON that `vwl data` prints."""
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vwl.data.index import Index, Row
+from vwl.data.index import Index, Rows
 
 
 @dataclass(frozen=True)
@@ -29,15 +27,15 @@ class SplitSummary:
 def summarise(index: Index) -> list[SplitSummary]:
     """Return the counts of each split, in the order in which the splits first occur."""
     summaries = []
-    for split in dict.fromkeys(row.split for row in index.rows):
+    for split in index.rows.split_counts():
         rows = index.split(split)
-        counts = Counter(label for row in rows for label in row.labels)
+        counts = rows.label_counts(index.num_objects).tolist()
         classes = {name: counts[label] for label, name in enumerate(index.classes) if label}
-        summaries.append(SplitSummary(split, len(rows), counts.total() / len(rows), sum(row.has_truth for row in rows), classes))
+        summaries.append(SplitSummary(split, len(rows), sum(counts) / len(rows), int(rows.has_truth.sum()), classes))
     return summaries
 
 
-def without_contrast(index: Index, rows: Sequence[Row]) -> str | None:
+def without_contrast(index: Index, rows: Rows) -> str | None:
     """Return a line for the user on classes that every training image shows; none if there are no such classes.
 
     A classifier learns a class from what sets its images apart from the others. Without others it can take anything for the class.
@@ -46,8 +44,8 @@ def without_contrast(index: Index, rows: Sequence[Row]) -> str | None:
         index: the data set.
         rows: its training images.
     """
-    counts = Counter(label for row in rows for label in row.labels)
-    everywhere = [index.classes[label] for label, count in counts.items() if count == len(rows)]
+    counts = rows.label_counts(index.num_objects).tolist()
+    everywhere = [index.classes[label] for label, count in enumerate(counts) if label and count == len(rows)]
     if not everywhere:
         return None
     names = ", ".join(f"'{name}'" for name in sorted(everywhere))

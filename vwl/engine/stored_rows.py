@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from vwl.data.index import Row
+from vwl.data.rows import Row, Rows, joined
 from vwl.inference.runner import Shard
 
 _ROWS = 2**16
@@ -65,4 +65,5 @@ class StoredRows:
 
 
 def _joined(some: Sequence[Sequence[Row]]) -> Sequence[Row]:
-    return tuple(chain.from_iterable(some))
+    lazy = [rows for rows in some if isinstance(rows, Rows)]
+    return joined(*lazy) if len(lazy) == len(some) else tuple(chain.from_iterable(some))

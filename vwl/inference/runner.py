@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vwl.data.index import Row
+from vwl.data.rows import Row, image_ids
 from vwl.errors import Damaged, Unreachable, VwlError
 from vwl.inference.stage import Stage
 from vwl.storage.checked import digest, read_checked, write_checked
@@ -50,7 +50,7 @@ class Shard:
     @property
     def images_digest(self) -> str:
         """Digest of the ids of its images, which its marker holds."""
-        return digest("\n".join(row.image_id for row in self.rows).encode())
+        return digest("\n".join(image_ids(self.rows)).encode())
 
 
 def shard_size(num_images: int) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from vwl.data.rows import image_ids
 from vwl.errors import Damaged
 from vwl.inference.runner import Shard
 from vwl.storage.checked import digest, parse_checked
@@ -36,7 +37,7 @@ class ShardFiles:
 def expected_files(shard: Shard, maps: bool, failed: Iterable[str]) -> list[str]:
     """Return the names of the files of a finished shard of score maps, or of masks, of which some images failed."""
     lost = set(failed)
-    made = [row.image_id for row in shard.rows if row.image_id not in lost]
+    made = [image_id for image_id in image_ids(shard.rows) if image_id not in lost]
     data = ([shard.part] if made else []) if maps else [f"{image_id}.png" for image_id in made]
     return [f"done/{shard.marker}", *data]
 

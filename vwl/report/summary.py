@@ -3,6 +3,7 @@
 `vwl run` writes it after the last stage. It reads the folders of the stages and computes nothing anew.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -70,6 +71,6 @@ def _legend(run: Run, rows: list[Row], width: int) -> Image.Image:
     return legend(class_colours(run.index.classes, class_ids), width)
 
 
-def _with_final_mask(run: Run, rows: list[Row]) -> list[Row]:
+def _with_final_mask(run: Run, rows: Sequence[Row]) -> list[Row]:
     without = set(missing(run.folder / "segment", (row.image_id for row in rows)))
     return [row for row in rows if row.image_id not in without]

@@ -1,17 +1,19 @@
-"""A cache of remote images and masks on the node's disk, so that only the first epoch reads them over the network.
+"""A cache of remote images and masks on the node's disk, so that only the first epoch reads them over the network, and of mapped indexes.
 
 All processes of a node share one folder below the system's temporary folder. `VWL_CACHE_GIB` limits its size (default 10; 0 disables the
 cache); the least recently used files are deleted first. A cached file's name is a hash of the URI, size and modification
 time of its origin, so a changed image is read again. Each process looks these up once per file.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
 import stat
 import tempfile
 import uuid
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -59,6 +61,61 @@ class Cache:
             with suppress(OSError):  # a full disk only means that nothing is cached
                 self._add(cached_name, data)
         return data
+
+    def make(self, names: Sequence[str], write: Callable[[Sequence[Path], Callable[[], None]], None]) -> list[Path] | None:
+        """Return files of the cache that processes share, made once by whoever comes first; None where there is no room for them.
+
+        Args:
+            names: of the files, whose content follows from them.
+            write: writes files at the paths that it is given, and calls its second argument often: that ends it with an OSError where the
+                disk gets full.
+
+        Raises:
+            whatever `write` raises but an OSError.
+        """
+        try:
+            if self.limit <= 0:
+                return None
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._is_ours():
+                return None
+            paths = [self.folder / name for name in names]
+            with self._only_one(f".lock-{names[0]}"):
+                if not all(path.is_file() for path in paths):
+                    self._make(paths, write)
+            for path in paths:
+                os.utime(path)
+        except OSError:
+            return None
+        return paths
+
+    def _make(self, paths: Sequence[Path], write: Callable[[Sequence[Path], Callable[[], None]], None]) -> None:
+        temporary = [self.folder / f".part-{uuid.uuid4().hex}" for _ in paths]
+
+        def check_room() -> None:
+            usage, size = shutil.disk_usage(self.folder), sum(path.stat().st_size for path in temporary if path.exists())
+            if size > self.limit or usage.free < usage.total * _FREE_SHARE:
+                raise OSError("no room in the cache")
+
+        try:
+            write(temporary, check_room)
+            check_room()
+            for part in temporary:
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())  # a crash of the machine must not leave a whole name with half a content
+            self._make_room(0)
+            for part, path in zip(temporary, paths, strict=True):
+                part.replace(path)
+        finally:
+            for part in temporary:
+                part.unlink(missing_ok=True)
+
+    @contextmanager
+    def _only_one(self, name: str) -> Iterator[None]:
+        """Wait until no other process is in a block of this name; the kernel ends the wait when that process ends."""
+        with (self.folder / name).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _add(self, name: str, data: bytes) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -109,8 +166,17 @@ def read_cached(origin: Folder, name: str) -> bytes:
     """
     if origin.is_local:
         return origin.read(name)
-    node_cache = _of_this_node(os.environ.get(LIMIT, ""), tempfile.gettempdir())
+    node_cache = cache_of_this_node()
     return origin.read(name) if node_cache.limit <= 0 else node_cache.read(origin, name)
+
+
+def cache_of_this_node() -> Cache:
+    """Return the cache that all processes of this node share.
+
+    Raises:
+        VwlError: VWL_CACHE_GIB is not a number.
+    """
+    return _of_this_node(os.environ.get(LIMIT, ""), tempfile.gettempdir())
 
 
 @cache

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -107,6 +107,23 @@ class Folder:
             VwlError: it cannot be listed (no permission, a file, or a name in it that is not UTF-8).
         """
         return sorted(name for name in self.sizes_and_mtimes() if name.endswith(suffix))
+
+    def each_name(self, suffix: str = "") -> Iterator[str]:
+        """Yield the names of `names` in any order; of a local folder, without ever holding all of them.
+
+        Raises:
+            VwlError: as `names`.
+        """
+        if not self.is_local or not self.exists():
+            yield from self.names(suffix)
+            return
+        try:
+            with os.scandir(self.path) as entries:
+                for entry in entries:
+                    if entry.name.endswith(suffix) and not entry.name.startswith(".part-") and entry.is_file():
+                        yield entry.name
+        except OSError as error:
+            raise storage_error(f"cannot list {self.uri}", error) from None
 
     def sizes_and_mtimes(self) -> dict[str, tuple[int, int]]:
         """Return size (bytes) and modification time (nanoseconds since 1970) by name, as `names` lists files; one request for all.

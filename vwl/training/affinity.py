@@ -8,7 +8,7 @@ import torch
 
 from vwl.config.recipe import Irnet, Psa, Recipe
 from vwl.constants import IGNORE
-from vwl.data.index import Index, Row
+from vwl.data.index import Index, Rows
 from vwl.data.sampler import generator, steps_per_epoch
 from vwl.data.transforms import long_side_scale, normalise, random_crop, random_hflip, resize, resize_mask, scaled_size
 from vwl.models.affinity_loss import affinity_loss_sums, affinity_loss_terms, pair_labels
@@ -30,12 +30,12 @@ class AffinityTask(Task):
     stride: ClassVar[int]
     settings: Irnet | Psa
 
-    def __init__(self, recipe: Recipe, index: Index, rows: list[Row], masks: Folder) -> None:
+    def __init__(self, recipe: Recipe, index: Index, rows: Rows, masks: Folder) -> None:
         """Build the seeded network for training `rows`, whose confident labels are PNG files in `masks`."""
         self.settings = getattr(recipe, self.name)
         self.index, self.rows, self.masks = index, rows, masks
         self.optimiser, self.batch_size, self.seed = self.settings.optimiser, self.settings.batch_size, recipe.seed
-        self.num_samples, self.image_ids = len(rows), [row.image_id for row in rows]
+        self.num_samples, self.image_ids = len(rows), rows.image_ids
         self.num_steps = self.settings.epochs * steps_per_epoch(len(rows), self.batch_size)
         torch.manual_seed(recipe.seed)
         self.model = self.network()

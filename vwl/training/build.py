@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vwl.config.recipe import Recipe
-from vwl.data.index import Row, read_index
+from vwl.data.index import Rows, read_index
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.training.classifier import ClassifierTask
@@ -48,29 +48,29 @@ def build_task(spec: TrainSpec) -> Task:
     rows = index.split(TRAIN_SPLIT)
     if spec.stage == "classifier":
         require_labels(rows)
-        held_out = [row for row in index.rows if row.split == "val" and row.is_labelled]
+        held_out = index.rows.where(index.rows.in_splits("val") & index.rows.is_labelled)
         return ClassifierTask(spec.recipe, index, rows, held_out)
     assert spec.masks is not None
-    available = set(spec.masks.names(".png"))
-    rows = [row for row in rows if f"{row.image_id}.png" in available]
+    rows = rows.where(rows.among(name.removesuffix(".png") for name in spec.masks.each_name(".png")))
     if spec.stage == "irnet" or (spec.stage == "segmenter" and spec.recipe.segmenter.negatives == "exclude"):
-        rows = [row for row in rows if not row.negative]
+        rows = rows.where(~rows.negative)
     if not rows:
         raise VwlError(f"{spec.masks} holds no masks to train {spec.stage} on; run the stages before it (vwl run does)")
     tasks: dict[str, type[IrnetTask | PsaTask | SegmenterTask]] = {"irnet": IrnetTask, "psa": PsaTask, "segmenter": SegmenterTask}
     return tasks[spec.stage](spec.recipe, index, rows, spec.masks)
 
 
-def require_labels(rows: list[Row]) -> None:
+def require_labels(rows: Rows) -> None:
     """Check that every image to train the classifier on has a label or is negative, and that not all are negative.
 
     Raises:
         VwlError: one has none, or none has one.
     """
-    unlabelled = [row.image_id for row in rows if not row.is_labelled]
+    unlabelled = rows.where(~rows.is_labelled)
     if unlabelled:
         raise VwlError(
-            f"image {unlabelled[0]} has no label ({len(unlabelled)} of {len(rows)} training images); label it or remove it from the index"
+            f"image {unlabelled[0].image_id} has no label ({len(unlabelled)} of {len(rows)} training images); "
+            "label it or remove it from the index"
         )
-    if not any(row.labels for row in rows):
+    if not rows.num_labels.any():
         raise VwlError(f"none of the {len(rows):,} training images has a label, all are negative; a class is learned from images of it")

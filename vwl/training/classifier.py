@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from vwl.config.recipe import Recipe
-from vwl.data.index import Index, Row
+from vwl.data.index import Index, Row, Rows
 from vwl.data.sampler import generator, steps_per_epoch
 from vwl.data.transforms import long_side_scale, normalise, random_crop, random_hflip, resize, scaled_size
 from vwl.errors import VwlError
@@ -48,18 +48,18 @@ class ClassifierTask(Task):
 
     name = "classifier"
 
-    def __init__(self, recipe: Recipe, index: Index, rows: list[Row], held_out: list[Row]) -> None:
+    def __init__(self, recipe: Recipe, index: Index, rows: Rows, held_out: Rows) -> None:
         """Build the seeded network for training `rows`; `held_out` rows are scored after each epoch."""
         self.settings = recipe.classifier
         self.index, self.rows, self.held_out = index, rows, held_out
         self.optimiser, self.batch_size, self.seed = self.settings.optimiser, self.settings.batch_size, recipe.seed
-        self.num_samples, self.image_ids = len(rows), [row.image_id for row in rows]
+        self.num_samples, self.image_ids = len(rows), rows.image_ids
         self.num_steps = self.settings.epochs * steps_per_epoch(len(rows), self.batch_size)
         torch.manual_seed(recipe.seed)
         self.model: Classifier = Classifier(self.settings, index.num_objects)
         if self.settings.image_bias:
             with torch.no_grad():
-                self.model.image_head.bias.copy_(log_odds(torch.stack([self._targets(row) for row in rows])))
+                self.model.image_head.bias.copy_(log_odds(rows.label_counts(index.num_objects)[1:], len(rows)))
         load_pretrained(self.model, self.settings)
         self.scored_classes = None if recipe.evaluation.classes is None else index.class_ids(recipe.evaluation.classes)
         self._sums: torch.Tensor | None = None
@@ -210,7 +210,7 @@ class ClassifierTask(Task):
                 scores[number, -1] = 1
         scores = all_reduce(scores).cpu()
         read = scores[:, -1].bool()
-        truth = torch.stack([self._targets(row) for row in self.held_out]).bool()
+        truth = torch.from_numpy(self.held_out.targets(self.index.num_objects))
         result = {"val_map": mean_average_precision(scores[read, :-1].numpy(), truth[read].numpy())} if read.any() else {}
         result |= {f"val_cam_{name}": value for name, value in maps.over_workers(self.scored_classes).items()}
         return result if read.all() else {**result, "val_unreadable": float((~read).sum())}
@@ -245,10 +245,10 @@ class ClassifierTask(Task):
         return codebook.metrics(usage)
 
 
-def log_odds(targets: torch.Tensor) -> torch.Tensor:
-    """Return the log odds (C,) of each class among images with targets (N, C) of 0 and 1; half an image is added to both counts."""
-    positive = targets.sum(dim=0)
-    return torch.log((positive + 0.5) / (len(targets) - positive + 0.5))
+def log_odds(counts: np.ndarray, num_images: int) -> torch.Tensor:
+    """Return the log odds (C,) of each class, of which `counts` (C,) of the images are; half an image is added to both counts."""
+    positive = torch.from_numpy(counts).to(torch.get_default_dtype())
+    return torch.log((positive + 0.5) / (num_images - positive + 0.5))
 
 
 def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from vwl.config.recipe import Recipe
 from vwl.constants import IGNORE
-from vwl.data.index import Index, Row
+from vwl.data.index import Index, Rows
 from vwl.data.sampler import generator
 from vwl.data.transforms import long_side_scale, normalise, random_crop, random_hflip, resize, resize_mask, scaled_size
 from vwl.models.deeplab import DeepLabV2
@@ -23,12 +23,12 @@ class SegmenterTask(Task):
 
     name = "segmenter"
 
-    def __init__(self, recipe: Recipe, index: Index, rows: list[Row], masks: Folder) -> None:
+    def __init__(self, recipe: Recipe, index: Index, rows: Rows, masks: Folder) -> None:
         """Build the seeded network for training `rows`, whose pseudo masks are PNG files in `masks`."""
         self.settings = recipe.segmenter
         self.index, self.rows, self.masks = index, rows, masks
         self.optimiser, self.batch_size, self.seed = self.settings.optimiser, self.settings.batch_size, recipe.seed
-        self.num_samples, self.image_ids = len(rows), [row.image_id for row in rows]
+        self.num_samples, self.image_ids = len(rows), rows.image_ids
         self.num_steps = self.settings.iterations
         torch.manual_seed(recipe.seed)
         self.model = DeepLabV2(self.settings, len(index.classes))

@@ -1,7 +1,7 @@
 """The interface between the training loop and the three trainings: classifier, IRNet and segmenter."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -36,7 +36,7 @@ class Task(ABC):
     num_steps: int
     num_samples: int
     seed: int
-    image_ids: list[str]
+    image_ids: Sequence[str]
 
     @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:

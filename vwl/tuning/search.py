@@ -78,7 +78,7 @@ class Search:
                 keys["crf.background"] = "auto"  # the threshold of the stage cam
             recipe = with_keys(recipe, keys, "threshold")
         index.class_ids(recipe.evaluation.classes or ())
-        if not any(row.has_truth and row.is_labelled and row.split in {"train", "val"} for row in index.rows):
+        if not (index.rows.has_truth & index.rows.is_labelled & index.rows.in_splits("train", "val")).any():
             raise VwlError(f"{index_path} has no ground truth in train or val to compare trials with; add masks to the data set")
         seeds = tuple(range(recipe.seed, recipe.seed + num_seeds))
         return cls(space, recipe, index_path, index.fingerprint(), seeds)

@@ -21,7 +21,8 @@ from vwl.config.files import differences
 from vwl.config.recipe import Recipe, fingerprint
 from vwl.config.versions import versions
 from vwl.data.data_fingerprint import DataFingerprint
-from vwl.data.index import Index, Row, read_index, write_index
+from vwl.data.index import Index, Rows, read_index, write_index
+from vwl.data.rows import image_ids, joined
 from vwl.errors import VwlError
 from vwl.inference.runner import SHARD_SIZE, Shard, shard_size, shards
 from vwl.inference.shard_files import expected_files
@@ -128,12 +129,11 @@ class Run:
         """
         return read_manifest(self.stage_folder(stage))
 
-    def stage_rows(self, stage: str, more: Sequence[str] = ()) -> Sequence[Row]:
+    def stage_rows(self, stage: str, more: Sequence[str] = ()) -> Rows:
         """Return the images of an inference stage, without those that failed in a stage before it; `more` as in `row_groups`."""
-        groups = self.row_groups(stage, more)
-        return groups[0] if len(groups) == 1 else [row for group in groups for row in group]
+        return joined(*self.row_groups(stage, more))
 
-    def row_groups(self, stage: str, more: Sequence[str] = ()) -> list[Sequence[Row]]:
+    def row_groups(self, stage: str, more: Sequence[str] = ()) -> list[Rows]:
         """Return the images of an inference stage: those that it always processes, then those of each split that was asked for beside them.
 
         Args:
@@ -144,16 +144,13 @@ class Run:
             VwlError: the index has no images in a split.
         """
         groups = self._whole_groups(stage, [*self._splits(stage), *more])
-        lost = self._failed_before(stage)
-        if not lost and len(groups) == 1:
-            return groups
-        seen = set[str]()
+        seen = self.index.rows.where(self.index.rows.among(self._failed_before(stage)))
         for number, rows in enumerate(groups):
-            groups[number] = [row for row in rows if row.image_id not in lost and row.image_id not in seen]
-            seen |= {row.image_id for row in rows}
+            groups[number] = rows.where(~rows.includes(seen))
+            seen = joined(seen, rows)
         return groups
 
-    def _whole_groups(self, stage: str, splits: Sequence[str]) -> list[Sequence[Row]]:
+    def _whole_groups(self, stage: str, splits: Sequence[str]) -> list[Rows]:
         return [STAGES[stage].rows(self.index), *(self.index.split(split) for split in splits)]
 
     def _started(self, stage: str) -> Manifest | None:
@@ -269,7 +266,7 @@ class Run:
 
     def write_catalogue(self, manifest: Manifest) -> None:
         """Write which shard of a stage of score maps holds which image."""
-        catalogue = make_catalogue([row.image_id for row in shard.rows] for shard in self.shards(manifest.stage))
+        catalogue = make_catalogue(image_ids(shard.rows) for shard in self.shards(manifest.stage))
         write_catalogue(self.stage_folder(manifest.stage), catalogue, manifest.fingerprint)
 
     def sizes_to_keep(self, stage: str, splits: Sequence[str] = ()) -> list[int] | None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from vwl.config.recipe import Cam, PsaWalk, Recipe, Walk, hashed_settings
-from vwl.data.index import Index, Row
+from vwl.data.index import Index, Rows
+from vwl.data.rows import joined
 from vwl.training.build import TRAIN_SPLIT
 
 Kind = Literal["train", "maps", "masks"]
@@ -28,7 +29,7 @@ class StageSpec:
     kind: Kind
     reads: Callable[[Recipe], tuple[str, ...]]
     settings: Callable[[Recipe], Any]
-    rows: Callable[[Index], list[Row]]
+    rows: Callable[[Index], Rows]
 
 
 def _without_threshold(section: SectionType) -> SectionType:
@@ -53,34 +54,35 @@ def refined_maps(recipe: Recipe) -> str:
     return "cam" if recipe.refiner == "none" else "walk"
 
 
-def training_rows(index: Index) -> list[Row]:
+def training_rows(index: Index) -> Rows:
     """Return the images to train on."""
     return index.split(TRAIN_SPLIT)
 
 
-def scored_rows(index: Index, split: str) -> list[Row]:
+def scored_rows(index: Index, split: str) -> Rows:
     """Return the images of a split that are labelled, negative ones among them, and have ground truth, corrected masks included."""
-    return [row for row in index.rows if row.split == split and row.has_truth and row.is_labelled]
+    rows = index.rows
+    return rows.where(rows.in_splits(split) & rows.has_truth & rows.is_labelled)
 
 
-def _with_mask(index: Index, split: str) -> list[Row]:
+def _with_mask(index: Index, split: str) -> Rows:
     """Return the labelled images of a split that have a mask of the data set: the same ones when masks are corrected later."""
-    return [row for row in scored_rows(index, split) if row.mask is not None]
+    rows = scored_rows(index, split)
+    return rows.where(rows.has_mask)
 
 
-def _training_and_scored(index: Index) -> list[Row]:
-    wanted = {row.image_id for row in [*training_rows(index), *_with_mask(index, "val")]}
-    return [row for row in index.rows if row.image_id in wanted]
+def _training_and_scored(index: Index) -> Rows:
+    return index.rows.where(index.rows.includes(training_rows(index), _with_mask(index, "val")))
 
 
-def _scored_and_test(index: Index) -> list[Row]:
-    usual = [*_scored_or_training(index), *(row for row in index.rows if row.split == "test")]
-    processed = {row.image_id for row in usual}
-    return [*usual, *(row for row in index.rows if row.corrected is not None and row.image_id not in processed)]
+def _scored_and_test(index: Index) -> Rows:
+    usual = joined(_scored_or_training(index), index.rows.where(index.rows.in_splits("test")))
+    return joined(usual, index.rows.where(index.rows.is_corrected & ~index.rows.includes(usual)))
 
 
-def _scored_or_training(index: Index) -> list[Row]:
-    return [*_with_mask(index, "train"), *_with_mask(index, "val")] or training_rows(index)
+def _scored_or_training(index: Index) -> Rows:
+    with_mask = joined(_with_mask(index, "train"), _with_mask(index, "val"))
+    return with_mask if len(with_mask) else training_rows(index)
 
 
 STAGES: dict[str, StageSpec] = {

@@ -99,7 +99,7 @@ def prepare_any(
     tagged = _read(name, chosen, files, field, separator)
     index, notes = tagged_index(tagged, files, choices)
     num_files = f" and {len(chosen) - 1} more" if len(chosen) > 1 else ""
-    num_negatives = sum(row.negative for row in index.rows)
+    num_negatives = int(index.rows.negative.sum())
     counts = f"{len(index.rows):,} images, {index.num_objects} classes" + (f", {num_negatives:,} without objects" if num_negatives else "")
     return Prepared(f"{tagged.source}{num_files}: {counts}", index, notes)
 

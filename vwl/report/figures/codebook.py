@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from vwl.data.index import Row
 from vwl.errors import VwlError
 from vwl.inference.build import load_classifier
 from vwl.report.figures.grid import Grid, GridRow
@@ -32,7 +33,7 @@ def word_regions(run: Run, numbers: Sequence[int] = (), num_words: int = 8) -> G
     for number in numbers:
         if not 0 <= number < num_codewords:
             raise VwlError(f"{run.folder} has no word {number}; its words are 0 to {num_codewords - 1}")
-    rows = scored_rows(run.index, "val") or training_rows(run.index)
+    rows: Sequence[Row] = scored_rows(run.index, "val") or training_rows(run.index)
     rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(NUM_IMAGES, len(rows))).round().astype(int)]
     assignments = word_assignments(run, rows)
     found = {word.number: word for word in telling_words(run.index, rows, assignments, num_codewords)}

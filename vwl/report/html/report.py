@@ -63,5 +63,5 @@ def _images_by_class(run: Run) -> Mapping[str, Sequence[int]]:
     counts: dict[str, list[int]] = {}
     for split in SPLITS:
         rows = scored_rows(run.index, split)
-        counts[split] = [len(rows), *(sum(label in row.labels for row in rows) for label in range(1, len(run.index.classes)))]
+        counts[split] = [len(rows), *rows.label_counts(run.index.num_objects)[1:].tolist()]
     return counts

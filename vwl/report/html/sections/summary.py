@@ -1,6 +1,5 @@
 """The summary: headline figures, the table of scores, how far each stage is, and what was chosen how."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -91,7 +90,7 @@ def _figures(run: Run, scores: Sequence[ScoreLine], manifests: dict[str, Manifes
     masks = [line for line in scores if line.split == "train" and line.stage == "walk"]
     if masks:
         figures.append(Figure("mIoU, pseudo masks", f"{masks[0].miou:.1f} %", f"train, {masks[0].images:,} images, after the walk"))
-    splits = Counter(row.split for row in run.index.rows)
+    splits = run.index.rows.split_counts()
     figures.append(Figure("Images", f"{len(run.index.rows):,}", ", ".join(f"{count:,} {split}" for split, count in splits.items())))
     figures.append(Figure("Classes", f"{run.index.num_objects}", "and the background"))
     figures.append(Figure("Working time", duration(sum(m.seconds for m in manifests.values())), f"{len(manifests)} stages"))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vwl.data.index import Row
 from vwl.errors import VwlError
 from vwl.report.html.page import Section
 from vwl.report.html.pictures import photo
@@ -62,7 +63,7 @@ def _words(run: Run) -> Words:
     manifest = run.manifest("classifier")
     if manifest is None or manifest.state != "done":
         return Words("The classifier is not trained yet.")
-    rows = scored_rows(run.index, "val") or training_rows(run.index)
+    rows: Sequence[Row] = scored_rows(run.index, "val") or training_rows(run.index)
     rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(NUM_IMAGES, len(rows))).round().astype(int)]
     rows = [row for row in rows if row.image_id not in run.failed_images("cam")]
     try:
