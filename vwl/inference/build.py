@@ -87,7 +87,8 @@ def build_stage(spec: InferenceSpec) -> Stage:
     Raises:
         VwlError: an earlier stage's weights or maps are missing or damaged.
     """
-    recipe, index, run = spec.recipe, spec.index or read_index(spec.index_path), spec.run
+    recipe, run = spec.recipe, spec.run
+    index = read_index(spec.index_path) if spec.index is None else spec.index
     maps = MapReader(run / "cam")
     if spec.stage == "cam":
         return CamStage(recipe, index, load_classifier(recipe, index, run))

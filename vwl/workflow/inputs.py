@@ -1,7 +1,7 @@
 """What an inference stage of a run works on: its images, and the background score and class scales of the maps it reads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from vwl.inference.build import InferenceSpec
 from vwl.inference.seeds import NO_FILE
@@ -32,8 +32,8 @@ def inference_spec(run: Run, stage: str, strict: bool = False) -> InferenceSpec:
     """Return what workers need for an inference stage; a stage whose threshold it uses must be done."""
     background = input_background(run, stage)
     threshold = None if background is None else background.threshold
-    scales, without_rows = class_scales(run, background), replace(run.index, rows=())
-    return InferenceSpec(stage, run.recipe, run.index_path, run.folder, threshold, strict, scales, without_rows)
+    scales, index = class_scales(run, background), run.index.without_rows()
+    return InferenceSpec(stage, run.recipe, run.index_path, run.folder, threshold, strict, scales, index)
 
 
 def failures_to_report(run: Run, stage: str) -> list[str]:
