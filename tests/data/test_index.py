@@ -151,6 +151,15 @@ def test_a_table_whose_columns_were_stored_otherwise_is_read(tmp_path):
     assert read_index(tmp_path / "index.parquet").rows == ROWS
 
 
+@pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
+def test_a_table_in_another_encoding_is_read(tmp_path, encoding):
+    write_index(index_of(*ROWS), tmp_path / "index.parquet")
+    table = pq.read_table(tmp_path / "index.parquet")
+    encodings = dict.fromkeys(("image_id", "image", "mask", "split"), encoding)
+    pq.write_table(table, tmp_path / "index.parquet", use_dictionary=False, column_encoding=encodings)
+    assert read_index(tmp_path / "index.parquet").rows == ROWS
+
+
 def test_a_link_that_leaves_the_root_is_not_read(tmp_path):
     index = tiny_scenes(tmp_path / "scenes", 1, 0)
     row = index.rows[0]

@@ -120,7 +120,8 @@ def test_an_index_keeps_negatives_and_a_table_without_them_keeps_its_bytes_and_f
 def test_classes_of_every_training_image_are_named(tmp_path):
     def line(*labels):
         rows = [Row(str(number), f"{number}.jpg", own, None, "train", not own) for number, own in enumerate(labels)]
-        return without_contrast(make_index(rows, ("background", "x", "y"), tmp_path, "mine"), rows)
+        index = make_index(rows, ("background", "x", "y"), tmp_path, "mine")
+        return without_contrast(index, index.rows)
 
     assert line((1,), (1, 2)).startswith("every training image shows 'x': nothing tells the object from its surroundings")
     assert "'x', 'y'" in line((1, 2), (1, 2))

@@ -107,3 +107,55 @@ def test_local_files_are_not_cached(origin, tmp_path, monkeypatch):
     monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     assert read_cached(origin, "1.jpg") == b"\1" * 100
     assert not (tmp_path / "temporary").exists()
+
+
+def writer(contents: list[bytes], calls: list[int]):
+    def write(paths, check_room):
+        calls.append(1)
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
+            check_room()
+
+    return write
+
+
+class TestFilesThatAreMadeOnce:
+    def test_they_are_made_by_the_first_and_found_by_the_others(self, tmp_path):
+        calls: list[int] = []
+        for _ in range(2):
+            paths = Cache(tmp_path / "cache", 1000).make(["a", "b"], writer([b"1", b"22"], calls))
+            assert [path.read_bytes() for path in paths] == [b"1", b"22"]
+        assert calls == [1]
+
+    def test_they_are_made_again_if_one_is_gone(self, tmp_path):
+        calls: list[int] = []
+        node_cache = Cache(tmp_path / "cache", 1000)
+        first = node_cache.make(["a", "b"], writer([b"1", b"22"], calls))
+        first[1].unlink()
+        assert [path.read_bytes() for path in node_cache.make(["a", "b"], writer([b"1", b"22"], calls))] == [b"1", b"22"]
+        assert calls == [1, 1]
+
+    @pytest.mark.parametrize("limit", [0, 2])
+    def test_what_is_larger_than_the_limit_is_not_kept(self, tmp_path, limit):
+        assert Cache(tmp_path / "cache", limit).make(["a", "b"], writer([b"1", b"22"], [])) is None
+        assert not list((tmp_path / "cache").glob("[!.]*")) if limit else not (tmp_path / "cache").exists()
+        assert not list(tmp_path.rglob(".part-*"))
+
+    def test_the_least_recently_used_files_make_room_for_them(self, origin, tmp_path):
+        node_cache = Cache(tmp_path / "cache", 250)
+        for number in (1, 2):
+            node_cache.read(origin, f"{number}.jpg")
+        old = next(path for path in (tmp_path / "cache").iterdir() if path.read_bytes()[0] == 1)
+        os.utime(old, (0, 0))
+        (made,) = node_cache.make(["a"], writer([b"x" * 90], []))
+        assert made.exists()
+        assert not old.exists()
+
+    def test_an_error_of_who_makes_them_is_passed_on_and_leaves_nothing(self, tmp_path):
+        def fail(paths, check_room):
+            paths[0].write_bytes(b"half")
+            raise VwlError("row 3 is wrong")
+
+        with pytest.raises(VwlError, match="row 3 is wrong"):
+            Cache(tmp_path / "cache", 1000).make(["a"], fail)
+        assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock-a"]

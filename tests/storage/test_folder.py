@@ -37,6 +37,15 @@ class TestFolder:
         assert folder.sizes_and_mtimes() == {name: folder.size_and_mtime(name) for name in ("a", "b")}
         assert Folder(tmp_path / "missing").sizes_and_mtimes() == {}
 
+    def test_names_are_also_listed_one_by_one(self, tmp_path):
+        folder = Folder(tmp_path)
+        for name in ("b.png", "a.png", "a.txt", "below/c.png", ".part-1-d.png"):
+            folder.write(name, b"")
+        assert sorted(folder.each_name(".png")) == folder.names(".png") == ["a.png", "b.png"]
+        assert list(Folder(tmp_path / "missing").each_name()) == []
+        with pytest.raises(VwlError, match=r"cannot list .*a\.txt: Not a directory"):
+            list(Folder(tmp_path / "a.txt").each_name())
+
     def test_a_folder_is_created_by_the_first_write(self, tmp_path):
         folder = Folder(tmp_path / "run")
         assert not folder.exists()

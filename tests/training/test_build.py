@@ -41,3 +41,10 @@ def test_weights_of_another_network_are_refused(index_path, tmp_path):
     torch.save({"somewhere.else": torch.zeros(3)}, tmp_path / "other.pt")
     with pytest.raises(VwlError, match=r"other\.pt is of another network: none of its 1 tensors matches"):
         build_task(starting_from(tiny_spec("irnet", index_path, tmp_path / "run"), tmp_path / "other.pt"))
+
+
+@pytest.mark.parametrize("kind", ["classifier-L", "irnet", "segmenter"])
+def test_a_training_is_built_without_an_object_for_each_image(kind, index_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("vwl.data.rows._rows_of", None)
+    task = build_task(tiny_spec(kind, index_path, tmp_path / "run"))
+    assert task.num_samples == len(task.image_ids) > 0

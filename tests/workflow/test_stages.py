@@ -114,6 +114,11 @@ def test_a_stage_takes_what_is_trained_on_or_scored(name, wanted):
     assert ids(STAGES[name].rows(MIXED)) == wanted
 
 
+def test_the_images_of_a_stage_are_chosen_without_an_object_for_each(monkeypatch):
+    monkeypatch.setattr("vwl.data.rows._rows_of", None)
+    assert {name: len(spec.rows(MIXED)) for name, spec in STAGES.items()}["segment"] == 3
+
+
 @pytest.mark.parametrize("name", ["crf", "segment"])
 def test_without_ground_truth_the_training_images_are_taken(name):
     bare = index_of(("t1", "train", True, False), ("a1", "aug", True, False), ("v1", "val", True, False))

@@ -14,12 +14,14 @@ import pyarrow.parquet as pq
 
 from vwl.data.columns import BATCH_ROWS, CORRECTED, SCHEMA
 
-_ROWS_A_BYTE = 64
-"""Rows that a byte of the file may stand for. Counted ids with their paths take a byte or two a row."""
+_ROWS_A_BYTE = 32
+"""Rows that a byte of the file may stand for: with counted ids, in the densest encoding, there are 9; as vwl writes them, one or less."""
 _EXPANSION = 1000
 """Bytes that a byte of the file may decode to; tables that vwl writes have some 40 where ids are counted."""
-_ALWAYS = 64 * 2**20
-"""Bytes and label values that any file may decode to."""
+_ALWAYS = 16 * 2**20
+"""Bytes that any file may decode to."""
+_MORE_LABELS = 2**20
+"""Labels that a table may have beyond one of each class in each row; the rows are then checked one by one."""
 _BATCH_BYTES = 256 * 2**20
 """Bytes of text in a batch, however long single values are."""
 _PLAIN = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
@@ -55,8 +57,8 @@ class IndexSource:
             raise KeyError(f"it has no column {missing[0]}")
         self.names = [*SCHEMA.names[:5], *(name for name in ("negative", CORRECTED.name) if name in there)]
         self.num_rows = int(self._table.metadata.num_rows)
-        self._columns = list(self._column_chunks())
-        self.num_bytes = sum(chunk.total_uncompressed_size for _, chunk in self._columns)
+        self._chunks = list(self._column_chunks())
+        self.num_bytes = sum(chunk.total_uncompressed_size for *_, chunk in self._chunks)
         self._check_announced()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -79,42 +81,46 @@ class IndexSource:
     def _most_bytes(self) -> int:
         return self._size * _EXPANSION + _ALWAYS
 
-    def _column_chunks(self) -> Iterator[tuple[str, Any]]:
-        """Yield column and metadata of each column chunk that is read."""
+    def _column_chunks(self) -> Iterator[tuple[int, str, Any]]:
+        """Yield row group, column and metadata of each column chunk that is read."""
         metadata = self._table.metadata
         for group in range(metadata.num_row_groups):
             for number in range(metadata.num_columns):
                 chunk = metadata.row_group(group).column(number)
                 name = chunk.path_in_schema.partition(".")[0]
                 if name in self.names:
-                    yield name, chunk
+                    yield group, name, chunk
 
     def _check_announced(self) -> None:
         if not 0 <= self.num_rows <= self._size * _ROWS_A_BYTE:
             raise Bomb(f"it announces {self.num_rows:,} rows, more than {self._size:,} bytes can hold")
         if not 0 <= self.num_bytes <= self._most_bytes:
             raise Bomb(f"it announces {self.num_bytes:,} decoded bytes, more than {self._size:,} bytes can hold")
-        num_labels = sum(chunk.num_values for name, chunk in self._columns if name == "labels")
+        num_labels = sum(chunk.num_values for _, name, chunk in self._chunks if name == "labels")
         num_classes = len(self.about["classes"]) if isinstance(self.about, dict) and isinstance(self.about.get("classes"), list) else 0
-        if not 0 <= num_labels <= self.num_rows * (num_classes + 1) + _ALWAYS:
+        if not 0 <= num_labels <= self.num_rows * (num_classes + 1) + _MORE_LABELS:
             raise Bomb(f"it announces {num_labels:,} labels for {self.num_rows:,} rows")
 
     def _batch_rows(self) -> int:
         """Return the number of rows of a batch, so many that none decodes to more than `_BATCH_BYTES` of text."""
-        longest = max([1, *(self._longest_in_dictionary(group) for group in range(self._table.metadata.num_row_groups))])
-        for name, chunk in self._columns:
-            if name in _TEXT and not {*chunk.encodings} <= _PLAIN:  # a value may repeat any part of the one before
+        longest = 1
+        for group, name, chunk in self._chunks:
+            if name not in _TEXT:
+                continue
+            if not {*chunk.encodings} <= _PLAIN:  # a value may repeat any part of the one before
                 longest = max(longest, chunk.total_uncompressed_size)
+            elif chunk.has_dictionary_page:
+                longest = max(longest, self._longest_in_dictionary(group, name))
         most = 1024 if CORRECTED.name in self.names else BATCH_ROWS
         return max(1, min(most, _BATCH_BYTES // longest))
 
-    def _longest_in_dictionary(self, group: int) -> int:
-        """Return the bytes of the longest value of a row group's dictionaries, which the first row brings along."""
-        names = [name for name in self.names if name in _TEXT]
-        table = pq.ParquetFile(self._file, read_dictionary=names, metadata=self._table.metadata)
-        first = next(table.iter_batches(1, row_groups=[group], columns=names), None)
-        columns = [] if first is None else [column for column in first.columns if pa.types.is_dictionary(column.type)]
-        return max([0, *(pc.max(pc.binary_length(column.dictionary)).as_py() or 0 for column in columns)])
+    def _longest_in_dictionary(self, group: int, name: str) -> int:
+        """Return the bytes of the longest value of a column chunk's dictionary, which the first row brings along."""
+        table = pq.ParquetFile(self._file, read_dictionary=[name], metadata=self._table.metadata)
+        first = next(table.iter_batches(1, row_groups=[group], columns=[name]), None)
+        if first is None or not pa.types.is_dictionary(first.column(0).type):
+            return 0
+        return int(pc.max(pc.binary_length(first.column(0).dictionary)).as_py() or 0)
 
 
 def _text_size(array: pa.Array) -> int:

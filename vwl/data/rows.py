@@ -129,7 +129,10 @@ class Rows(Sequence[Row]):
 
     def in_splits(self, *names: str) -> np.ndarray:
         """Return which rows are in one of the splits, (n,) bool."""
-        return np.isin(self._column("split", lambda array: array.to_numpy()), [SPLITS.index(name) for name in names if name in SPLITS])
+        codes, found = self._column("split", lambda array: array.to_numpy()), np.zeros(len(self), bool)
+        for name in names:
+            found |= codes == (SPLITS.index(name) if name in SPLITS else -1)
+        return found
 
     def split_counts(self) -> dict[str, int]:
         """Return the number of rows of each split, in the order in which the splits first occur."""
@@ -267,7 +270,9 @@ def _is_valid(array: pa.Array) -> np.ndarray:
 
 def _index_of(positions: "np.ndarray | range") -> "np.ndarray | slice":
     """Return what selects positions in an array of all rows, without a copy for contiguous ones."""
-    return slice(positions.start, positions.stop) if isinstance(positions, range) and positions.step == 1 else np.asarray(positions)
+    if isinstance(positions, range) and positions.step == 1:
+        return slice(positions.start, positions.stop)
+    return np.asarray(positions, dtype=np.int64)
 
 
 def _from_batches(batches: list[pa.RecordBatch]) -> Rows:
