@@ -102,8 +102,8 @@ def write_table(path: Path, num_rows: int) -> None:
             writer.write_table(pa.Table.from_arrays([ids, images, labels, pa.nulls(len(numbers), pa.string()), split], schema=schema))
 
 
-def drive(folder: Path) -> dict[str, float]:
-    """Open a run and schedule all shards of its stage on Ray."""
+def drive(folder: Path, ray: bool) -> dict[str, float]:
+    """Open a run and schedule all shards of its stage on Ray, or run them one after the other in this process."""
     before, begin = resident(), time.perf_counter()
     run = Run.start(str(folder / "run"), load_recipe("demo"), str(folder / "index.parquet"))
     opened = time.perf_counter()
@@ -112,41 +112,50 @@ def drive(folder: Path) -> dict[str, float]:
     started = time.perf_counter()
     seen: list[tuple[float, int]] = []
     (folder / "memory").mkdir()
+    cpu = time.process_time()
+    spec = TinySpec(STAGE, run.recipe, run.index_path, run.folder, index=run.index.without_rows(), memory=str(folder / "memory"))
+    found = {"images_per_shard": len(todo[0].rows), "shards": len(todo), "open_s": opened - begin, "start_stage_s": started - opened}
+    if not ray:
+        work = spec.processor()
+        for shard in todo:
+            work(shard)
+        return found | {"start_cpu_s": cpu, "driver_mib": peak_resident() - before}
     with session(None, cpus=CORES):
-        connected = time.perf_counter()
-        index = run.index.without_rows()
-        spec = TinySpec(STAGE, run.recipe, run.index_path, run.folder, index=index, memory=str(folder / "memory"))
+        connected, cpu_connected = time.perf_counter(), time.process_time()
         ray_map.run_shards(spec, todo, 0, lambda progress: seen.append((time.perf_counter(), progress.done)))
+        cpu_scheduling = time.process_time() - cpu_connected
     at = [when for when, done in seen if done]
     actors = [json.loads(path.read_text()) for path in (folder / "memory").iterdir()]
-    return {
-        "images_per_shard": len(todo[0].rows),
-        "shards": len(todo),
-        "open_s": opened - begin,
-        "start_stage_s": started - opened,
+    return found | {
+        "start_cpu_s": cpu,
         "first_shard_s": at[0] - connected + started - begin,
         "shards_per_min": (len(at) - 1) / (at[-1] - at[0]) * 60,
-        "cpu_ms_per_shard": sum(os.times()[:2]) / len(todo) * 1e3,
+        "driver_cpu_ms_per_shard": cpu_scheduling / len(todo) * 1e3,
         "driver_mib": peak_resident() - before,
         "actor_mib": max(peak - empty for empty, peak in actors),
     }
 
 
-def resume(folder: Path) -> dict[str, float]:
+def resume(folder: Path, ray: bool) -> dict[str, float]:
     """Look which shards are finished, as a stage that is resumed does."""
     before, begin = resident(), time.perf_counter()
     run = Run.open(str(folder / "run"))
-    opened = time.perf_counter()
+    opened, cpu = time.perf_counter(), time.process_time()
     all_shards, out = run.shards(STAGE), run.stage_folder(STAGE)
     found = check_shards(all_shards, out, maps=True)
     left = unfinished(all_shards, out)
-    scanned = time.perf_counter()
+    scanned, cpu = time.perf_counter(), time.process_time() - cpu
     if found.faults or left:
         sys.exit(f"{len(left)} shards are not finished, {len(found.faults)} files are damaged")
-    return {"resume_open_s": opened - begin, "resume_scan_s": scanned - opened, "resume_mib": peak_resident() - before}
+    return {
+        "resume_open_s": opened - begin,
+        "resume_scan_s": scanned - opened,
+        "resume_scan_cpu_s": cpu,
+        "resume_mib": peak_resident() - before,
+    }
 
 
-def find(folder: Path) -> dict[str, float]:
+def find(folder: Path, ray: bool) -> dict[str, float]:
     """Read a map, where it lies being unknown, by the catalogue and by a scan of all files; a hundredth of the files is there."""
     run = Run.open(str(folder / "run"))
     shard = run.shards(STAGE)[len(run.shards(STAGE)) // SAMPLE // 2 * SAMPLE]
@@ -165,12 +174,14 @@ def find(folder: Path) -> dict[str, float]:
 PARTS = {"drive": drive, "resume": resume, "find": find}
 
 
-def measure(num_rows: int) -> dict[str, float]:
+def measure(num_rows: int, engine: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         write_table(Path(folder, "index.parquet"), num_rows)
         found: dict[str, float] = {"rows": num_rows}
         for part in PARTS:
-            done = subprocess.run([sys.executable, __file__, "--part", part, folder], stdout=subprocess.PIPE, check=True)
+            done = subprocess.run(
+                [sys.executable, __file__, "--part", part, folder, "--engine", engine], stdout=subprocess.PIPE, check=True
+            )
             found |= json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -178,13 +189,14 @@ def measure(num_rows: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--engine", choices=["ray", "none"], default="ray", help="none: without Ray, in one process")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
-        print(json.dumps(PARTS[options.part[0]](Path(options.part[1]))))
+        print(json.dumps(PARTS[options.part[0]](Path(options.part[1]), options.engine == "ray")))
         return
-    lines = [measure(num_rows) for num_rows in options.rows]
+    lines = [measure(num_rows, options.engine) for num_rows in options.rows]
     if options.json:
         print(json.dumps(lines, indent=2))
         return

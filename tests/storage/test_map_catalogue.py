@@ -1,5 +1,6 @@
 """Where a map lies is known from the catalogue, and found without it: the same maps, whatever happened to that file."""
 
+import os
 import pickle
 import zlib
 from pathlib import Path
@@ -68,6 +69,11 @@ def truncated(folder: Folder) -> None:
     folder.write(NAME, folder.read(NAME)[:-30])
 
 
+def a_pipe(folder: Folder) -> None:
+    folder.delete(NAME)
+    os.mkfifo(Path(folder.path, NAME))
+
+
 def of_another_stage(folder: Folder) -> None:
     write_catalogue(folder, make_catalogue([IDS]), "of another stage")
 
@@ -77,7 +83,8 @@ def without_a_file(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm", [lambda folder: folder.delete(NAME), lambda folder: folder.write(NAME, b""), truncated, of_another_stage, without_a_file]
+    "harm",
+    [lambda folder: folder.delete(NAME), lambda folder: folder.write(NAME, b""), truncated, a_pipe, of_another_stage, without_a_file],
 )
 def test_without_a_right_catalogue_the_maps_are_found_by_opening_the_files(folder, harm):
     harm(folder)

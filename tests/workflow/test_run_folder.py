@@ -238,7 +238,7 @@ def test_a_stage_of_other_settings_begins_from_nothing(run, folder, index_path):
     finish(run, "classifier", "cam")
     new = Run.start(folder, overridden(RECIPE, ["cam.scales=[0.5]"]), index_path, overwrite=True)
     assert new.start_stage("cam").state == "running"
-    assert new.stage_folder("cam").names() == ["manifest.json", "record.json"]
+    assert new.stage_folder("cam").names() == ["catalogue.arrow", "manifest.json", "record.json"]
     assert new.is_done("classifier")
 
 
@@ -309,7 +309,7 @@ def test_faulty_files_are_one_line_with_the_first_by_its_full_path(tmp_path, num
 def few_shards(monkeypatch):
     """A limit of two shards of one image each, above which shards grow."""
     monkeypatch.setattr("vwl.inference.runner.SHARD_SIZE", 1)
-    monkeypatch.setattr("vwl.workflow.run_folder.SHARD_SIZE", 1)
+    monkeypatch.setattr("vwl.workflow.stage_shards.SHARD_SIZE", 1)
     monkeypatch.setattr("vwl.inference.runner.MAX_SHARDS", 2)
 
 

@@ -74,6 +74,7 @@ def read_catalogue(folder: Folder, fingerprint: str | None) -> MapCatalogue | No
     if not folder.exists(NAME):
         return None
     try:
+        folder.require_inside(NAME)
         source = pa.memory_map(f"{folder.path.rstrip('/')}/{NAME}") if folder.is_local else pa.BufferReader(read_cached(folder, NAME))
         table = pa.ipc.open_file(source).read_all()
         metadata = table.schema.metadata or {}

@@ -22,18 +22,18 @@ from vwl.config.recipe import Recipe, fingerprint
 from vwl.config.versions import versions
 from vwl.data.data_fingerprint import DataFingerprint
 from vwl.data.index import Index, Rows, read_index, write_index
-from vwl.data.rows import image_ids, joined
+from vwl.data.rows import joined
 from vwl.errors import VwlError
-from vwl.inference.runner import SHARD_SIZE, Shard, shard_size, shards
+from vwl.inference.runner import Shard, shards
 from vwl.inference.shard_files import expected_files
 from vwl.storage.folder import Folder
-from vwl.storage.map_catalogue import make_catalogue, write_catalogue
 from vwl.storage.record import Record, StoredFile, faults, listing, read_record, stored_file, write_record
 from vwl.training.loop import WEIGHTS
 from vwl.workflow.imported import STAGE as IMPORTED_STAGE
 from vwl.workflow.imported import ImportedMaps, import_again, imported_maps, not_needed
 from vwl.workflow.manifest import Manifest, read_manifest, write_manifest
 from vwl.workflow.run_files import RunFiles, is_run, read_run_files, write_run_files
+from vwl.workflow.stage_shards import catalogue_maps, shard_sizes, sizes_in_manifest
 from vwl.workflow.stages import STAGES, stages_of
 
 
@@ -173,9 +173,7 @@ class Run:
             stage: its name.
             splits: those of all groups but the first, which were started in this order.
         """
-        manifest = self._started(stage)
-        started = [] if manifest is None else manifest.shard_sizes or [SHARD_SIZE] * (1 + len(manifest.splits or []))
-        return [*started, *(shard_size(len(rows)) for rows in self._whole_groups(stage, splits)[len(started) :])]
+        return shard_sizes(self._started(stage), self._whole_groups(stage, splits))
 
     def failed_images(self, stage: str) -> list[str]:
         """Return the ids of the images that failed in a stage."""
@@ -256,23 +254,13 @@ class Run:
         wanted = list(dict.fromkeys([*(manifest.splits or ()), *splits]))
         manifest = replace(manifest, state="running", finished=None, resumed=local_time(), splits=wanted or None)
         if STAGES[stage].kind != "train":
-            manifest = replace(manifest, shard_sizes=self.sizes_to_keep(stage, wanted))
+            manifest = replace(manifest, shard_sizes=sizes_in_manifest(self.shard_sizes(stage, wanted)))
         # Content that is written from now on is known by the shards' markers; the old record no longer holds.
         write_record(folder, Record(manifest.as_json()))
         write_manifest(folder, manifest)
         if STAGES[stage].kind == "maps":
-            self.write_catalogue(manifest)
+            catalogue_maps(folder, self.shards(stage), fingerprint)
         return manifest
-
-    def write_catalogue(self, manifest: Manifest) -> None:
-        """Write which shard of a stage of score maps holds which image."""
-        catalogue = make_catalogue(image_ids(shard.rows) for shard in self.shards(manifest.stage))
-        write_catalogue(self.stage_folder(manifest.stage), catalogue, manifest.fingerprint)
-
-    def sizes_to_keep(self, stage: str, splits: Sequence[str] = ()) -> list[int] | None:
-        """Return `shard_sizes` as a manifest holds them."""
-        sizes = self.shard_sizes(stage, splits)
-        return sizes if set(sizes) != {SHARD_SIZE} else None
 
     def finish_stage(self, manifest: Manifest, files: Mapping[str, StoredFile]) -> None:
         """Write a stage's manifest, and the record of the files of its result."""
