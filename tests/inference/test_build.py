@@ -62,6 +62,14 @@ def test_a_network_is_loaded_with_exactly_the_trained_weights(stage, recipe, ima
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
+def test_with_classes_and_root_in_the_spec_the_index_table_is_not_read(spec, images):
+    gone = replace(spec, index_path="gone.parquet", index=images.without_rows())
+    stage = build_stage(gone)
+    assert (stage.index.classes, stage.index.palette, len(stage.index.rows)) == (images.classes, images.palette, 0)
+    row = next(row for row in images.rows if row.image_id == "odd")
+    assert stage(row).values.tobytes() == build_stage(spec)(row).values.tobytes()
+
+
 @pytest.mark.parametrize("stage", LOADERS)
 def test_the_weights_that_the_training_started_from_are_not_needed_again(stage, recipe, images, run):
     gone = overridden(recipe, [f"{stage}.backbone.weights=gone.pth"])

@@ -1,5 +1,6 @@
 """Shards: fixed slices of the images, written whole or not at all, with what failed and why."""
 
+import pickle
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from vwl.constants import map_size
 from vwl.data.index import Index, Row, write_index
 from vwl.errors import Damaged, VwlError
-from vwl.inference.runner import SHARD_SIZE, Shard, process, shards, unfinished, waiting_images
+from vwl.inference.runner import MAX_SHARDS, SHARD_SIZE, Shard, process, shard_size, shards, unfinished, waiting_images
 from vwl.inference.shard_files import check_shards
 from vwl.inference.stage import Stage
 from vwl.storage.checked import digest, read_checked
@@ -58,6 +59,28 @@ def test_shards_are_fixed_slices_that_hold_every_image_once(index):
 
 def test_no_images_make_no_shards():
     assert shards([]) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "size"), [(0, 16), (1, 16), (320_000, 16), (320_001, 32), (640_000, 32), (640_001, 48), (1_000_000, 64), (10_000_000, 512)]
+)
+def test_shards_grow_with_the_data_set_above_a_limit_of_their_number(images, size):
+    assert shard_size(images) == size
+    assert images <= size * MAX_SHARDS
+
+
+def test_each_group_has_shards_of_its_own_size(index):
+    found = shards(index.rows[:9], index.rows[9:14], sizes=[4, 2])
+    assert [len(shard.rows) for shard in found] == [4, 4, 1, 2, 2, 1]
+    assert [shard.number for shard in found] == list(range(6))
+    assert [row for shard in found for row in shard.rows] == list(index.rows[:14])
+
+
+def test_a_shard_travels_with_its_own_rows_only(index):
+    everything = shards(index.rows)
+    for shard in everything:
+        assert pickle.loads(pickle.dumps(shard)) == shard  # noqa: S301
+    assert len(pickle.dumps(everything[2])) < len(pickle.dumps(Shard(0, index.rows)))
 
 
 def test_a_shard_of_masks_is_a_png_an_image_and_its_done_file(index, out):

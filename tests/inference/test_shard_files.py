@@ -84,3 +84,29 @@ def test_groups_are_cut_each_by_itself_so_that_another_group_changes_none_before
     assert both[:2] == shards(first)
     assert [row for shard in both for row in shard.rows] == list(index.rows)
     assert [shard.number for shard in both] == list(range(len(both)))
+
+
+@pytest.fixture
+def many(index, out) -> list[Shard]:
+    """Two shards of masks that are larger than those of small data sets, of which an image failed."""
+    truncate(index, index.rows[2])
+    found = shards(index.rows, sizes=[2 * SHARD_SIZE])
+    for shard in found:
+        process(Bright(index), shard, out)
+    return found
+
+
+def test_of_many_masks_only_the_markers_are_recorded(index, out, many):
+    found = check_shards(many, out, maps=False)
+    assert (found.faults, list(found.failed)) == ({}, [index.rows[2].image_id])
+    assert found.files == {name: stored_file(out, name) for name in ("done/00000.json", "done/00001.json")}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"changed"])
+def test_one_faulty_mask_of_many_is_found(index, out, many, content):
+    path = Path(out.path, f"{index.rows[20].image_id}.png")
+    path.unlink() if content is None else path.write_bytes(content)
+    found = check_shards(many, out, maps=False)
+    assert (list(found.faults), list(found.files)) == ([path.name], ["done/00001.json"])
+    forget(many, out, False, found.faults)
+    assert unfinished(many, out) == [many[0]]

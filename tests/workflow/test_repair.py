@@ -179,6 +179,7 @@ def test_a_copy_with_new_modification_times_is_read_once(copied, monkeypatch):
 
 def test_a_damaged_shard_keeps_only_its_own_images_from_being_made(copied, tiny_run, monkeypatch):
     monkeypatch.setattr("vwl.inference.runner.SHARD_SIZE", 4)
+    monkeypatch.setattr("vwl.workflow.stage_shards.SHARD_SIZE", 4)
     delete_stages(copied, "cam", "irnet-labels")
     run_locally(copied, "cam")
     path = Path(copied.folder.path, "cam/part-00001.parquet")
@@ -201,6 +202,7 @@ def test_a_damaged_shard_keeps_only_its_own_images_from_being_made(copied, tiny_
 
 def test_only_the_shard_of_a_lost_mask_is_made_again(copied, monkeypatch):
     monkeypatch.setattr("vwl.inference.runner.SHARD_SIZE", 4)
+    monkeypatch.setattr("vwl.workflow.stage_shards.SHARD_SIZE", 4)
     delete_stages(copied, "masks")
     run_locally(copied, "masks")
     before = modification_times(copied, "masks/*.png")

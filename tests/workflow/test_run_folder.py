@@ -15,6 +15,7 @@ from vwl.data.index import Index, Row, make_index, write_index
 from vwl.errors import VwlError
 from vwl.storage.checked import digest
 from vwl.storage.folder import Folder
+from vwl.storage.map_catalogue import read_catalogue
 from vwl.storage.record import stored_file
 from vwl.workflow.run_folder import Run, fault_line, versions
 
@@ -237,7 +238,7 @@ def test_a_stage_of_other_settings_begins_from_nothing(run, folder, index_path):
     finish(run, "classifier", "cam")
     new = Run.start(folder, overridden(RECIPE, ["cam.scales=[0.5]"]), index_path, overwrite=True)
     assert new.start_stage("cam").state == "running"
-    assert new.stage_folder("cam").names() == ["manifest.json", "record.json"]
+    assert new.stage_folder("cam").names() == ["catalogue.arrow", "manifest.json", "record.json"]
     assert new.is_done("classifier")
 
 
@@ -302,3 +303,55 @@ def test_faulty_files_are_one_line_with_the_first_by_its_full_path(tmp_path, num
     found = {f"{n:02d}.png": "is missing" for n in reversed(range(number))}
     assert fault_line(Folder(tmp_path), found) == f"{tmp_path}/00.png is missing{more}"
     assert fault_line(Folder(tmp_path), {}) == ""
+
+
+@pytest.fixture
+def few_shards(monkeypatch):
+    """A limit of two shards of one image each, above which shards grow."""
+    monkeypatch.setattr("vwl.inference.runner.SHARD_SIZE", 1)
+    monkeypatch.setattr("vwl.workflow.stage_shards.SHARD_SIZE", 1)
+    monkeypatch.setattr("vwl.inference.runner.MAX_SHARDS", 2)
+
+
+def sizes(run: Run, stage: str) -> list[int]:
+    return [len(shard.rows) for shard in run.shards(stage)]
+
+
+@pytest.mark.usefixtures("few_shards")
+def test_a_run_keeps_the_shard_size_that_it_was_started_with(tmp_path, folder, monkeypatch):
+    write_index(make(tmp_path / "images", *"abcdefg"), tmp_path / "index.parquet")
+    run = Run.start(folder, RECIPE, str(tmp_path / "index.parquet"))
+    assert sizes(run, "cam") == [4, 3]
+    assert run.start_stage("cam").shard_sizes == [4]
+    monkeypatch.setattr("vwl.inference.runner.MAX_SHARDS", 1000)
+    assert sizes(run, "cam") == [4, 3]
+    assert run.start_stage("cam").shard_sizes == [4]
+    assert sizes(run, "irnet-labels") == [1] * 7
+    with_other_maps = Run(run.folder, overridden(run.recipe, ["cam.hflip=false"]), run.index, run.index_path)
+    assert with_other_maps.start_stage("cam").shard_sizes is None
+    assert sizes(with_other_maps, "cam") == [1] * 7
+
+
+@pytest.mark.usefixtures("few_shards")
+def test_a_run_of_an_earlier_version_keeps_its_small_shards_and_a_split_beside_them_has_its_own(tmp_path, folder):
+    rows = [Row(name, f"{name}.jpg", (1,), None, split) for name, split in [*((name, "train") for name in "abcdefg"), ("x", "val")]]
+    write_index(make_index(rows, ("background", "cat", "dog"), tmp_path, "a test"), tmp_path / "index.parquet")
+    run = Run.start(folder, RECIPE, str(tmp_path / "index.parquet"))
+    manifest = run.start_stage("segment")
+    run.write_manifest(replace(manifest, shard_sizes=None))
+    assert sizes(run, "segment") == [1] * 7
+    assert run.start_stage("segment", ["val"]).shard_sizes is None
+    assert sizes(run, "segment") == [1] * 8
+
+
+def test_a_small_data_set_has_the_manifest_that_it_always_had(run):
+    assert "shard_sizes" not in run.start_stage("cam").as_json()
+
+
+def test_a_stage_of_maps_says_at_its_start_where_each_map_will_lie(run):
+    manifest = run.start_stage("cam")
+    catalogue = read_catalogue(run.stage_folder("cam"), manifest.fingerprint)
+    assert catalogue is not None
+    assert (len(catalogue), catalogue.shards_of("a"), catalogue.shards_of("c")) == (2, [0], [])
+    run.start_stage("irnet-labels")
+    assert run.stage_folder("irnet-labels").names() == ["manifest.json", "record.json"]

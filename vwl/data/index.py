@@ -17,7 +17,7 @@ image, replaces the pseudo mask (`vwl.data.corrections`).
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
@@ -78,6 +78,10 @@ class Index:
     def num_objects(self) -> int:
         """Number of object classes C, without the background."""
         return len(self.classes) - 1
+
+    def without_rows(self) -> "Index":
+        """Return the data set without its images, for processes whose rows come with their work."""
+        return replace(self, rows=self.rows[:0])
 
     def split(self, name: str) -> Rows:
         """Return the rows of a split, or of `train_aug` (`train` and `aug` together), or of `all`.

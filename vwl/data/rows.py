@@ -236,6 +236,11 @@ class ImageIds(Sequence[str]):
             yield from piece.column(0).to_pylist()
 
 
+def image_ids(rows: Sequence[Row]) -> Iterable[str]:
+    """Return the image ids of rows; no object is made for a row of `Rows`."""
+    return rows.image_ids if isinstance(rows, Rows) else [row.image_id for row in rows]
+
+
 def joined(*some: Rows) -> Rows:
     """Return rows of the same data set one after the other."""
     columns = some[0].columns

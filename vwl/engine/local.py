@@ -15,9 +15,8 @@ import torch
 from vwl.config.layout import Layout
 from vwl.engine.base import OnProgress, Progress
 from vwl.errors import Interrupted, VwlError
-from vwl.inference.build import InferenceSpec, build_stage, hide_gpus
-from vwl.inference.runner import Shard, process
-from vwl.inference.stage import Stage
+from vwl.inference.build import InferenceSpec, ProcessShard, hide_gpus
+from vwl.inference.runner import Shard
 from vwl.training.build import TrainSpec, build_task
 from vwl.training.loop import Callbacks, Metrics, TrainResult, train
 
@@ -66,9 +65,9 @@ def split_processes() -> None:
 
 def _in_this_process(spec: InferenceSpec, shards: list[Shard]) -> Iterator[int]:
     torch.set_num_threads(1)  # as in Ray's actors: results depend on the number of threads in the last bit
-    stage = build_stage(spec)
+    process = spec.processor()
     for shard in shards:
-        process(stage, shard, spec.run / spec.stage, spec.strict)
+        process(shard)
         yield len(shard.rows)
 
 
@@ -111,27 +110,25 @@ def _without_main_module() -> Iterator[None]:
             setattr(main, name, value)
 
 
-_stage: Stage | VwlError
-_spec: InferenceSpec
+_process_shard: ProcessShard | VwlError
 
 
 def _start(spec: InferenceSpec) -> None:
     """Build the stage of a process. Ctrl-C is handled by the parent process, which ends this one."""
-    global _stage, _spec
+    global _process_shard
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    _spec = spec
     hide_gpus(spec.stage)
     try:
-        _stage = build_stage(spec)
+        _process_shard = spec.processor()
     except VwlError as error:
-        _stage = error
+        _process_shard = error
 
 
 def _process(shard: Shard) -> int:
-    if isinstance(_stage, VwlError):
-        raise _stage
-    process(_stage, shard, _spec.run / _spec.stage, _spec.strict)
+    if isinstance(_process_shard, VwlError):
+        raise _process_shard
+    _process_shard(shard)
     return shard.number
 
 

@@ -12,9 +12,10 @@ from ray.util.annotations import RayDeprecationWarning
 from vwl.engine.base import OnProgress, Progress
 from vwl.engine.session import cluster_cpus, cluster_gpus
 from vwl.engine.shared_folder import check_shared
+from vwl.engine.stored_rows import StoredRows, StoredShard
 from vwl.errors import VwlError
-from vwl.inference.build import NETWORK_STAGES, PROCESSES_PER_GPU, InferenceSpec, build_stage, hide_gpus
-from vwl.inference.runner import Shard, process
+from vwl.inference.build import NETWORK_STAGES, PROCESSES_PER_GPU, InferenceSpec, hide_gpus
+from vwl.inference.runner import Shard
 
 _NO_PROGRESS_TIMEOUT = 300
 """Seconds without a finished task after which Ray Data ends a stage; Ray's own default is half an hour."""
@@ -43,15 +44,14 @@ def run_shards(
     context.execution_options.verbose_progress = False
     limit_waiting(context)
     total = images_done + sum(len(shard.rows) for shard in shards)
-    todo = ray.data.from_items(
-        [{"number": s.number, "images": [row.image_id for row in s.rows]} for s in shards], override_num_blocks=len(shards)
-    )
+    stored = StoredRows(shards)
+    todo = ray.data.from_items([vars(shard) for shard in stored.shards], override_num_blocks=len(shards))
     with warnings.catch_warnings():
         # Ray 2.60 bounds restarts only by arguments that it says will be removed in 2.64.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         results = todo.map_batches(
             _Actor,
-            fn_constructor_args=(spec,),
+            fn_constructor_args=(spec, stored),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=num_actors),
             # Less than a whole CPU, so that Ray Data's own small tasks can always be scheduled.
@@ -104,24 +104,23 @@ def split_cpus(cpus: int, gpus: int) -> tuple[int, int] | None:
 class _Actor:
     """Builds the stage once and runs shards through it."""
 
-    def __init__(self, spec: InferenceSpec) -> None:
+    def __init__(self, spec: InferenceSpec, stored: StoredRows) -> None:
         hide_gpus(spec.stage)
         torch.set_num_threads(1)  # one actor a CPU; results depend on the number of threads in the last bit
-        self._out, self._strict, self._error = spec.run / spec.stage, spec.strict, ""
+        self._stored, self._error = stored, ""
         try:
-            self._stage = build_stage(spec)
-            self._rows = {row.image_id: row for row in self._stage.index.rows}
+            self._process = spec.processor()
         except VwlError as error:
             self._error = str(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         images, failed, message = 0, 0, self._error
-        for number, image_ids in zip(batch["number"], batch["images"], strict=True):
+        for values in zip(*(batch[name] for name in ("number", "block", "first", "size")), strict=True):
             if message:
                 break
-            shard = Shard(int(number), tuple(self._rows[image_id] for image_id in image_ids))
+            shard = self._stored.read(StoredShard(*map(int, values)))
             try:
-                failed += len(process(self._stage, shard, self._out, self._strict))
+                failed += len(self._process(shard))
             except VwlError as error:
                 message = str(error)
             images += len(shard.rows)

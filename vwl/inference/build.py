@@ -1,8 +1,9 @@
 """Builds an inference stage from a picklable spec, on each worker; networks are loaded from the run folder."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -16,6 +17,7 @@ from vwl.inference.irnet_labels import IrnetLabelsStage
 from vwl.inference.masks import MasksStage
 from vwl.inference.psa_labels import PsaLabelsStage
 from vwl.inference.psa_walk import PsaWalkStage
+from vwl.inference.runner import Shard, process
 from vwl.inference.segment import SegmentStage
 from vwl.inference.stage import Stage
 from vwl.inference.walk import WalkStage
@@ -34,6 +36,8 @@ NETWORK_STAGES = frozenset({"cam", "walk", "segment"})
 PROCESSES_PER_GPU = 4
 """Processes that share a GPU if there are enough CPUs: while one decodes, walks or refines, the network of another runs."""
 
+ProcessShard = Callable[[Shard], dict[str, str]]
+
 
 @dataclass(frozen=True)
 class InferenceSpec:
@@ -42,11 +46,12 @@ class InferenceSpec:
     Attributes:
         stage: `cam`, `crf`, `irnet-labels`, `psa-labels`, `walk`, `masks` or `segment`.
         recipe: all settings.
-        index_path: the data set's index table, which each worker reads.
+        index_path: the data set's index table.
         run: the run folder, with the results of earlier stages.
         threshold: resolved background score (crf, masks).
         class_scales: factors by class id that maps are multiplied by before they are compared with the threshold (crf, masks).
         strict: stop at the first image that fails, instead of listing it.
+        index: classes, palette and root of the data set, without rows, which come with the shards; none to read the table.
     """
 
     stage: str
@@ -56,6 +61,15 @@ class InferenceSpec:
     threshold: float | None = None
     strict: bool = False
     class_scales: Mapping[int, float] = field(default_factory=dict)
+    index: Index | None = None
+
+    def processor(self) -> ProcessShard:
+        """Build the stage and return the function that processes one of its shards and returns what failed, see `process`.
+
+        Raises:
+            VwlError: as `build_stage`.
+        """
+        return partial(process, build_stage(self), out=self.run / self.stage, strict=self.strict)
 
 
 def hide_gpus(stage: str) -> None:
@@ -73,7 +87,8 @@ def build_stage(spec: InferenceSpec) -> Stage:
     Raises:
         VwlError: an earlier stage's weights or maps are missing or damaged.
     """
-    recipe, index, run = spec.recipe, read_index(spec.index_path), spec.run
+    recipe, run = spec.recipe, spec.run
+    index = read_index(spec.index_path) if spec.index is None else spec.index
     maps = MapReader(run / "cam")
     if spec.stage == "cam":
         return CamStage(recipe, index, load_classifier(recipe, index, run))

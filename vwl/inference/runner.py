@@ -7,6 +7,7 @@ failed images and their reasons, and size and digest of the data; a shard withou
 which crashes its process repeatedly is found, listed and left out.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from vwl.data.index import Row
+from vwl.data.rows import Row, image_ids
 from vwl.errors import Damaged, Unreachable, VwlError
 from vwl.inference.stage import Stage
 from vwl.storage.checked import digest, read_checked, write_checked
 from vwl.storage.folder import Folder
+from vwl.storage.map_catalogue import part_name
 from vwl.storage.masks import encode_mask
 from vwl.storage.score_maps import ScoreMap, encode_maps
 
 SHARD_SIZE = 16
-"""Images per shard: at least a second of work on one core in every stage."""
+"""Images per shard: at least a second of work on one core in every stage. Shards of large data sets have a multiple of it."""
+MAX_SHARDS = 20_000
+"""Shards of a group of a stage's images: as many markers and files of score maps, and as many tasks of the cluster."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Shard:
     """A numbered slice of a stage's images."""
 
     number: int
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
 
     @property
     def marker(self) -> str:
@@ -41,17 +45,28 @@ class Shard:
     @property
     def part(self) -> str:
         """Name of its file of score maps."""
-        return f"part-{self.number:05d}.parquet"
+        return part_name(self.number)
 
     @property
     def images_digest(self) -> str:
         """Digest of the ids of its images, which its marker holds."""
-        return digest("\n".join(row.image_id for row in self.rows).encode())
+        return digest("\n".join(image_ids(self.rows)).encode())
 
 
-def shards(*groups: Sequence[Row]) -> list[Shard]:
-    """Cut a stage's rows into shards; no shard holds rows of two groups, so that another group changes none of those before it."""
-    slices = [tuple(rows[i : i + SHARD_SIZE]) for rows in groups for i in range(0, len(rows), SHARD_SIZE)]
+def shard_size(num_images: int) -> int:
+    """Return the images per shard of a group of so many images: the smallest multiple of `SHARD_SIZE` that gives at most `MAX_SHARDS`."""
+    return max(1, math.ceil(num_images / (MAX_SHARDS * SHARD_SIZE))) * SHARD_SIZE
+
+
+def shards(*groups: Sequence[Row], sizes: Sequence[int] | None = None) -> list[Shard]:
+    """Cut a stage's rows into shards; no shard holds rows of two groups, so that another group changes none of those before it.
+
+    Args:
+        groups: of rows.
+        sizes: images per shard of each group; default `shard_size`.
+    """
+    sizes = [shard_size(len(rows)) for rows in groups] if sizes is None else sizes
+    slices = [rows[i : i + size] for rows, size in zip(groups, sizes, strict=True) for i in range(0, len(rows), size)]
     return [Shard(number, rows) for number, rows in enumerate(slices)]
 
 

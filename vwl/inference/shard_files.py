@@ -2,14 +2,18 @@
 
 A shard's marker, `done/00012.json`, states size and digest of its files. Sizes are compared always, content only of files that are newer
 than their marker. Markers of earlier versions state no files; for these it is enough that the expected ones are there.
+
+A stage of masks whose shards are larger than `SHARD_SIZE` has hundreds of thousands of files or more. They are never listed, and the record
+of the finished stage holds its markers only, which name them: no process holds something for each mask.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from vwl.data.rows import image_ids
 from vwl.errors import Damaged
-from vwl.inference.runner import Shard
+from vwl.inference.runner import SHARD_SIZE, Shard
 from vwl.storage.checked import digest, parse_checked
 from vwl.storage.folder import Folder
 from vwl.storage.record import StoredFile, content_fault, listing
@@ -23,7 +27,7 @@ class ShardFiles:
     """What the shards of a stage have left.
 
     Attributes:
-        files: of the finished shards, markers included, by name.
+        files: of the finished shards, markers included, by name; of many masks the markers only.
         failed: reason by id of each image that could not be processed.
         faults: what is wrong, by name, of the files for which a shard has to run again.
     """
@@ -36,7 +40,7 @@ class ShardFiles:
 def expected_files(shard: Shard, maps: bool, failed: Iterable[str]) -> list[str]:
     """Return the names of the files of a finished shard of score maps, or of masks, of which some images failed."""
     lost = set(failed)
-    made = [row.image_id for row in shard.rows if row.image_id not in lost]
+    made = [image_id for image_id in image_ids(shard.rows) if image_id not in lost]
     data = ([shard.part] if made else []) if maps else [f"{image_id}.png" for image_id in made]
     return [f"done/{shard.marker}", *data]
 
@@ -49,19 +53,23 @@ def check_shards(all_shards: Sequence[Shard], out: Folder, maps: bool) -> ShardF
         out: the stage's folder.
         maps: whether it leaves score maps; else masks.
     """
-    there = listing(out, {"", "done"})
+    many = not maps and any(len(shard.rows) > SHARD_SIZE for shard in all_shards)
+    there = listing(out, {"done"} if many else {"", "done"})
     marked = [shard for shard in all_shards if f"done/{shard.marker}" in there]
     found = ShardFiles()
     with ThreadPoolExecutor(_THREADS) as pool:
-        for part in pool.map(lambda shard: _check(shard, out, maps, there), marked):
+        for part in pool.map(lambda shard: _check(shard, out, maps, there, many), marked):
             found.failed |= part.failed
             found.faults |= part.faults
             found.files |= part.files
     return found
 
 
-def _check(shard: Shard, out: Folder, maps: bool, there: Mapping[str, tuple[int, int]]) -> ShardFiles:
+def _check(shard: Shard, out: Folder, maps: bool, there: Mapping[str, tuple[int, int]], many: bool) -> ShardFiles:
+    """Return what a shard with a marker has left; `there` has size and time of all files, or, where they are `many`, of the markers."""
     marker = f"done/{shard.marker}"
+    if many:
+        there = {marker: there[marker]} | out.sizes_and_mtimes_of(expected_files(shard, maps, ())[1:])
     data = out.read(marker)
     try:
         stored = parse_checked(data, marker)
@@ -77,7 +85,8 @@ def _check(shard: Shard, out: Folder, maps: bool, there: Mapping[str, tuple[int,
     faults = {name: fault for name, file in files.items() if (fault := _fault(out, name, file, there, there[marker][1]))}
     if faults:
         return ShardFiles(faults=faults)
-    intact = {name: StoredFile(file.size, file.digest, there[name][1]) for name, file in files.items()}
+    kept = {} if many else files
+    intact = {name: StoredFile(file.size, file.digest, there[name][1]) for name, file in kept.items()}
     return ShardFiles(intact | {marker: StoredFile(len(data), digest(data), there[marker][1])}, failed)
 
 
@@ -95,6 +104,8 @@ def _fault(out: Folder, name: str, file: StoredFile, there: Mapping[str, tuple[i
 def shards_of(all_shards: Sequence[Shard], maps: bool, names: Iterable[str]) -> list[Shard]:
     """Return the shards that some files belong to."""
     wanted = set(names)
+    if not wanted:
+        return []
     return [shard for shard in all_shards if wanted.intersection(expected_files(shard, maps, ()))]
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -138,6 +138,12 @@ class Folder:
 
         selector = fs.FileSelector(self.path, allow_not_found=True)
         return {name: found for name, found in self._call(f"list {self.uri}", files).items() if not name.startswith(".part-")}
+
+    def sizes_and_mtimes_of(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Return size (bytes) and modification time (nanoseconds since 1970) by name of those files that exist; a request for each."""
+        paths = [self._full(name) for name in names]
+        infos = self._call(f"find files in {self.uri}", lambda: self.filesystem.get_file_info(paths))
+        return {name: (int(info.size or 0), int(info.mtime_ns or 0)) for name, info in zip(names, infos, strict=True) if info.is_file}
 
     def paths(self) -> list[str]:
         """Return the sorted paths, relative to this folder, of all files in it and its subfolders; links to folders are not followed."""

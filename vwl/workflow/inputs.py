@@ -32,7 +32,8 @@ def inference_spec(run: Run, stage: str, strict: bool = False) -> InferenceSpec:
     """Return what workers need for an inference stage; a stage whose threshold it uses must be done."""
     background = input_background(run, stage)
     threshold = None if background is None else background.threshold
-    return InferenceSpec(stage, run.recipe, run.index_path, run.folder, threshold, strict, class_scales(run, background))
+    scales, index = class_scales(run, background), run.index.without_rows()
+    return InferenceSpec(stage, run.recipe, run.index_path, run.folder, threshold, strict, scales, index)
 
 
 def failures_to_report(run: Run, stage: str) -> list[str]:

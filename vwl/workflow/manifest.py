@@ -66,6 +66,8 @@ class Manifest:
         copied_from: the search trial whose result this is a copy of.
         splits: of the segment stage, the splits that were asked for beside the images that it always processes, in order.
         resumed: local time of the last start, ISO 8601.
+        shard_sizes: images per shard of an inference stage, of those that it always processes and of each split that was asked for; none
+            if all are 16.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -95,6 +97,7 @@ class Manifest:
     copied_from: str | None = None
     splits: list[str] | None = None
     resumed: str | None = None
+    shard_sizes: list[int] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return all values but those that are none."""

@@ -33,6 +33,7 @@ from vwl.workflow.imported import STAGE as IMPORTED_STAGE
 from vwl.workflow.imported import ImportedMaps, import_again, imported_maps, not_needed
 from vwl.workflow.manifest import Manifest, read_manifest, write_manifest
 from vwl.workflow.run_files import RunFiles, is_run, read_run_files, write_run_files
+from vwl.workflow.stage_shards import catalogue_maps, shard_sizes, sizes_in_manifest
 from vwl.workflow.stages import STAGES, stages_of
 
 
@@ -142,18 +143,37 @@ class Run:
         Raises:
             VwlError: the index has no images in a split.
         """
-        manifest = self.manifest(stage)
-        before = manifest.splits or [] if manifest is not None and manifest.fingerprint == self.fingerprint(stage) else []
-        groups = [STAGES[stage].rows(self.index), *(self.index.split(split) for split in [*before, *more])]
+        groups = self._whole_groups(stage, [*self._splits(stage), *more])
         seen = self.index.rows.where(self.index.rows.among(self._failed_before(stage)))
         for number, rows in enumerate(groups):
             groups[number] = rows.where(~rows.includes(seen))
             seen = joined(seen, rows)
         return groups
 
+    def _whole_groups(self, stage: str, splits: Sequence[str]) -> list[Rows]:
+        return [STAGES[stage].rows(self.index), *(self.index.split(split) for split in splits)]
+
+    def _started(self, stage: str) -> Manifest | None:
+        """Return a stage's manifest if it is of the current settings and inputs."""
+        manifest = self.manifest(stage)
+        return manifest if manifest is not None and manifest.fingerprint == self.fingerprint(stage) else None
+
+    def _splits(self, stage: str) -> list[str]:
+        manifest = self._started(stage)
+        return [] if manifest is None else manifest.splits or []
+
     def shards(self, stage: str) -> list[Shard]:
         """Return the shards of an inference stage."""
-        return shards(*self.row_groups(stage))
+        return shards(*self.row_groups(stage), sizes=self.shard_sizes(stage, self._splits(stage)))
+
+    def shard_sizes(self, stage: str, splits: Sequence[str] = ()) -> list[int]:
+        """Return the images per shard of each group of an inference stage's images; a group that was started keeps its own.
+
+        Args:
+            stage: its name.
+            splits: those of all groups but the first, which were started in this order.
+        """
+        return shard_sizes(self._started(stage), self._whole_groups(stage, splits))
 
     def failed_images(self, stage: str) -> list[str]:
         """Return the ids of the images that failed in a stage."""
@@ -231,11 +251,15 @@ class Run:
                 versions=versions(),
                 started=local_time(),
             )
-        wanted = [*(manifest.splits or ()), *splits]
-        manifest = replace(manifest, state="running", finished=None, resumed=local_time(), splits=list(dict.fromkeys(wanted)) or None)
+        wanted = list(dict.fromkeys([*(manifest.splits or ()), *splits]))
+        manifest = replace(manifest, state="running", finished=None, resumed=local_time(), splits=wanted or None)
+        if STAGES[stage].kind != "train":
+            manifest = replace(manifest, shard_sizes=sizes_in_manifest(self.shard_sizes(stage, wanted)))
         # Content that is written from now on is known by the shards' markers; the old record no longer holds.
         write_record(folder, Record(manifest.as_json()))
         write_manifest(folder, manifest)
+        if STAGES[stage].kind == "maps":
+            catalogue_maps(folder, self.shards(stage), fingerprint)
         return manifest
 
     def finish_stage(self, manifest: Manifest, files: Mapping[str, StoredFile]) -> None:

@@ -121,7 +121,7 @@ def _why_unscored(run: Run, stage: str, split: str, manifest: Manifest | None) -
 
 def _have_background(maps: MapReader) -> bool:
     """Return whether the maps of a folder have class 0: an object then counts where it is above that map, whatever the threshold."""
-    first = next(iter(maps.locations), None)
+    first = maps.first_id()
     return first is not None and 0 in maps.read(first).classes
 
 

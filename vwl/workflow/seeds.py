@@ -31,6 +31,7 @@ from vwl.workflow.manifest import Manifest
 from vwl.workflow.pipeline import result_files
 from vwl.workflow.run_folder import Run, local_time
 from vwl.workflow.scoring import choose_and_score
+from vwl.workflow.stage_shards import catalogue_maps, sizes_in_manifest
 from vwl.workflow.stages import STAGES
 
 Files = dict[str, tuple[str, ...]]
@@ -159,9 +160,11 @@ def _start(run: Run, record: ImportedMaps, overwrite: bool) -> Manifest:
         index=data,
         versions=versions(),
         started=local_time(),
+        shard_sizes=sizes_in_manifest(run.shard_sizes(STAGE)),
     )
     write_record(run.stage_folder(STAGE), Record(manifest.as_json()))
     run.write_manifest(manifest)
+    catalogue_maps(run.stage_folder(STAGE), run.shards(STAGE), manifest.fingerprint)
     return manifest
 
 

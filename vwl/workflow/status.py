@@ -60,8 +60,8 @@ def stage_status(run: Run, stage: str) -> StageStatus:
     else:
         all_shards = run.shards(stage)
         total = sum(len(shard.rows) for shard in all_shards)
-        left = {*unfinished(all_shards, run.stage_folder(stage)), *shards_of(all_shards, STAGES[stage].kind == "maps", found)}
-        done = total - sum(len(shard.rows) for shard in left)
+        left = [*unfinished(all_shards, run.stage_folder(stage)), *shards_of(all_shards, STAGES[stage].kind == "maps", found)]
+        done = total - sum({shard.number: len(shard.rows) for shard in left}.values())
         imported = imported_maps(manifest)
         about = import_note(imported, manifest.failed) if imported else f"{len(manifest.failed)} images failed" if manifest.failed else ""
         note = "; ".join(filter(None, (about, note)))

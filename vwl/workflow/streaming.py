@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import takewhile
 from threading import Thread
 
+import numpy as np
+
 from vwl.config.recipe import Recipe
+from vwl.data.rows import Row, Rows
 from vwl.engine.base import OnProgress, Progress, ShardRunner
 from vwl.inference.build import InferenceSpec
-from vwl.inference.runner import SHARD_SIZE, Shard, shards, unfinished
+from vwl.inference.runner import Shard, shards, unfinished
 from vwl.workflow.inputs import inference_spec
 from vwl.workflow.run_folder import Run
 from vwl.workflow.stages import STAGES, stages_of
@@ -89,21 +91,23 @@ class Streaming:
 
 
 class _FinishedMaps:
-    """The maps that the CAM stage has finished so far."""
+    """The maps that the CAM stage has finished so far: two bits for each image of the data set."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._shards = {shard.marker: shard for shard in run.shards(STREAMED[0])}
         self._read: set[str] = set()
-        self._processed: set[str] = set()
-        self._failed: set[str] = set()
+        self._processed = np.zeros(len(run.index.rows), bool)
+        self._failed = np.zeros(len(run.index.rows), bool)
 
     def update(self) -> None:
         """Read the records of the shards that have finished since the last call."""
-        done = self._run.stage_folder(STREAMED[0]) / "done"
+        done, columns = self._run.stage_folder(STREAMED[0]) / "done", self._run.index.rows.columns
         for name in set(done.names(".json")) - self._read:
-            self._processed.update(row.image_id for row in self._shards[name].rows)
-            self._failed.update(done.read_json(name)["failed"])
+            self._processed[_positions(self._shards[name].rows)] = True
+            failed = list(done.read_json(name)["failed"])
+            if failed:
+                self._failed[columns.find(failed)] = True
             self._read.add(name)
 
     def shards_of(self, stage: str) -> list[Shard]:
@@ -112,9 +116,17 @@ class _FinishedMaps:
         An image whose map failed is in none of them, so a shard's last image is known only when all images before it were processed.
         """
         rows = STAGES[stage].rows(self._run.index)
-        processed = list(takewhile(lambda row: row.image_id in self._processed, rows))
-        ready = shards([row for row in processed if row.image_id not in self._failed])
-        return ready if len(processed) == len(rows) else [shard for shard in ready if len(shard.rows) == SHARD_SIZE]
+        missing = np.flatnonzero(~self._processed[_positions(rows)])
+        processed = rows[: missing[0]] if len(missing) else rows
+        (size,) = self._run.shard_sizes(stage)
+        ready = shards(processed.where(~self._failed[_positions(processed)]), sizes=[size])
+        return [shard for shard in ready if len(shard.rows) == size] if len(missing) else ready
+
+
+def _positions(rows: Sequence[Row]) -> np.ndarray:
+    """Return the positions of a data set's rows in its index."""
+    assert isinstance(rows, Rows)
+    return np.asarray(rows.positions, dtype=np.int64)
 
 
 class _Background:
