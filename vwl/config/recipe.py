@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from vwl.config.advcam import AdvCam
 from vwl.config.psa import Psa, PsaLabels, PsaWalk
 from vwl.config.sections import (
     Backbone,
@@ -30,6 +31,7 @@ from vwl.config.sections import (
 from vwl.constants import MAP_STRIDE
 
 __all__ = [
+    "AdvCam",
     "Backbone",
     "Cam",
     "Classifier",
@@ -111,6 +113,7 @@ class Cam(Section):
     background_threshold: Threshold = 0.13
     """Score of the background, 0 to 1: a pixel whose classes all score less is background. `auto`: one threshold for all classes, chosen
     without ground truth; `auto-by-class`: one for each class, because maps of frequent classes are brighter."""
+    advcam: AdvCam = AdvCam()
 
 
 class Crf(Section):
@@ -275,7 +278,7 @@ class Recipe(Section):
     evaluation: Evaluation = Evaluation()
 
 
-ADDED: dict[str, dict[str, Any]] = {"segmenter": {"negatives": "include"}}
+ADDED: dict[str, dict[str, Any]] = {"segmenter": {"negatives": "include"}, "cam": {"advcam": AdvCam().model_dump(mode="json")}}
 """Keys that were added to sections after runs had been made, with the value that gives the results of before."""
 
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from vwl.config.recipe import Cam, PsaWalk, Recipe, Walk, hashed_settings
+from vwl.config.recipe import PsaWalk, Recipe, hashed_settings
 from vwl.data.index import Index, Row
 from vwl.training.build import TRAIN_SPLIT
 
 Kind = Literal["train", "maps", "masks"]
-SectionType = TypeVar("SectionType", Cam, Walk)
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,13 @@ class StageSpec:
     rows: Callable[[Index], list[Row]]
 
 
-def _without_threshold(section: SectionType) -> SectionType:
+def _without_threshold(recipe: Recipe, section: str) -> dict[str, Any]:
     """The settings that score maps depend on: all but the threshold, which is applied to them later."""
-    return section.model_copy(update={"background_threshold": 0.0})
+    return {**hashed_settings(recipe, section), "background_threshold": 0.0}
 
 
-def _walk_settings(recipe: Recipe) -> Walk | PsaWalk:
-    return recipe.psa_walk if recipe.refiner == "psa" else _without_threshold(recipe.walk)
+def _walk_settings(recipe: Recipe) -> PsaWalk | dict[str, Any]:
+    return recipe.psa_walk if recipe.refiner == "psa" else _without_threshold(recipe, "walk")
 
 
 def _masks_settings(recipe: Recipe) -> Any:
@@ -87,7 +86,7 @@ STAGES: dict[str, StageSpec] = {
     spec.name: spec
     for spec in (
         StageSpec("classifier", "train", _reads(), lambda r: r.classifier, training_rows),
-        StageSpec("cam", "maps", _reads("classifier"), lambda r: _without_threshold(r.cam), _training_and_scored),
+        StageSpec("cam", "maps", _reads("classifier"), lambda r: _without_threshold(r, "cam"), _training_and_scored),
         StageSpec("crf", "masks", _reads("cam"), lambda r: r.crf, _scored_or_training),
         StageSpec("irnet-labels", "masks", _reads("cam"), lambda r: r.irnet_labels, training_rows),
         StageSpec("irnet", "train", _reads("irnet-labels"), lambda r: r.irnet, training_rows),
