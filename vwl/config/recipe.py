@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from vwl.config.cam_methods import Lpcam, Recam
 from vwl.config.psa import Psa, PsaLabels, PsaWalk
 from vwl.config.sections import (
     Backbone,
@@ -39,10 +40,12 @@ __all__ = [
     "Evaluation",
     "Irnet",
     "IrnetLabels",
+    "Lpcam",
     "Optimiser",
     "Psa",
     "PsaLabels",
     "PsaWalk",
+    "Recam",
     "Recipe",
     "Section",
     "Segment",
@@ -98,6 +101,8 @@ class Classifier(Section):
 class Cam(Section):
     """Class activation maps (Eq. 1)."""
 
+    method: Literal["weights", "lpcam"] = "weights"
+    """What features are compared with: the `weights` of the classifier (Eq. 1), or the prototypes of each class (`lpcam`)."""
     scales: Scales = (1.0, 0.5, 1.5, 2.0)
     """Scales of the image at which maps are computed; the maps of all scales are summed."""
     hflip: bool = True
@@ -262,6 +267,8 @@ class Recipe(Section):
     """What refines the class activation maps to pseudo masks: the walk of `irnet`, that of `psa`, or `none`: the masks are the maps at
     their threshold."""
     classifier: Classifier = Classifier()
+    recam: Recam = Recam()
+    lpcam: Lpcam = Lpcam()
     cam: Cam = Cam()
     crf: Crf = Crf()
     irnet_labels: IrnetLabels = IrnetLabels()
@@ -275,7 +282,7 @@ class Recipe(Section):
     evaluation: Evaluation = Evaluation()
 
 
-ADDED: dict[str, dict[str, Any]] = {"segmenter": {"negatives": "include"}}
+ADDED: dict[str, dict[str, Any]] = {"cam": {"method": "weights"}, "segmenter": {"negatives": "include"}}
 """Keys that were added to sections after runs had been made, with the value that gives the results of before."""
 
 

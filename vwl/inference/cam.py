@@ -42,10 +42,17 @@ class CamPredictor:
 
     def _fused(self, view: np.ndarray, labels: Sequence[int]) -> torch.Tensor:
         """Return the labels' maps (K, h, w) float32 on the CPU of a view (H, W, 3), fused with those of its horizontal flip."""
-        backbone, weight = self.model.backbone, self.model.image_head.weight
-        images = hflip_pair(view, backbone.mean, backbone.std, weight, self.settings.hflip)
+        return self._fused_pair(self.model.maps_of(self._features(view)), labels)
+
+    def _features(self, view: np.ndarray) -> torch.Tensor:
+        """Return the features (2, d, h, w) of a view (H, W, 3) and of its horizontal flip, if the settings say so."""
+        backbone = self.model.backbone
+        return self.model.features(hflip_pair(view, backbone.mean, backbone.std, self.model.image_head.weight, self.settings.hflip))
+
+    def _fused_pair(self, all_maps: torch.Tensor, labels: Sequence[int]) -> torch.Tensor:
+        """Return the labels' maps (K, h, w) float32 on the CPU, from those of all classes (2, C, h, w) of a view and its flip."""
         # of all classes, since the last bit of a matrix product depends on its number of rows: a map must not depend on the other labels
-        maps = self.model.activation_maps(images)[:, [label - 1 for label in labels]].float().cpu()
+        maps = all_maps[:, [label - 1 for label in labels]].float().cpu()
         if not self.settings.hflip:
             return maps[0]
         upright, flipped = maps[0], maps[1].flip(2)
