@@ -110,10 +110,16 @@ def _size(index: Index, row: Row) -> tuple[int, int] | None:
 
 def training_cost(recipe: Recipe, stage: str, num_images: int, num_classes: int) -> Cost:
     """Return the cost of a training on `num_images` images; `num_classes` counts the background."""
+    if stage == "lpcam":  # a forward pass over some images of each class, at the mean size of training
+        side, images = sum(recipe.classifier.resize) // 2, min(num_images, (num_classes - 1) * recipe.lpcam.images_per_class)
+        operations, activations, parameters = _network(recipe, "classifier", num_classes)(side, side)
+        return Cost(images, operations, _IMAGE_SECONDS, parameters * 4, activations)
     section = getattr(recipe, stage)
     steps = recipe.segmenter.iterations if stage == "segmenter" else section.epochs * -(-num_images // section.batch_size)
     share = _FROZEN_SHARE if stage == "irnet" else _TRAINED_SHARE
-    operations, activations, parameters = _network(recipe, stage, num_classes)(section.crop, section.crop)
+    network = "classifier" if stage == "recam" else stage
+    crop = getattr(recipe, network).crop
+    operations, activations, parameters = _network(recipe, network, num_classes)(crop, crop)
     kept = parameters * 4 * (1 + 2 * _KEPT_CHECKPOINTS)  # weights, and checkpoints with momentum
     return Cost(steps * section.batch_size, operations * share, 0.0, kept, activations * (1 if stage == "irnet" else 2))
 

@@ -32,6 +32,7 @@ class CamPredictor:
             self.model.backbone.freeze(0)
             self.model.requires_grad_(False)
 
+    @torch.inference_mode()
     def maps(self, image: np.ndarray, labels: Sequence[int]) -> np.ndarray:
         """Return the score maps (K, ceil(H / 4), ceil(W / 4)) float16 of the K labels, class ids 1..C, of an image (H, W, 3) uint8."""
         grid = map_size(*image.shape[:2])
@@ -45,44 +46,41 @@ class CamPredictor:
             total += torch.nn.functional.interpolate(maps[None], grid, mode="bilinear", align_corners=False)[0]
         return normalise(total.numpy()).astype(np.float16)
 
-    @torch.inference_mode()
     def _fused(self, view: np.ndarray, labels: Sequence[int]) -> torch.Tensor:
         """Return the labels' maps (K, h, w) float32 on the CPU of a view (H, W, 3), fused with those of its horizontal flip."""
-        # of all classes, since the last bit of a matrix product depends on its number of rows: a map must not depend on the other labels
-        maps = self.model.activation_maps(self._images(view))[:, [label - 1 for label in labels]].float().cpu()
-        return torch.stack([self._fuse(maps[:, number]) for number in range(len(labels))])
+        return self._fused_pair(self.model.maps_of(self._features(view)), labels)
 
-    @torch.inference_mode(mode=False)
-    def _climbed(self, view: np.ndarray, labels: Sequence[int], steps: int) -> torch.Tensor:
-        """Return the labels' maps of AdvCAM, as `_fused`; each label has its own steps."""
-        model, weight = self.model, self.model.image_head.weight
-        images = self._images(view)
-        climbed = [
-            climbed_map(
-                model.activation_maps,
-                model.pool,
-                self._fuse,
-                images,
-                label - 1,
-                int((weight[label - 1] > 0).sum()),
-                self.settings.advcam,
-                steps,
-            )
-            for label in labels
-        ]
-        return torch.stack(climbed).float().cpu()
+    def _features(self, view: np.ndarray) -> torch.Tensor:
+        """Return the features (2, d, h, w) of a view (H, W, 3) and of its horizontal flip, if the settings say so."""
+        return self.model.features(self._images(view))
 
     def _images(self, view: np.ndarray) -> torch.Tensor:
-        """Return a view, and its horizontal flip if it is wanted, as a batch for the network."""
+        """Return a view, and its horizontal flip if the settings say so, as a batch for the network."""
         backbone = self.model.backbone
         return hflip_pair(view, backbone.mean, backbone.std, self.model.image_head.weight, self.settings.hflip)
 
+    def _fused_pair(self, all_maps: torch.Tensor, labels: Sequence[int]) -> torch.Tensor:
+        """Return the labels' maps (K, h, w) float32 on the CPU, from those of all classes (2, C, h, w) of a view and its flip."""
+        # of all classes, since the last bit of a matrix product depends on its number of rows: a map must not depend on the other labels
+        return self._fuse(all_maps[:, [label - 1 for label in labels]].float().cpu())
+
     def _fuse(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return one map (h, w) of those of a view and of its horizontal flip (B, h, w)."""
+        """Return one map (..., h, w) of those of a view and of its horizontal flip (2, ..., h, w)."""
         if not self.settings.hflip:
             return maps[0]
-        upright, flipped = maps[0], maps[1].flip(1)
+        upright, flipped = maps[0], maps[1].flip(-1)
         return torch.maximum(upright, flipped) if self.settings.hflip_fusion == "max" else upright + flipped
+
+    @torch.inference_mode(mode=False)
+    def _climbed(self, view: np.ndarray, labels: Sequence[int], steps: int) -> torch.Tensor:
+        """Return the labels' maps of AdvCAM, as `_fused`; the image climbs towards each label by itself."""
+        model, images = self.model, self._images(view)
+        positive = (model.map_weight > 0).sum(dim=1).tolist()
+        climbed = [
+            climbed_map(model.activation_maps, model.pool, self._fuse, images, n, positive[n], self.settings.advcam, steps)
+            for n in (label - 1 for label in labels)
+        ]
+        return torch.stack(climbed).float().cpu()
 
 
 class CamStage(CamPredictor, Stage):

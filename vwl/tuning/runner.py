@@ -8,6 +8,7 @@ from typing import Any
 
 from vwl.cluster.plan import BASE_MEMORY, worker_memory
 from vwl.config.layout import Layout
+from vwl.config.networks import batch_size
 from vwl.data.index import read_index
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
@@ -69,7 +70,7 @@ def run_search(
     for entry in search.entries() or search.entries_of({}, 0, search.seeds[:1]):
         for stage in entry.trial.stages:
             if STAGES[stage].kind == "train":
-                resources.layout.split_batch(getattr(entry.trial.recipe, stage).batch_size)
+                resources.layout.split_batch(batch_size(entry.trial.recipe, stage))
     follower = Follower(root, search, view, after_trial)
     for trial in {entry.trial.id: entry.trial for entry in search.entries()}.values():
         follower.show(trial)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from vwl.config.layout import Layout
+from vwl.config.networks import batch_size
 from vwl.config.recipe import Classifier, Irnet, Psa, Segmenter
 from vwl.errors import VwlError
 from vwl.models import classifier, deeplab, irnet, psa
@@ -47,7 +48,8 @@ def check_start(run: Run, stages: Sequence[str], layout: Layout, backend: str, f
         if "classifier" in trainings:
             require_labels(rows)
     for stage in trainings:
-        _check_network(run, stage)
+        if stage not in ("recam", "lpcam"):  # their network is the classifier's
+            _check_network(run, stage)
     return layouts
 
 
@@ -64,9 +66,9 @@ def check_cluster(layouts: Mapping[str, Layout]) -> None:
 
 
 def _training_layout(run: Run, stage: str, layout: Layout, fit_workers: bool) -> Layout:
-    batch_size = getattr(run.recipe, stage).batch_size
-    fitting = layout.fit_to_batch(batch_size) if fit_workers else layout
-    fitting.split_batch(batch_size)
+    batch = batch_size(run.recipe, stage)
+    fitting = layout.fit_to_batch(batch) if fit_workers else layout
+    fitting.split_batch(batch)
     return fitting
 
 
