@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vwl.config.networks import cam_network
-from vwl.config.recipe import Recipe, fingerprint
+from vwl.config.recipe import Recipe, fingerprint, hashed_settings
 from vwl.errors import VwlError
 from vwl.inference.build import load_classifier, load_segmenter
 from vwl.model_file.content import read_model
@@ -146,7 +146,7 @@ def _used(recipe: Recipe, stage: ModelStage) -> tuple[str, ...]:
 
 def _cam_settings(recipe: Recipe) -> dict[str, Any]:
     """Return how a classifier's model file makes maps: always by its weights."""
-    return {key: value for key, value in recipe.cam.model_dump(mode="json").items() if key != "method"}
+    return {key: value for key, value in hashed_settings(recipe, "cam").items() if key != "method"}
 
 
 def _score(score: Mapping[str, Any]) -> dict[str, Any]:
