@@ -26,7 +26,7 @@ class Recam(Section):
 class Lpcam(Section):
     """LPCAM (Chen and Sun, CVPR 2023): prototypes of each class, clustered from local features; used with `cam.method: lpcam`."""
 
-    clusters: Positive = 12
+    clusters: int = Field(12, ge=1, le=1000)
     """Clusters of the features inside a class's maps, and of those outside."""
     foreground_score: Fraction = 0.1
     """Features where the map of a class, divided by its maximum, exceeds this score are inside, all others outside."""

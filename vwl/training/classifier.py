@@ -13,7 +13,7 @@ from vwl.data.index import Index, Row
 from vwl.data.sampler import generator, steps_per_epoch
 from vwl.data.transforms import long_side_scale, normalise, random_crop, random_hflip, resize, scaled_size
 from vwl.errors import VwlError
-from vwl.models.classifier import Classifier, ClassifierOutput, cells_inside
+from vwl.models.classifier import Classifier, cells_inside
 from vwl.models.losses import decov, soft_margin
 from vwl.training.distributed import PendingSum, all_reduce, device, rank, world_size
 from vwl.training.linear_probe import fit_linear_probe
@@ -110,8 +110,8 @@ class ClassifierTask(Task):
         """Return the shares of L_cls(p_img), L_cls(p_word), L_cls(p_w2i) and L_decov; their sum is Eq. 12 or, with all four, Eq. 15."""
         return self.terms(forward(batch["images"], self._valid(batch)), batch, counts, part)
 
-    def terms(self, output: ClassifierOutput, batch: Sample, counts: torch.Tensor, part: float) -> dict[str, torch.Tensor]:
-        """Return the losses of a micro-batch from the network's output."""
+    def terms(self, output: Any, batch: Sample, counts: torch.Tensor, part: float) -> dict[str, torch.Tensor]:
+        """Return the shares of the losses of a micro-batch from the network's output, a `ClassifierOutput`."""
         targets = batch["targets"]
 
         def share(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

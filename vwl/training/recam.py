@@ -24,6 +24,7 @@ class RecamTask(ClassifierTask):
     """
 
     name = "recam"
+    model: ReactivatedClassifier
 
     def __init__(self, recipe: Recipe, index: Index, rows: list[Row], held_out: list[Row], trained: Folder) -> None:
         """Take the folder of the classifier's weights; the others as in `ClassifierTask`."""
