@@ -107,3 +107,14 @@ def test_images_that_cannot_be_read_from_here_are_taken_for_vocs(tmp_path):
     for row in index.rows:
         (tmp_path / row.image).unlink()
     assert (image_stats(index).height, image_stats(index).width) == (375, 500)
+
+
+def test_advcam_costs_steps_of_each_label():
+    maps, few, many = (
+        inference_cost(
+            load_recipe("demo", ["cam.scales=[1.0]", f"cam.advcam.steps={steps}"]), "cam", 1, 5, ImageStats(96, 128, 2)
+        ).operations
+        for steps in (0, 4, 8)
+    )
+    assert few / maps == pytest.approx(4 * 2 * 2.3)
+    assert many == pytest.approx(2 * few)

@@ -115,7 +115,7 @@ def test_cells_share_their_classifier_and_their_maps(finished):
 
 
 def test_imported_maps_need_no_classifier_and_do_not_depend_on_the_seed(finished):
-    rows = [row for row in finished[0].rows if row["trial"].startswith("import-other-maps-")]
+    rows = [row for row in finished[0].rows if row["trial"].startswith("import-other-maps")]
     assert len(rows) == 6
     assert not any("classifier" in dict(row["stage_seconds"]) for row in rows)
     first, second = (row["val_miou"] for row in rows if row["stage"] == "cam")

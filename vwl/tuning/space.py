@@ -109,6 +109,9 @@ class Space(StrictModel):
                 raise ValueError(f"paper.{split} has {len(scores)} scores for {len(self.values)} values")
         if self.columns and not self.rows:
             raise ValueError("columns need rows")
+        names = [column.label for column in self.columns]
+        if len(set(names)) < len(names):
+            raise ValueError("two columns have the same label")
         for row in self.rows:
             unknown = row.papers.keys() - {column.label for column in self.columns}
             if unknown:
@@ -116,9 +119,6 @@ class Space(StrictModel):
             if self.columns and (row.stage is not None or row.paper != PaperScores()):
                 raise ValueError(f"the row {row.label} has a stage or paper of its own; with columns these are the columns', and papers")
         labels = [row.label for row in self.rows] or [setting.label for setting in self.settings()]
-        names = [column.label for column in self.columns]
-        if len(set(names)) < len(names):
-            raise ValueError("two columns have the same label")
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
             raise ValueError(f"the setting {twice[0]} is given twice; give each setting another label")
