@@ -150,8 +150,8 @@ class Space(StrictModel):
         train = self.paper.train or [None] * len(self.values)
         val = self.paper.val or [None] * len(self.values)
         return [
-            Setting(_text(value), {**self.base, str(self.parameter): value}, *scores)
-            for value, *scores in zip(self.values, train, val, strict=True)
+            Setting(_text(value), {**self.base, str(self.parameter): value}, of_train, of_val)
+            for value, of_train, of_val in zip(self.values, train, val, strict=True)
         ]
 
     @property

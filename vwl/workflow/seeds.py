@@ -66,15 +66,15 @@ class Inspection:
 
     Attributes:
         record: its format and background, and a hash of its files.
+        background: that of the record.
         files: names by image id.
         surplus: files that belong to no image of the stage.
-        labelled_first: the images that have files, negative ones last.
     """
 
     record: ImportedMaps
+    background: SeedBackground
     files: Files
     surplus: list[str]
-    labelled_first: list[Row]
 
 
 def inspect_seeds(index: Index, index_path: str, folder: Folder, seed_format: str | None, background: SeedBackground | None) -> Inspection:
@@ -92,13 +92,13 @@ def inspect_seeds(index: Index, index_path: str, folder: Folder, seed_format: st
     with_files = sorted((row for row in rows if row.image_id in wanted), key=lambda row: row.negative)  # a format is told by the labels
     try:
         known, own = probe(index, folder, wanted, with_files, seed_format)
-        chosen = background or ("own" if own else "fixed")
+        chosen: SeedBackground = background or ("own" if own else "fixed")
         content = hashlib.sha256(json.dumps([(name, entries[name]) for names in wanted.values() for name in names]).encode()).hexdigest()
         record = ImportedMaps(known, chosen, content[:16], len(wanted), str(folder))
         _try_some(SeedStage(index, folder, wanted, known, chosen), with_files)
     except UnsafePickle as error:
         raise VwlError(f"{folder}/{error}") from None
-    return Inspection(record, wanted, surplus, with_files)
+    return Inspection(record, chosen, wanted, surplus)
 
 
 def import_seeds(
@@ -130,7 +130,7 @@ def import_seeds(
         raise VwlError(f"{folder} is in the folder that the import replaces; move the files elsewhere")
     found = inspect_seeds(run.index, run.index_path, folder, seed_format, background)
     record, rows = found.record, STAGES[STAGE].rows(run.index)
-    known, chosen = record.format, record.background
+    known, chosen = record.format, found.background
     try:
         manifest = _start(run, record, overwrite)
         stage = SeedStage(run.index, folder, found.files, known, chosen)
