@@ -50,6 +50,48 @@ def classifier(
 
 @app.command(cls=WithRun)
 @with_layout
+def recam(
+    run: RunFolder,
+    override: Override = None,
+    *,
+    where: Any,
+    address: Address = None,
+    backend: Backend = "ray",
+    overwrite: Overwrite = False,
+) -> None:
+    """Train the classifier on with ReCAM's softmax over classes (recam.epochs above 0).
+
+    \b
+    Examples:
+      vwl train recam --run runs/voc
+      vwl train recam --run runs/voc -o recam.epochs=4 --overwrite
+    """
+    _train("recam", run, None, None, override, where, None, address, backend, overwrite)
+
+
+@app.command(cls=WithRun)
+@with_layout
+def lpcam(
+    run: RunFolder,
+    override: Override = None,
+    *,
+    where: Any,
+    address: Address = None,
+    backend: Backend = "ray",
+    overwrite: Overwrite = False,
+) -> None:
+    """Cluster features of training images to LPCAM's prototypes of each class (cam.method: lpcam).
+
+    \b
+    Examples:
+      vwl train lpcam --run runs/voc
+      vwl train lpcam --run runs/voc -o cam.method=lpcam --overwrite
+    """
+    _train("lpcam", run, None, None, override, where, None, address, backend, overwrite)
+
+
+@app.command(cls=WithRun)
+@with_layout
 def irnet(
     run: RunFolder,
     override: Override = None,

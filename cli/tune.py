@@ -87,6 +87,20 @@ def run(
         int | None, typer.Option(metavar="N", help="Training steps between checkpoints (default: 25).", min=1)
     ] = None,
     concurrent: Annotated[str | None, typer.Option(metavar="N|auto", help="Trials at a time (default: auto, as many as fit).")] = None,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import", metavar="NAME=FOLDER", help="One more row: maps of another method, as vwl seeds import reads them. Repeatable."
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="Weights that rows of the space take by name; rows without them are left out. Repeatable."),
+    ] = None,
+    backend: Annotated[
+        Literal["ray", "local"] | None,
+        typer.Option(help="Where to compute (default: ray); local is one trial after the other in this process."),
+    ] = None,
     address: Address = None,
 ) -> None:
     """Train and score every setting of a space with several seeds. Trials that the folder holds already are not run again.
@@ -95,6 +109,8 @@ def run(
     Examples:
       vwl tune run table5a --data voc.parquet --run runs/tables --seeds 3
       vwl tune run --resume runs/tables
+      vwl tune run table1 --data voc.parquet --run runs/tables --seeds 3 --import IRN=irn/result/cam
+      vwl tune run table2 --data voc.parquet --run runs/tables --weights coco=deeplab_coco.pth
     """
     from vwl.api.tune import TrialResources, resume_tune
     from vwl.api.tune import tune as run_tune
@@ -106,6 +122,7 @@ def run(
     if (resume is None) == (run is None):
         raise VwlError("give either a SPACE with --run FOLDER, or --resume FOLDER")
     fixed = {"--recipe": recipe, "--override": override, "--seeds": seeds, "--threshold": threshold}
+    fixed |= {"--import": maps, "--weights": weights}
     if resume is not None and (changed := [option for option, value in fixed.items() if value]):
         raise VwlError(f"--resume cannot change {', '.join(changed)}; give the SPACE with all options and --run {resume} instead")
     if resume is None and space is None:
@@ -113,7 +130,7 @@ def run(
     if resume is None and data is None:
         raise VwlError("give --data INDEX, the table that vwl data prepare writes")
     resources = TrialResources(
-        workers_per_trial, cpus_per_worker, gpus_per_worker, micro_batch, precision, checkpoint_steps, _concurrent(concurrent)
+        workers_per_trial, cpus_per_worker, gpus_per_worker, micro_batch, precision, checkpoint_steps, _concurrent(concurrent), backend
     )
     common: dict[str, Any] = {"resources": resources, "address": address}
     with trials_view() as view:
@@ -125,6 +142,7 @@ def run(
             result = resume_tune(resume, space, data, **common, on_trial=show_trial)
         else:
             plan: dict[str, Any] = {"overrides": override or (), "seeds": seeds or 1, "threshold": threshold or "auto"}
+            plan |= {"maps": _pairs("--import", maps), "weights": _pairs("--weights", weights)}
             result = run_tune(str(space), str(data), recipe, run, **plan, **common, on_trial=show_trial)
     for finished in result.tables:
         show(finished)
@@ -143,6 +161,19 @@ def _concurrent(given: str | None) -> int | Literal["auto"] | None:
     if not (given.isdecimal() and int(given) > 0):
         raise typer.BadParameter(f"'{given}' is neither auto nor a positive number of trials", param_hint="'--concurrent'")
     return int(given)
+
+
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    """Return the paths of NAME=PATH by name."""
+    found: dict[str, str] = {}
+    for text in given or ():
+        name, equals, path = text.partition("=")
+        if not (name.strip() and equals and path):
+            raise typer.BadParameter(f"'{text}' is not NAME=PATH", param_hint=f"'{option}'")
+        if name.strip() in found:
+            raise typer.BadParameter(f"'{name.strip()}' is given twice", param_hint=f"'{option}'")
+        found[name.strip()] = path
+    return found
 
 
 SpaceName = Annotated[str | None, typer.Option("--space", metavar="SPACE", help="One of the folder's searches (default: all).")]
@@ -242,7 +273,12 @@ def spaces(as_json: Json = False) -> None:
 
     builtin = [load_space(name) for name in builtin_spaces()]
     rows = [
-        [s.name, s.title, s.parameter_name if s.parameter else "", ", ".join(x.label for x in s.settings()) or f"{s.samples} samples"]
+        [
+            s.name,
+            s.title,
+            s.parameter_name if s.parameter else "",
+            ", ".join(dict.fromkeys(x.label for x in s.settings())) or f"{s.samples} samples",
+        ]
         for s in builtin
     ]
     print_table("search spaces", ["space", "title", "parameter", "settings"], rows, as_json)

@@ -9,10 +9,11 @@ import torch
 
 from tests.helpers import tiny_scenes
 from vwl.config.layout import Layout
-from vwl.config.recipe import Backbone, Classifier, Codebook, Irnet, Optimiser, Psa, Recipe, Section, Segmenter
+from vwl.config.recipe import Backbone, Classifier, Codebook, Irnet, Optimiser, Psa, Recam, Recipe, Section, Segmenter
 from vwl.data.index import write_index
+from vwl.models.classifier import Classifier as ClassifierNet
 from vwl.storage.folder import Folder
-from vwl.training import loop
+from vwl.training import checkpoint, loop
 from vwl.training.build import TrainSpec, build_task
 from vwl.training.task import Task
 
@@ -34,6 +35,7 @@ RECIPE = Recipe(
         crop=64,
         resize=(48, 96),
     ),
+    recam=Recam(optimiser=Optimiser(learning_rate=0.01), batch_size=BATCH),
     irnet=Irnet(backbone=PLAIN, optimiser=Optimiser(learning_rate=0.1, head_lr_mult=1), batch_size=BATCH, crop=64, radius=5),
     psa=Psa(backbone=PLAIN, optimiser=Optimiser(learning_rate=0.01, weight_decay=5e-4), batch_size=BATCH, crop=64, radius=3),
     segmenter=Segmenter(
@@ -60,29 +62,40 @@ def with_changes(section: SectionType, **changes: Any) -> SectionType:
     return type(section).model_validate(values)
 
 
-KINDS = ("classifier-L", "classifier-M", "irnet", "psa", "segmenter")
-"""The trainings; the classifier's two strategies of the codebook are two of them."""
+KINDS = ("classifier-L", "classifier-M", "recam-L", "recam-M", "irnet", "psa", "segmenter")
+"""The trainings; the classifier's two strategies of the codebook are two of them, and ReCAM goes on with both."""
 
 
 def make_data(folder: Path, num_val: int = 3) -> Path:
-    """Draw the scenes and return the path of their index."""
-    write_index(tiny_scenes(folder / "scenes", NUM_TRAIN, num_val), folder / "index.parquet")
+    """Draw the scenes, save a classifier of each strategy for ReCAM and LPCAM to go on with, and return the path of the index."""
+    index = tiny_scenes(folder / "scenes", NUM_TRAIN, num_val)
+    write_index(index, folder / "index.parquet")
+    for strategy in ("learning", "memory"):
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            network = ClassifierNet(with_changes(RECIPE.classifier, codebook={"strategy": strategy}), index.num_objects)
+            checkpoint.save(Folder(folder / f"classifier-{strategy}"), loop.WEIGHTS, {"model": network.state_dict()})
     return folder / "index.parquet"
 
 
 def tiny_spec(kind: str, index_path: Path, folder: Path, num_steps: int = 6) -> TrainSpec:
-    """Return one of the `KINDS` of training; the scenes' own masks stand for the labels of earlier stages."""
+    """Return one of the `KINDS` of training; the scenes' own masks stand for the labels of earlier stages, an
+    untrained classifier for a trained one."""
     epochs = -(-num_steps // STEPS_PER_EPOCH)
-    codebook = RECIPE.classifier.codebook.model_copy(update={"strategy": "memory" if kind == "classifier-M" else "learning"})
+    stage, _, strategy = kind.partition("-")
+    strategy = "memory" if strategy == "M" else "learning"
+    codebook = RECIPE.classifier.codebook.model_copy(update={"strategy": strategy})
     recipe = RECIPE.model_copy(
         update={
             "classifier": RECIPE.classifier.model_copy(update={"codebook": codebook, "epochs": epochs}),
+            "recam": RECIPE.recam.model_copy(update={"epochs": epochs if stage == "recam" else 0}),
             "irnet": RECIPE.irnet.model_copy(update={"epochs": epochs}),
             "psa": RECIPE.psa.model_copy(update={"epochs": epochs}),
             "segmenter": RECIPE.segmenter.model_copy(update={"iterations": num_steps}),
         }
     )
-    return TrainSpec(kind.partition("-")[0], recipe, str(index_path), Folder(folder), Folder(index_path.parent / "scenes" / "masks"), kind)
+    reads = f"classifier-{strategy}" if stage in ("recam", "lpcam") else "scenes/masks"
+    return TrainSpec(stage, recipe, str(index_path), Folder(folder), Folder(index_path.parent / reads), kind)
 
 
 def train_to_end(

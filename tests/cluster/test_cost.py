@@ -38,6 +38,15 @@ def test_a_training_goes_through_whole_batches():
     assert training_cost(DEMO, "segmenter", 20, 5).images == DEMO.segmenter.iterations * DEMO.segmenter.batch_size
 
 
+def test_recam_costs_epochs_of_the_classifier_and_lpcam_a_look_at_some_images():
+    recipe = load_recipe("demo", ["classifier.backbone.weights=none", "recam.epochs=2", "recam.batch_size=4", "lpcam.images_per_class=3"])
+    classifier, recam, lpcam = (training_cost(recipe, stage, num_images=20, num_classes=5) for stage in ("classifier", "recam", "lpcam"))
+    assert (recam.images, recam.operations, recam.activations) == (2 * 5 * 4, classifier.operations, classifier.activations)
+    side = sum(recipe.classifier.resize) // 2
+    assert lpcam.images == 4 * 3
+    assert lpcam.operations == pytest.approx(classifier.operations / 3 * (side / recipe.classifier.crop) ** 2)
+
+
 def test_a_larger_crop_costs_its_area():
     small, large = (training_cost(load_recipe("demo", [f"classifier.crop={crop}"]), "classifier", 8, 5) for crop in (128, 256))
     assert large.operations == pytest.approx(4 * small.operations)
@@ -98,3 +107,14 @@ def test_images_that_cannot_be_read_from_here_are_taken_for_vocs(tmp_path):
     for row in index.rows:
         (tmp_path / row.image).unlink()
     assert (image_stats(index).height, image_stats(index).width) == (375, 500)
+
+
+def test_advcam_costs_steps_of_each_label():
+    maps, few, many = (
+        inference_cost(
+            load_recipe("demo", ["cam.scales=[1.0]", f"cam.advcam.steps={steps}"]), "cam", 1, 5, ImageStats(96, 128, 2)
+        ).operations
+        for steps in (0, 4, 8)
+    )
+    assert few / maps == pytest.approx(4 * 2 * 2.3)
+    assert many == pytest.approx(2 * few)

@@ -1,13 +1,16 @@
 """The CAM stage: maps of the labels, equal to those of every scale and horizontal flip."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from tests.inference.conftest import IMAGES, draw, save_index
-from vwl.config.recipe import Cam
+from vwl.config.recipe import AdvCam, Cam
 from vwl.inference.cam import CamStage
+from vwl.models.classifier import Classifier
 
 
 def stage(recipe, index, model, **cam):
@@ -108,3 +111,45 @@ def test_an_image_without_labels_has_no_maps(recipe, images, rows, classifier):
     found = stage(recipe, images, classifier, long_side=96)(rows["bare"])
     assert found.classes == ()
     assert found.values.shape == (0, 10, 13)
+
+
+@pytest.mark.parametrize("tile", [1536, 128])
+def test_advcam_of_one_step_gives_the_maps_of_the_stage(recipe, images, rows, classifier, tile):
+    # a single view: of a pair, the published Grad-CAM weights each by its share of active positions
+    plain, climbed = (
+        stage(recipe, images, classifier, scales=(1.0,), long_side=200, hflip=False, tile=tile, advcam=AdvCam(steps=steps))(rows["odd"])
+        for steps in (0, 1)
+    )
+    np.testing.assert_allclose(climbed.values, plain.values, atol=4e-3)
+
+
+@pytest.mark.parametrize("name", ["even", "flat", "dot", "bare"])
+@pytest.mark.parametrize("pooling", ["gap", "hybrid"])
+def test_advcam_gives_other_maps_of_the_same_size_for_every_image(recipe, images, rows, classifier, name, pooling):
+    model = Classifier(recipe.classifier.model_copy(update={"pooling": pooling}), 2).eval()
+    model.load_state_dict(classifier.state_dict())
+    plain, climbed = (
+        stage(recipe, images, model, scales=(1.0, 0.5), long_side=96, advcam=AdvCam(steps=steps))(rows[name]).values for steps in (0, 3)
+    )
+    assert climbed.shape == plain.shape
+    assert climbed.dtype == np.float16
+    assert np.isfinite(climbed).all()
+    if name in {"even", "flat"}:
+        assert np.abs(climbed.astype(np.float32) - plain).max() > 0.01
+
+
+def test_advcam_of_a_label_does_not_depend_on_the_others_of_the_image(recipe, classifier, tmp_path):
+    image = draw(48, 64, 0)
+    index = save_index(tmp_path, {"both": (image, (1, 2)), "second": (image, (2,))}, ("background", "cat", "dog"))
+    settings = {"long_side": 96, "scales": (1.0,), "advcam": AdvCam(steps=3)}
+    both, second = (stage(recipe, index, classifier, **settings)(row).values for row in index.rows)
+    np.testing.assert_array_equal(both[1:], second)
+
+
+def test_a_label_that_is_active_nowhere_has_an_empty_map_with_advcam(recipe, images, rows, classifier):
+    model = deepcopy(classifier)
+    with torch.no_grad():
+        model.image_head.weight[0] = 0
+    found = stage(recipe, images, model, scales=(1.0,), long_side=96, advcam=AdvCam(steps=3))(rows["even"])
+    assert not found.values[0].any()
+    assert found.values[1].any()

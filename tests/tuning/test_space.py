@@ -28,7 +28,7 @@ def error_of(folder: Path, text: str) -> str:
 
 
 def test_the_spaces_of_the_paper_are_built_in():
-    assert builtin_spaces() == ["fig12", "joint", "table4", "table5a", "table5b", "table5c", "table5d"]
+    assert builtin_spaces() == ["fig12", "joint", "table1", "table2", "table3", "table4", "table5a", "table5b", "table5c", "table5d"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Searches: every setting of a space trained and scored with several seeds on Ray Tune, and the tables of what came out."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.storage.lock import exclusive_lock
 from vwl.tuning import report, results, runner
+from vwl.tuning.given import with_given
 from vwl.tuning.report import Best
 from vwl.tuning.search import Search, open_searches
 from vwl.tuning.space import load_space
@@ -55,6 +56,7 @@ class TrialResources:
         precision: `float32` or `bf16` (`float32`).
         checkpoint_steps: steps between checkpoints (25).
         concurrent: trials at a time, or `auto`: as many as fit (`auto`).
+        backend: `ray`, or `local`: one trial after the other in this process, without Ray (`ray`).
     """
 
     workers: int | None = None
@@ -64,6 +66,7 @@ class TrialResources:
     precision: Literal["float32", "bf16"] | None = None
     checkpoint_steps: int | None = None
     concurrent: int | Literal["auto"] | None = None
+    backend: Literal["ray", "local"] | None = None
 
 
 OnTrial = Callable[[TrialProgress], None]
@@ -141,6 +144,8 @@ def tune(
     overrides: Overrides = (),
     seeds: int = 1,
     threshold: str | float = "auto",
+    maps: Mapping[str, str | Path] | None = None,
+    weights: Mapping[str, str | Path] | None = None,
     resources: TrialResources | None = None,
     address: str | None = None,
     on_trial: OnTrial | None = None,
@@ -155,6 +160,8 @@ def tune(
         overrides: changes of the recipe, as in `vwl.run`.
         seeds: number of seeds of each setting, counted up from the recipe's.
         threshold: background threshold: `auto`, `auto-by-class`, `recipe` (the recipe's) or a number.
+        maps: folders of maps of other methods (`vwl seeds import`) by the label of the row that each becomes.
+        weights: files by the names that rows of the space take; a row whose weights are not given is left out.
         resources: what each trial runs with.
         address: Ray cluster; default: RAY_ADDRESS, else a local Ray.
         on_trial: called with the state of each trial when it changes.
@@ -170,7 +177,7 @@ def tune(
     assert given is not None
     index = given if isinstance(given, Index) else read_index(given)
     index_path = root.uri_of(INDEX_NAME) if isinstance(given, Index) else location(given)
-    loaded = load_space(str(space))
+    loaded = with_given(load_space(str(space)), _located(maps), _located(weights), index, index_path)
     wanted = _recipe(recipe_of(recipe) or loaded.recipe or default_recipe(index), override_lines(overrides))
     search = Search.plan(loaded, wanted, index, index_path, seeds, str(threshold))
     if isinstance(given, Index):
@@ -211,7 +218,7 @@ def resume_tune(
 _STORED = {"cpus_per_worker": "cpus", "gpus_per_worker": "gpus"}
 """Options whose names in `resources.json` are others."""
 _DEFAULTS: dict[str, Any] = {"workers": 1, "cpus": 1, "gpus": 0, "micro_batch": None, "precision": "float32", "checkpoint_steps": 25}
-_DEFAULTS |= {"concurrent": "auto", "address": None}
+_DEFAULTS |= {"concurrent": "auto", "address": None, "backend": "ray"}
 
 
 class _View:
@@ -253,7 +260,12 @@ def _resources(given: dict[str, Any]) -> runner.TuneResources:
         checkpoint_steps=options["checkpoint_steps"],
         precision=options["precision"],
     )
-    return runner.TuneResources(layout, None if concurrent is None else int(concurrent), options["address"], options)
+    return runner.TuneResources(layout, None if concurrent is None else int(concurrent), options["address"], options, options["backend"])
+
+
+def _located(given: Mapping[str, str | Path] | None) -> dict[str, str]:
+    """Return paths and URIs by name; paths are absolute, since trials run in other folders."""
+    return {name: location(path) for name, path in (given or {}).items()}
 
 
 def _recipe(recipe: str | Recipe, overrides: list[str]) -> Recipe:

@@ -19,6 +19,7 @@ from vwl.data.index import Index, Row
 from vwl.data.transforms import long_side_scale, scaled_size
 from vwl.errors import VwlError
 from vwl.inference.build import PROCESSES_PER_GPU
+from vwl.maps.advcam import steps_at
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
@@ -44,6 +45,8 @@ _MAP_BYTES = 2 * 0.9
 _KEPT_CHECKPOINTS = 2
 _TRAINED_SHARE = 3.0
 """Operations of a training step over a forward pass: forward, backward to features, backward to weights."""
+_STEP_SHARE = 2.3
+"""Cost of a step of AdvCAM, relative to a forward pass (measured with Lite0 on a CPU)."""
 _FROZEN_SHARE = 1.2
 """The same with a frozen backbone."""
 _SIDE = 256
@@ -110,10 +113,16 @@ def _size(index: Index, row: Row) -> tuple[int, int] | None:
 
 def training_cost(recipe: Recipe, stage: str, num_images: int, num_classes: int) -> Cost:
     """Return the cost of a training on `num_images` images; `num_classes` counts the background."""
+    if stage == "lpcam":  # a forward pass over some images of each class, at the mean size of training
+        side, images = sum(recipe.classifier.resize) // 2, min(num_images, (num_classes - 1) * recipe.lpcam.images_per_class)
+        operations, activations, parameters = _network(recipe, "classifier", num_classes)(side, side)
+        return Cost(images, operations, _IMAGE_SECONDS, parameters * 4, activations)
     section = getattr(recipe, stage)
     steps = recipe.segmenter.iterations if stage == "segmenter" else section.epochs * -(-num_images // section.batch_size)
     share = _FROZEN_SHARE if stage == "irnet" else _TRAINED_SHARE
-    operations, activations, parameters = _network(recipe, stage, num_classes)(section.crop, section.crop)
+    network = "classifier" if stage == "recam" else stage
+    crop = getattr(recipe, network).crop
+    operations, activations, parameters = _network(recipe, network, num_classes)(crop, crop)
     kept = parameters * 4 * (1 + 2 * _KEPT_CHECKPOINTS)  # weights, and checkpoints with momentum
     return Cost(steps * section.batch_size, operations * share, 0.0, kept, activations * (1 if stage == "irnet" else 2))
 
@@ -125,7 +134,7 @@ def inference_cost(recipe: Recipe, stage: str, num_images: int, num_classes: int
     maps, masks = map_values * _MAP_BYTES * num_images, stats.pixels * _MASK_BYTES * num_images
     few = stats.labels + 1
     if stage == "cam":
-        operations = _passes(_network(recipe, "classifier", num_classes), recipe.cam, size)
+        operations = _passes(_network(recipe, "classifier", num_classes), recipe.cam, size) * _climbs(recipe.cam, stats.labels)
         return Cost(num_images, operations, _IMAGE_SECONDS, maps)
     if stage == "walk":
         section = recipe.psa_walk if recipe.refiner == "psa" else recipe.walk
@@ -153,6 +162,12 @@ def _passes(network: Counted, section: Cam | Segment, size: tuple[int, int]) -> 
     """Return the operations of the forward passes over all scales, twice with `hflip`."""
     once = network(*scaled_size(size, long_side_scale(size, section.long_side)))[0]
     return once * sum(scale**2 for scale in section.scales) * (2 if section.hflip else 1)
+
+
+def _climbs(section: Cam, labels: float) -> float:
+    """Return what AdvCAM multiplies the operations of the maps by; 1 without it."""
+    squares = sum(scale**2 for scale in section.scales)
+    return sum(scale**2 * (steps_at(scale, section.advcam) * labels * _STEP_SHARE or 1) for scale in section.scales) / squares
 
 
 def _crf(kernels: CrfKernels, pixels: int, labels: float) -> float:

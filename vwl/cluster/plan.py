@@ -19,6 +19,7 @@ from pyarrow import fs
 from vwl.cluster.cost import Cost, image_stats, inference_cost, training_cost
 from vwl.cluster.machine_checks import Finding, free_memory
 from vwl.config.layout import Layout
+from vwl.config.networks import batch_size
 from vwl.config.recipe import Recipe
 from vwl.data.index import Index
 from vwl.errors import VwlError
@@ -88,7 +89,7 @@ def plan(
     found = []
     for stage, cost in costs(recipe, index).items():
         if STAGES[stage].kind == "train":
-            used = layout.fit_to_batch(getattr(recipe, stage).batch_size)
+            used = layout.fit_to_batch(batch_size(recipe, stage))
             workers = used.workers
             seconds = cost.seconds(workers * used.cpus_per_worker, workers * used.gpus_per_worker, used.precision)
         else:
@@ -173,7 +174,7 @@ def _batches(recipe: Recipe, layout: Layout) -> Iterator[Finding]:
     for stage in stages_of(recipe):
         if STAGES[stage].kind != "train":
             continue
-        batch = getattr(recipe, stage).batch_size
+        batch = batch_size(recipe, stage)
         try:
             micro, pieces = layout.fit_to_batch(batch).split_batch(batch)
         except VwlError as error:
@@ -210,7 +211,7 @@ def worker_memory(recipe: Recipe, index: Index, layout: Layout, stages: Collecti
     found = [(0.0, "")]
     for name, cost in costs(recipe, index).items():
         if STAGES[name].kind == "train" and name in stages:
-            batch = getattr(recipe, name).batch_size
+            batch = batch_size(recipe, name)
             at_once = layout.fit_to_batch(batch).micro_batch_size(batch, layout.fit_to_batch(batch).workers)
             found.append((cost.activations * at_once + cost.bytes, name))
     return max(found)

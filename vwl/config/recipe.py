@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from vwl.config.advcam import AdvCam
+from vwl.config.cam_methods import Lpcam, Recam
 from vwl.config.psa import Psa, PsaLabels, PsaWalk
 from vwl.config.sections import (
     Backbone,
@@ -30,6 +32,7 @@ from vwl.config.sections import (
 from vwl.constants import MAP_STRIDE
 
 __all__ = [
+    "AdvCam",
     "Backbone",
     "Cam",
     "Classifier",
@@ -39,10 +42,12 @@ __all__ = [
     "Evaluation",
     "Irnet",
     "IrnetLabels",
+    "Lpcam",
     "Optimiser",
     "Psa",
     "PsaLabels",
     "PsaWalk",
+    "Recam",
     "Recipe",
     "Section",
     "Segment",
@@ -98,6 +103,8 @@ class Classifier(Section):
 class Cam(Section):
     """Class activation maps (Eq. 1)."""
 
+    method: Literal["weights", "lpcam"] = "weights"
+    """What features are compared with: the `weights` of the classifier (Eq. 1), or the prototypes of each class (`lpcam`)."""
     scales: Scales = (1.0, 0.5, 1.5, 2.0)
     """Scales of the image at which maps are computed; the maps of all scales are summed."""
     hflip: bool = True
@@ -111,6 +118,13 @@ class Cam(Section):
     background_threshold: Threshold = 0.13
     """Score of the background, 0 to 1: a pixel whose classes all score less is background. `auto`: one threshold for all classes, chosen
     without ground truth; `auto-by-class`: one for each class, because maps of frequent classes are brighter."""
+    advcam: AdvCam = AdvCam()
+
+    @model_validator(mode="after")
+    def _advcam_has_weights(self) -> Self:
+        if self.advcam.steps and self.method != "weights":
+            raise ValueError(f"advcam.steps = {self.advcam.steps} needs method: weights; prototypes have no logits to climb to")
+        return self
 
 
 class Crf(Section):
@@ -262,6 +276,8 @@ class Recipe(Section):
     """What refines the class activation maps to pseudo masks: the walk of `irnet`, that of `psa`, or `none`: the masks are the maps at
     their threshold."""
     classifier: Classifier = Classifier()
+    recam: Recam = Recam()
+    lpcam: Lpcam = Lpcam()
     cam: Cam = Cam()
     crf: Crf = Crf()
     irnet_labels: IrnetLabels = IrnetLabels()
@@ -275,7 +291,10 @@ class Recipe(Section):
     evaluation: Evaluation = Evaluation()
 
 
-ADDED: dict[str, dict[str, Any]] = {"segmenter": {"negatives": "include"}}
+ADDED: dict[str, dict[str, Any]] = {
+    "cam": {"method": "weights", "advcam": AdvCam().model_dump(mode="json")},
+    "segmenter": {"negatives": "include"},
+}
 """Keys that were added to sections after runs had been made, with the value that gives the results of before."""
 
 

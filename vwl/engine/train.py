@@ -13,6 +13,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vwl.config.layout import Layout
+from vwl.config.networks import batch_size
 from vwl.engine.base import OnProgress, Progress
 from vwl.engine.resources import busy_slots_message, check_worker_slots, worker_resources
 from vwl.engine.shared_folder import check_shared
@@ -39,7 +40,7 @@ def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult
         VwlError: the cluster is too small, its nodes do not share the folder, or the training raised it.
         Interrupted: stopped on request, after a checkpoint.
     """
-    layout.split_batch(getattr(spec.recipe, spec.stage).batch_size)
+    layout.split_batch(batch_size(spec.recipe, spec.stage))
     check_worker_slots(layout, layout.min_workers or layout.workers)
     check_shared(spec.folder)
     if reason := busy_slots_message(layout):

@@ -8,12 +8,14 @@ from typing import TypeVar
 
 import torch
 
+from vwl.config.networks import cam_network
 from vwl.config.recipe import Recipe
 from vwl.data.index import Index, read_index
 from vwl.errors import Damaged, VwlError
 from vwl.inference.cam import CamStage
 from vwl.inference.crf import CrfStage
 from vwl.inference.irnet_labels import IrnetLabelsStage
+from vwl.inference.lpcam import LpcamStage
 from vwl.inference.masks import MasksStage
 from vwl.inference.psa_labels import PsaLabelsStage
 from vwl.inference.psa_walk import PsaWalkStage
@@ -24,7 +26,9 @@ from vwl.inference.walk import WalkStage
 from vwl.models.classifier import Classifier
 from vwl.models.deeplab import DeepLabV2
 from vwl.models.irnet import BoundaryNet
+from vwl.models.lpcam import PrototypeClassifier
 from vwl.models.psa import AffinityNet
+from vwl.models.recam import ReactivatedClassifier
 from vwl.storage.folder import Folder
 from vwl.storage.score_maps import MapReader
 from vwl.training.checkpoint import load
@@ -91,7 +95,7 @@ def build_stage(spec: InferenceSpec) -> Stage:
     index = read_index(spec.index_path) if spec.index is None else spec.index
     maps = MapReader(run / "cam")
     if spec.stage == "cam":
-        return CamStage(recipe, index, load_classifier(recipe, index, run))
+        return _build_cam(recipe, index, run)
     if spec.stage == "irnet-labels":
         return IrnetLabelsStage(recipe, index, maps)
     if spec.stage == "psa-labels":
@@ -109,6 +113,16 @@ def build_stage(spec: InferenceSpec) -> Stage:
         refined = run / ("cam" if recipe.refiner == "none" else "walk")
         return MasksStage(MapReader(refined, spec.class_scales), spec.threshold, index)
     raise ValueError(spec.stage)
+
+
+def _build_cam(recipe: Recipe, index: Index, run: Folder) -> CamStage:
+    network = cam_network(recipe)
+    if network == "lpcam":
+        model = PrototypeClassifier(recipe.classifier, index.num_objects, recipe.lpcam.clusters)
+        return LpcamStage(recipe, index, _with_weights(model, run / "lpcam"))
+    if network == "recam":
+        return CamStage(recipe, index, _with_weights(ReactivatedClassifier(recipe.classifier, index.num_objects), run / "recam"))
+    return CamStage(recipe, index, load_classifier(recipe, index, run))
 
 
 Network = TypeVar("Network", bound=torch.nn.Module)

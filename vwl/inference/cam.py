@@ -15,6 +15,7 @@ from vwl.data.index import Index, Row
 from vwl.data.transforms import long_side_scale, resize, scaled_size
 from vwl.inference.stage import Stage, hflip_pair
 from vwl.inference.tiles import tiled
+from vwl.maps.advcam import climbed_map, steps_at
 from vwl.maps.cam import normalise
 from vwl.models.classifier import Classifier
 from vwl.models.folding import for_inference
@@ -27,6 +28,9 @@ class CamPredictor:
     def __init__(self, settings: Cam, model: Classifier) -> None:
         """Take a trained classifier."""
         self.settings, self.model = settings, for_inference(model)
+        if settings.advcam.steps:  # gradients of the image pass through all levels; the weights still have none
+            self.model.backbone.freeze(0)
+            self.model.requires_grad_(False)
 
     @torch.inference_mode()
     def maps(self, image: np.ndarray, labels: Sequence[int]) -> np.ndarray:
@@ -36,20 +40,47 @@ class CamPredictor:
         base = long_side_scale(image.shape, self.settings.long_side)
         for scale in self.settings.scales if labels else ():
             view = resize(image, *scaled_size(image.shape, base * scale))
-            maps = tiled(partial(self._fused, labels=labels), view, self.settings.tile)
+            steps = steps_at(scale, self.settings.advcam)
+            network = partial(self._climbed, labels=labels, steps=steps) if steps else partial(self._fused, labels=labels)
+            maps = tiled(network, view, self.settings.tile)
             total += torch.nn.functional.interpolate(maps[None], grid, mode="bilinear", align_corners=False)[0]
         return normalise(total.numpy()).astype(np.float16)
 
     def _fused(self, view: np.ndarray, labels: Sequence[int]) -> torch.Tensor:
         """Return the labels' maps (K, h, w) float32 on the CPU of a view (H, W, 3), fused with those of its horizontal flip."""
-        backbone, weight = self.model.backbone, self.model.image_head.weight
-        images = hflip_pair(view, backbone.mean, backbone.std, weight, self.settings.hflip)
+        return self._fused_pair(self.model.maps_of(self._features(view)), labels)
+
+    def _features(self, view: np.ndarray) -> torch.Tensor:
+        """Return the features (2, d, h, w) of a view (H, W, 3) and of its horizontal flip, if the settings say so."""
+        return self.model.features(self._images(view))
+
+    def _images(self, view: np.ndarray) -> torch.Tensor:
+        """Return a view, and its horizontal flip if the settings say so, as a batch for the network."""
+        backbone = self.model.backbone
+        return hflip_pair(view, backbone.mean, backbone.std, self.model.image_head.weight, self.settings.hflip)
+
+    def _fused_pair(self, all_maps: torch.Tensor, labels: Sequence[int]) -> torch.Tensor:
+        """Return the labels' maps (K, h, w) float32 on the CPU, from those of all classes (2, C, h, w) of a view and its flip."""
         # of all classes, since the last bit of a matrix product depends on its number of rows: a map must not depend on the other labels
-        maps = self.model.activation_maps(images)[:, [label - 1 for label in labels]].float().cpu()
+        return self._fuse(all_maps[:, [label - 1 for label in labels]].float().cpu())
+
+    def _fuse(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return one map (..., h, w) of those of a view and of its horizontal flip (2, ..., h, w)."""
         if not self.settings.hflip:
             return maps[0]
-        upright, flipped = maps[0], maps[1].flip(2)
+        upright, flipped = maps[0], maps[1].flip(-1)
         return torch.maximum(upright, flipped) if self.settings.hflip_fusion == "max" else upright + flipped
+
+    @torch.inference_mode(mode=False)
+    def _climbed(self, view: np.ndarray, labels: Sequence[int], steps: int) -> torch.Tensor:
+        """Return the labels' maps of AdvCAM, as `_fused`; the image climbs towards each label by itself."""
+        model, images = self.model, self._images(view)
+        positive = (model.map_weight > 0).sum(dim=1).tolist()
+        climbed = [
+            climbed_map(model.activation_maps, model.pool, self._fuse, images, n, positive[n], self.settings.advcam, steps)
+            for n in (label - 1 for label in labels)
+        ]
+        return torch.stack(climbed).float().cpu()
 
 
 class CamStage(CamPredictor, Stage):

@@ -70,9 +70,18 @@ class Classifier(nn.Module):
         word_to_image = self.word_to_image_head(encoding.histogram) if self.word_to_image_head is not None else None
         return ClassifierOutput(image, self.word_head(pooled), word_to_image, encoding, features)
 
+    @property
+    def map_weight(self) -> torch.Tensor:
+        """W (C, d) of Eq. 1: the weights of the image-label head, without its bias."""
+        return self.image_head.weight
+
+    def maps_of(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the class activation maps (B, C, h, w) of features (B, d, h, w): Eq. 1 with ReLU."""
+        return class_activation(features, self.map_weight)
+
     def activation_maps(self, images: torch.Tensor) -> torch.Tensor:
-        """Return class activation maps (B, C, h, w) of normalised images (B, 3, H, W): Eq. 1 with ReLU, without the head's bias."""
-        return class_activation(self.features(images), self.image_head.weight)
+        """Return the class activation maps (B, C, h, w) of normalised images (B, 3, H, W)."""
+        return self.maps_of(self.features(images))
 
 
 def cells_inside(valid: torch.Tensor, features: torch.Tensor) -> torch.Tensor:

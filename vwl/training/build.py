@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 from vwl.config.recipe import Recipe
-from vwl.data.index import Rows, read_index
+from vwl.data.index import Index, Rows, read_index
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.training.classifier import ClassifierTask
 from vwl.training.irnet import IrnetTask
+from vwl.training.lpcam import LpcamTask
 from vwl.training.psa import PsaTask
+from vwl.training.recam import RecamTask
 from vwl.training.segmenter import SegmenterTask
 from vwl.training.task import Task
 
@@ -21,11 +23,11 @@ class TrainSpec:
     """A training as it is sent to workers.
 
     Attributes:
-        stage: `classifier`, `irnet`, `psa` or `segmenter`.
+        stage: `classifier`, `recam`, `lpcam`, `irnet`, `psa` or `segmenter`.
         recipe: all settings.
         index_path: the data set's index table, which each worker reads.
         folder: where checkpoints, metrics and weights go.
-        masks: folder of the label PNGs (irnet, psa, segmenter).
+        reads: folder of the stage that it reads: of label PNGs (irnet, psa, segmenter), or of a network (recam, lpcam).
         fingerprint: identifies settings and inputs.
     """
 
@@ -33,7 +35,7 @@ class TrainSpec:
     recipe: Recipe
     index_path: str
     folder: Folder
-    masks: Folder | None
+    reads: Folder | None
     fingerprint: str
 
 
@@ -46,18 +48,25 @@ def build_task(spec: TrainSpec) -> Task:
     """
     index = read_index(spec.index_path)
     rows = index.split(TRAIN_SPLIT)
-    if spec.stage == "classifier":
-        require_labels(rows)
-        held_out = index.rows.where(index.rows.in_splits("val") & index.rows.is_labelled)
-        return ClassifierTask(spec.recipe, index, rows, held_out)
-    assert spec.masks is not None
-    rows = rows.where(rows.among(name.removesuffix(".png") for name in spec.masks.each_name(".png")))
+    if spec.stage in ("classifier", "recam", "lpcam"):
+        return _build_classifier(spec, index, rows)
+    assert spec.reads is not None
+    rows = rows.where(rows.among(name.removesuffix(".png") for name in spec.reads.each_name(".png")))
     if spec.stage == "irnet" or (spec.stage == "segmenter" and spec.recipe.segmenter.negatives == "exclude"):
         rows = rows.where(~rows.negative)
     if not rows:
-        raise VwlError(f"{spec.masks} holds no masks to train {spec.stage} on; run the stages before it (vwl run does)")
+        raise VwlError(f"{spec.reads} holds no masks to train {spec.stage} on; run the stages before it (vwl run does)")
     tasks: dict[str, type[IrnetTask | PsaTask | SegmenterTask]] = {"irnet": IrnetTask, "psa": PsaTask, "segmenter": SegmenterTask}
-    return tasks[spec.stage](spec.recipe, index, rows, spec.masks)
+    return tasks[spec.stage](spec.recipe, index, rows, spec.reads)
+
+
+def _build_classifier(spec: TrainSpec, index: Index, rows: Rows) -> ClassifierTask:
+    require_labels(rows)
+    held_out = index.rows.where(index.rows.in_splits("val") & index.rows.is_labelled)
+    if spec.stage == "classifier":
+        return ClassifierTask(spec.recipe, index, rows, held_out)
+    assert spec.reads is not None
+    return (RecamTask if spec.stage == "recam" else LpcamTask)(spec.recipe, index, rows, held_out, spec.reads)
 
 
 def require_labels(rows: Rows) -> None:

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
 
-from vwl.config.recipe import Recipe
+from vwl.config.recipe import Classifier as Settings
+from vwl.config.recipe import Recam, Recipe
 from vwl.data.index import Index, Row, Rows
 from vwl.data.sampler import generator, steps_per_epoch
 from vwl.data.transforms import long_side_scale, normalise, random_crop, random_hflip, resize, scaled_size
 from vwl.errors import VwlError
-from vwl.maps.cam import class_activation
 from vwl.models.classifier import Classifier, cells_inside
 from vwl.models.losses import decov, soft_margin
 from vwl.training.distributed import PendingSum, all_reduce, device, rank, world_size
@@ -52,19 +52,29 @@ class ClassifierTask(Task):
         """Build the seeded network for training `rows`; `held_out` rows are scored after each epoch."""
         self.settings = recipe.classifier
         self.index, self.rows, self.held_out = index, rows, held_out
-        self.optimiser, self.batch_size, self.seed = self.settings.optimiser, self.settings.batch_size, recipe.seed
+        schedule = self.schedule(recipe)
+        self.optimiser, self.batch_size, self.seed = schedule.optimiser, schedule.batch_size, recipe.seed
         self.num_samples, self.image_ids = len(rows), rows.image_ids
-        self.num_steps = self.settings.epochs * steps_per_epoch(len(rows), self.batch_size)
+        self.num_steps = schedule.epochs * steps_per_epoch(len(rows), self.batch_size)
         torch.manual_seed(recipe.seed)
-        self.model: Classifier = Classifier(self.settings, index.num_objects)
-        if self.settings.image_bias:
-            with torch.no_grad():
-                self.model.image_head.bias.copy_(log_odds(rows.label_counts(index.num_objects)[1:], len(rows)))
-        load_pretrained(self.model, self.settings)
+        self.model: Classifier = self.network()
         self.scored_classes = None if recipe.evaluation.classes is None else index.class_ids(recipe.evaluation.classes)
         self._sums: torch.Tensor | None = None
         self._pending: PendingSum | None = None
         self._first_codewords: torch.Tensor | None = None
+
+    def schedule(self, recipe: Recipe) -> Settings | Recam:
+        """Return the section with the optimiser, batch size and epochs of the training."""
+        return recipe.classifier
+
+    def network(self) -> Classifier:
+        """Return the network that the training starts from."""
+        model = Classifier(self.settings, self.index.num_objects)
+        if self.settings.image_bias:
+            with torch.no_grad():
+                model.image_head.bias.copy_(log_odds(self.rows.label_counts(self.index.num_objects)[1:], len(self.rows)))
+        load_pretrained(model, self.settings)
+        return model
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the backbone's parameters and, at `head_lr_mult` times their learning rate, those of heads and codebook."""
@@ -98,7 +108,10 @@ class ClassifierTask(Task):
 
     def losses(self, forward: Forward, batch: Sample, counts: torch.Tensor, part: float) -> dict[str, torch.Tensor]:
         """Return the shares of L_cls(p_img), L_cls(p_word), L_cls(p_w2i) and L_decov; their sum is Eq. 12 or, with all four, Eq. 15."""
-        output = forward(batch["images"], self._valid(batch))
+        return self.terms(forward(batch["images"], self._valid(batch)), batch, counts, part)
+
+    def terms(self, output: Any, batch: Sample, counts: torch.Tensor, part: float) -> dict[str, torch.Tensor]:
+        """Return the shares of the losses of a micro-batch from the network's output, a `ClassifierOutput`."""
         targets = batch["targets"]
 
         def share(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -219,7 +232,7 @@ class ClassifierTask(Task):
         """Return the image logits (C,), and add the maps of the image's labels to `maps` if it has a mask."""
         features = self._features(np.asarray(self.index.read_image(row)))
         if row.mask is not None:
-            found = class_activation(features, self.model.image_head.weight)[0, [label - 1 for label in row.labels]]
+            found = self.model.maps_of(features)[0, [label - 1 for label in row.labels]]
             with suppress(VwlError):  # a broken mask costs the maps' score this image; `vwl data check` lists it
                 maps.add(found.float().cpu(), row.labels, self.index.read_mask(row))
         return self.model.image_head(self.model.pool(features))[0].double()

@@ -60,12 +60,14 @@ class TrainResult:
         step: steps done.
         scores: of the last evaluation on held-out images, e.g. `val_map`.
         pretrained: one line for each weights file that was loaded into the network at the start.
+        notes: lines for the user on the result.
     """
 
     finished: bool
     step: int
     scores: dict[str, float]
     pretrained: list[str]
+    notes: list[str] = field(default_factory=list)
 
 
 def train(task: Task, layout: Layout, folder: Folder, fingerprint: str, callbacks: Callbacks | None = None) -> TrainResult:
@@ -102,7 +104,7 @@ def train(task: Task, layout: Layout, folder: Folder, fingerprint: str, callback
             callbacks.on_step(trainer.step, task.num_steps, metrics)
     if rank() == 0:
         checkpoint.save(folder, WEIGHTS, {"model": task.model.state_dict(), "fingerprint": fingerprint})
-    return TrainResult(True, trainer.step, trainer.scores, pretrained)
+    return TrainResult(True, trainer.step, trainer.scores, pretrained, task.notes())
 
 
 class _Trainer:

@@ -65,6 +65,10 @@ class Task(ABC):
         """Prepare the model before the first step of a new training, on all workers; return scores it starts from, to be kept."""
         return {}
 
+    def notes(self) -> list[str]:
+        """Return lines for the user on the result, which its manifest keeps."""
+        return []
+
     def init_codebook(self, batches: list[Sample]) -> None:
         """Fill the memory bank from the first global batch, before the first step; `batches` are this worker's micro-batches of it."""
         return

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from vwl.tuning import pivot
 from vwl.tuning.results import SPLITS
+from vwl.tuning.statistics import Difference
 from vwl.tuning.table import Cell, Line, Table
 
 COLUMNS = ("mIoU", "paper", "difference", "significant", "P / R", "best threshold")
@@ -16,11 +18,15 @@ COLUMNS = ("mIoU", "paper", "difference", "significant", "P / R", "best threshol
 
 def header(table: Table) -> list[str]:
     """Return the names of the columns."""
+    if table.refinements:
+        return pivot.header(table)
     return [table.parameter, *(f"{split} {name}" for split in SPLITS for name in COLUMNS), "seeds"]
 
 
 def texts(table: Table, plus_minus: str = "±") -> list[list[str]]:
     """Return the text of each cell by row; a missing value is a dash."""
+    if table.refinements:
+        return pivot.texts(table, plus_minus)
     return [
         [line.label, *(text for cell in (line.train, line.val) for text in _cell(line, cell, plus_minus)), _seeds(line)]
         for line in table.lines
@@ -49,9 +55,11 @@ def _seeds(line: Line) -> str:
     return str(done) if not line.missing else f"{done} of {len(line.seeds)}"
 
 
-def _best_columns(line: Line) -> set[int]:
-    """Return the numbers of the columns whose cell is in bold."""
-    return {1 + number * len(COLUMNS) for number, cell in enumerate((line.train, line.val)) if cell.is_best}
+def _best_columns(table: Table) -> list[set[int]]:
+    """Return the numbers of the columns whose cell is in bold, by row."""
+    if table.refinements:
+        return pivot.bold(table)
+    return [{1 + number * len(COLUMNS) for number, cell in enumerate((line.train, line.val)) if cell.is_best} for line in table.lines]
 
 
 def markdown(table: Table) -> str:
@@ -59,8 +67,7 @@ def markdown(table: Table) -> str:
     out = [f"### {table.name}: {table.title}", "", f"Recipe `{table.recipe}`.", ""]
     names = header(table)
     out += [f"| {' | '.join(names)} |", f"|---|{'--:|' * (len(names) - 1)}"]
-    for line, cells in zip(table.lines, texts(table), strict=True):
-        bold = _best_columns(line)
+    for bold, cells in zip(_best_columns(table), texts(table), strict=True):
         out.append(f"| {' | '.join(f'**{text}**' if n in bold else text.replace('|', chr(92) + '|') for n, text in enumerate(cells))} |")
     return "\n".join([*out, "", *(f"- {note}" for note in table.notes), ""])
 
@@ -82,8 +89,7 @@ def latex(table: Table) -> str:
         rf"\label{{tab:{table.name}}}",
     ]
     out += [rf"\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}", r"\toprule", " & ".join(map(safe, names)) + r" \\", r"\midrule"]
-    for line, cells in zip(table.lines, texts(table), strict=True):
-        bold = _best_columns(line)
+    for bold, cells in zip(_best_columns(table), texts(table), strict=True):
         out.append(" & ".join(rf"\textbf{{{safe(t)}}}" if n in bold else safe(t) for n, t in enumerate(cells)) + r" \\")
     out += [r"\bottomrule", r"\end{tabular}", *(rf"\par\footnotesize {safe(note)}" for note in table.notes), r"\end{table}", ""]
     return "\n".join(out)
@@ -99,14 +105,19 @@ def as_csv(table: Table) -> str:
     return sink.getvalue()
 
 
+def _cells(line: Line) -> tuple[tuple[str, Cell], ...]:
+    return (SPLITS[0], line.train), (SPLITS[1], line.val)
+
+
 def _records(table: Table) -> list[dict[str, Any]]:
     records = []
     for line in table.lines:
-        for split, cell in zip(SPLITS, (line.train, line.val), strict=True):
+        for split, cell in _cells(line):
             difference = cell.difference
             records.append(
                 {
                     "setting": line.label,
+                    **({"column": line.column} if table.refinements else {}),
                     "split": split,
                     "mean": cell.mean,
                     "sd": cell.sd,
@@ -124,24 +135,40 @@ def _records(table: Table) -> list[dict[str, Any]]:
                     "is_best": cell.is_best,
                     "scores": " ".join(f"{seed}:{score}" for seed, score in cell.scores.items()),
                     "missing": "; ".join(f"{seed}: {reason}" for seed, reason in line.missing.items()),
+                    **(_seconds(line) if table.refinements else {}),
                 }
             )
     return records
 
 
+def _seconds(line: Line) -> dict[str, float | None]:
+    return {"map_seconds_per_image": line.map_seconds, "refiner_seconds_per_image": line.refiner_seconds}
+
+
 def as_json(table: Table) -> str:
     """Return the table as JSON: all fields, with all digits."""
 
-    def cell(shown: Cell) -> dict[str, Any]:
-        difference = shown.difference and {**asdict(shown.difference), "is_significant": shown.difference.is_significant}
-        return {**asdict(shown), "difference": difference}
+    def difference(found: Difference | None) -> dict[str, Any] | None:
+        return None if found is None else {**asdict(found), "is_significant": found.is_significant}
 
     lines = []
     for line in table.lines:
-        scores = {"train": cell(line.train), "val": cell(line.val)}
-        lines.append({"setting": line.label, "is_base": line.is_base, "seeds": line.seeds, "missing": line.missing, **scores})
+        scores = {split: {**asdict(cell), "difference": difference(cell.difference)} for split, cell in _cells(line)}
+        place = {"column": line.column, **_seconds(line)} if table.refinements else {}
+        lines.append({"setting": line.label, **place, "is_base": line.is_base, "seeds": line.seeds, "missing": line.missing, **scores})
+    columns = [
+        {
+            "label": one.label,
+            "stage": one.stage,
+            "seconds_per_image": one.seconds,
+            "train": difference(one.train),
+            "val": difference(one.val),
+        }
+        for one in table.refinements
+    ]
     head = {key: getattr(table, key) for key in ("name", "title", "source", "parameter", "recipe", "stage", "thresholds", "notes")}
-    return json.dumps({**head, "is_complete": table.is_complete, "lines": lines}, indent=2, ensure_ascii=False) + "\n"
+    more = {"columns": columns} if columns else {}
+    return json.dumps({**head, "is_complete": table.is_complete, **more, "lines": lines}, indent=2, ensure_ascii=False) + "\n"
 
 
 @dataclass(frozen=True)

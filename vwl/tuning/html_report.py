@@ -10,7 +10,7 @@ from vwl.report.html.page import SEARCH_SCRIPTS, Page, Section, duration, render
 from vwl.report.html.report import NAME
 from vwl.report.html.sections.summary import Figure
 from vwl.storage.folder import Folder
-from vwl.tuning.formats import COLUMNS, texts
+from vwl.tuning.formats import COLUMNS, header, texts
 from vwl.tuning.results import SPLITS, Row, trial_rows
 from vwl.tuning.search import open_searches
 from vwl.tuning.statistics import CONFIDENCE
@@ -20,7 +20,10 @@ from vwl.tuning.trials import DONE, FAILED
 
 @dataclass(frozen=True)
 class SearchTable:
-    """Content of a search's section; `rows` are label, the texts of the splits' columns, and the seeds."""
+    """Content of a search's section; `rows` are label, the texts of the splits' columns, and the seeds.
+
+    A table with two axes has no splits, and `columns` are all its columns.
+    """
 
     table: Table
     splits: Sequence[str]
@@ -84,12 +87,15 @@ def _table_section(table: Table) -> Section:
         chart
         for split in SPLITS
         if _has_scores(table, split)
-        for chart in (_scores_chart(table, split), _differences_chart(table, split))
+        for chart in (
+            [_crossed_chart(table, split)] if table.refinements else [_scores_chart(table, split), _differences_chart(table, split)]
+        )
         if chart
     ]
     lines = [(row[0], row[1:-1], row[-1]) for row in texts(table)]
     name = f"search-{table.name}"
-    content = SearchTable(table, SPLITS, COLUMNS, lines, charts)
+    crossed = bool(table.refinements)
+    content = SearchTable(table, () if crossed else SPLITS, header(table)[1:-1] if crossed else COLUMNS, lines, charts)
     return Section(name, f"{table.name}: {table.title}", content, {f"charts_{table.name}": chart_data(charts)}, "search")
 
 
@@ -136,6 +142,21 @@ def _scores_chart(table: Table, split: str) -> Chart:
     )
 
 
+def _crossed_chart(table: Table, split: str) -> Chart:
+    """Return mean and standard deviation of each row by column."""
+    series = []
+    for number, column in enumerate(table.refinements):
+        lines = [line for line in table.lines if line.column == column.label and getattr(line, split).mean is not None]
+        cells = [getattr(line, split) for line in lines]
+        hints = [f"{line.label}, {column.label}: {cell.mean:.2f}" for line, cell in zip(lines, cells, strict=True)]
+        labels = [_short(line.label) for line in lines]
+        error = [cell.sd or 0.0 for cell in cells]
+        series.append(Series(column.label, labels, [cell.mean for cell in cells], "markers", number, error=error, labels=hints))
+    note = "Bars: standard deviation over seeds."
+    name = f"{table.name}-{split}-scores"
+    return Chart(name, f"mIoU, {split}", table.parameter, "mIoU, percent", series, note, categories=True)
+
+
 def _differences_chart(table: Table, split: str) -> Chart | None:
     """Return the differences to the base setting with their confidence intervals; none without any."""
     found = [(line, getattr(line, split).difference) for line in table.lines if getattr(line, split).difference is not None]
@@ -177,7 +198,11 @@ def _figures(rows: Sequence[Row], tables: Sequence[Table]) -> list[Figure]:
         if best is not None:
             split, cell = ("val", best.val) if best.val.mean is not None else ("train", best.train)
             figures.append(
-                Figure(f"Best of {table.name}", f"{cell.mean:.1f} %", f"{_short(best.label)}, mIoU on {split}, {len(cell.scores)} seeds")
+                Figure(
+                    f"Best of {table.name}",
+                    f"{cell.mean:.1f} %",
+                    f"{_short(best.label)}{best.column and f' {best.column}'}, mIoU on {split}, {len(cell.scores)} seeds",
+                )
             )
     figures.append(Figure("Working time", duration(sum(row.get("seconds") or 0.0 for row in rows)), "of all trials"))
     return figures
@@ -188,7 +213,7 @@ def _trials_section(root: Folder, rows: Sequence[Row], is_inside: bool) -> Secti
         TrialLine(
             row["trial"],
             _link(root, row["trial"], is_inside),
-            ", ".join(dict.fromkeys(f"{cell['space']}: {cell['setting']}" for cell in row["in"])),
+            ", ".join(dict.fromkeys(f"{cell['space']}: {cell['setting']} {cell.get('column') or ''}".rstrip() for cell in row["in"])),
             row["seed"],
             row["state"],
             row.get("train_miou"),

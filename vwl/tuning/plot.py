@@ -20,12 +20,17 @@ def draw(table: Table) -> Figure:
     with another network or image size the level differs, but differences between settings can be compared.
     """
     matplotlib.rcParams["svg.hashsalt"] = "vwl"  # makes the file reproducible
-    figure = Figure(figsize=(max(7.0, 1.1 * len(table.lines) + 4), 3.6), layout="constrained")
+    figure = Figure(figsize=(max(7.0, 1.1 * _width(table) + 4), 3.6), layout="constrained")
     figure.suptitle(f"{table.name}: {table.title} (recipe {table.recipe}{'' if table.is_complete else ', incomplete'})", fontsize=10)
     panels = figure.subplots(1, 2)
     for axes, split in zip(panels, SPLITS, strict=True):
-        _panel(axes, table, split)
+        (_crossed_panel if table.refinements else _panel)(axes, table, split)
     return figure
+
+
+def _width(table: Table) -> int:
+    """Return the number of labels below the figure."""
+    return len(table.labels) if table.refinements else len(table.lines)
 
 
 def _panel(axes: Axes, table: Table, split: str) -> None:
@@ -61,6 +66,26 @@ def _panel(axes: Axes, table: Table, split: str) -> None:
         )
         axes.secondary_yaxis("right", functions=(lambda y: np.add(y, shift), lambda y: np.subtract(y, shift))).tick_params(colors=_PAPER)
     axes.legend(fontsize=7)
+
+
+def _crossed_panel(axes: Axes, table: Table, split: str) -> None:
+    """Draw a split's scores of a table with two axes: a colour for each column, the paper's as squares at their own height."""
+    for number, column in enumerate(table.refinements):
+        colour, shift = f"C{number}", 0.08 * (number - (len(table.refinements) - 1) / 2)
+        cells: list[Cell] = [getattr(table.line(label, column.label), split) for label in table.labels]
+        ours = [(tick + shift, cell.mean, cell.sd or 0.0) for tick, cell in enumerate(cells) if cell.mean is not None]
+        if ours:
+            places, means, deviations = zip(*ours, strict=True)
+            axes.errorbar(places, means, yerr=deviations, fmt="o", color=colour, capsize=3, label=column.label)
+        paper = [(tick + shift, cell.paper) for tick, cell in enumerate(cells) if cell.paper is not None]
+        if paper:
+            axes.plot(*zip(*paper, strict=True), "s", color=colour, fillstyle="none", label=f"{column.label}, paper")
+    axes.set_xticks(range(len(table.labels)), table.labels, rotation=0 if len(table.labels) < 4 else 45, fontsize=8)
+    axes.set_ylabel("mIoU, percent")
+    axes.set_title(split, fontsize=9)
+    axes.margins(x=0.1, y=0.15)
+    if axes.has_data():
+        axes.legend(fontsize=7)
 
 
 def _short(label: str) -> str:

@@ -87,17 +87,23 @@ def best(root: Folder, space: str | None = None, split: str = "val") -> Best:
 def _candidates(search: Search, root: Folder, split: str) -> list[tuple[bool, float, Best]]:
     """Return each setting's best trial, after whether all its seeds are done and their mean."""
     rows = {row["trial"]: row for row in trial_rows(root, [search])}
-    cells: dict[str, list[tuple[float | None, str, Recipe]]] = {}
+    cells: dict[tuple[str, str], list[tuple[float | None, str, Recipe]]] = {}
     for entry in search.entries():
         row = rows[entry.trial.id]
         score = row.get(f"{split}_miou") if row["state"] == DONE else None
-        cells.setdefault(entry.setting.label, []).append((score, entry.trial.id, entry.trial.recipe))
+        cells.setdefault(entry.setting.cell, []).append((score, entry.trial.id, entry.trial.recipe))
     candidates = []
-    for label, trials in cells.items():
+    for (label, column), trials in cells.items():
         scores = [(score, trial, recipe) for score, trial, recipe in trials if score is not None]
         if scores:
             mean, _ = mean_and_sd([score for score, _, _ in scores])
             assert mean is not None
             score, trial, recipe = max(scores, key=lambda one: one[0])
-            candidates.append((len(scores) == len(trials), mean, Best(search.space.name, label, trial, mean, score, len(scores), recipe)))
+            candidates.append(
+                (
+                    len(scores) == len(trials),
+                    mean,
+                    Best(search.space.name, f"{label} {column}".rstrip(), trial, mean, score, len(scores), recipe),
+                )
+            )
     return candidates

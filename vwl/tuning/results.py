@@ -17,7 +17,7 @@ Row = dict[str, Any]
 SPLITS = ("train", "val")
 PARQUET = "trials.parquet"
 _EPOCH = pa.struct([("epoch", pa.int32()), ("metrics", pa.map_(pa.string(), pa.float64()))])
-_CELL = pa.struct([("space", pa.string()), ("setting", pa.string()), ("keys", pa.string())])
+_CELL = pa.struct([("space", pa.string()), ("setting", pa.string()), ("keys", pa.string()), ("column", pa.string())])
 _SCORES = [
     ("miou", pa.float64()),
     ("object_precision", pa.float64()),
@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         ("finished", pa.string()),
         ("seconds", pa.float64()),
         ("stage_seconds", pa.map_(pa.string(), pa.float64())),
+        ("stage_images", pa.map_(pa.string(), pa.int64())),
         ("copied_from", pa.map_(pa.string(), pa.string())),
         ("checkpoint", pa.string()),
         ("index_fingerprint", pa.string()),
@@ -49,7 +50,8 @@ SCHEMA = pa.schema(
         ("recipe", pa.string()),
     ]
 )
-"""Columns of the table of trials. `in`: the cells of tables that the trial fills, with their recipe keys as JSON. Scores are in percent.
+"""Columns of the table of trials. `in`: the cells of tables that the trial fills, with their recipe keys as JSON and, in a table with two
+axes, their column. Scores are in percent. `stage_images`: of each inference stage.
 `seconds`: time of all runs; `stage_seconds`: of each stage (a stage `copied_from` another trial keeps the time it took there).
 `checkpoint`: weights of the first training, relative to the folder; `recipe`: all settings as JSON."""
 
@@ -67,7 +69,12 @@ def trial_rows(root: Folder, searches: Sequence[Search]) -> list[Row]:
 
 
 def _cell(search: Search, entry: Entry) -> Row:
-    return {"space": search.space.name, "setting": entry.setting.label, "keys": json.dumps(entry.setting.overrides, sort_keys=True)}
+    return {
+        "space": search.space.name,
+        "setting": entry.setting.label,
+        "keys": json.dumps(entry.setting.overrides, sort_keys=True),
+        "column": entry.setting.column,
+    }
 
 
 def _row(trial: Trial, root: Folder, search: Search) -> Row:
@@ -92,6 +99,7 @@ def _row(trial: Trial, root: Folder, search: Search) -> Row:
         # a killed process has not updated the record, but its finished stages have their times
         "seconds": max(record.seconds, sum(manifest.seconds for manifest in manifests.values() if manifest.copied_from is None)),
         "stage_seconds": [(stage, manifest.seconds) for stage, manifest in manifests.items()],
+        "stage_images": [(stage, manifest.images) for stage, manifest in manifests.items() if manifest.images],
         "copied_from": [(stage, manifest.copied_from) for stage, manifest in manifests.items() if manifest.copied_from is not None],
         "checkpoint": f"trials/{trial.id}/{trial.stages[0]}/weights.pt" if (folder / trial.stages[0]).exists("weights.pt") else None,
         "index_fingerprint": search.index_fingerprint,

@@ -4,11 +4,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from vwl.cluster.plan import BASE_MEMORY, worker_memory
 from vwl.config.layout import Layout
+from vwl.config.networks import batch_size
 from vwl.data.index import read_index
+from vwl.engine.base import open_engine
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.tuning.follow import Follower, TrialsView
@@ -28,6 +31,7 @@ class TuneResources:
     Attributes:
         layout: of each trial's trainings.
         concurrent: trials at a time; none: as many as fit.
+        backend: `ray`, or `local`: one trial after the other in this process.
         address: of the Ray cluster; none: a local one.
         options: the command line's options that say so, which a resumed search takes over.
     """
@@ -36,6 +40,7 @@ class TuneResources:
     concurrent: int | None = None
     address: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    backend: str = "ray"
 
 
 def run_search(
@@ -66,10 +71,16 @@ def run_search(
             f"{search.index_path} is not the data set of the search in {root}; restore it, give its new path "
             "(--resume RUN --data INDEX), or use another --run folder"
         )
+    if resources.backend == "local" and search.space.strategy == "search":
+        raise VwlError(f"the space {search.space.name} samples its settings, which Ray Tune does; leave out --backend local")
+    if resources.backend == "local" and resources.layout.workers > 1:
+        raise VwlError("--backend local trains in this process; leave out --workers-per-trial, or use the backend ray")
+    for label, reason in search.space.left_out.items():
+        say(f"{search.space.name}, {label}: {reason}")
     for entry in search.entries() or search.entries_of({}, 0, search.seeds[:1]):
         for stage in entry.trial.stages:
             if STAGES[stage].kind == "train":
-                resources.layout.split_batch(getattr(entry.trial.recipe, stage).batch_size)
+                resources.layout.split_batch(batch_size(entry.trial.recipe, stage))
     follower = Follower(root, search, view, after_trial)
     for trial in {entry.trial.id: entry.trial for entry in search.entries()}.values():
         follower.show(trial)
@@ -83,11 +94,34 @@ def _run_grid(search: Search, root: Folder, resources: TuneResources, follower: 
         if unfinished:
             follower.add(TrialGroup(unfinished, root, search.index_path, resources.layout))
     total, left = sum(map(len, planned)), sum(len(group.trials) for group in follower.groups.values())
+    if resources.backend == "local":
+        _run_here(search, root, resources, follower, f"{search.space.name}: {total} trials, {total - left} of them finished", say)
+        return
     with _open_ray(search, root, resources, total, left, len(follower.groups), say) as concurrent:
         if concurrent:
             from vwl.engine import tune
 
             tune.run_tasks(follower.groups, run_trials, resources.layout, concurrent, str(root / "ray"), follower)
+
+
+def _run_here(
+    search: Search, root: Folder, resources: TuneResources, follower: Follower, progress: str, say: Callable[[str], None]
+) -> None:
+    """Run the groups one after the other in this process, without Ray."""
+    _store(search, root, resources if follower.groups else None)
+    say(f"{progress}; running one at a time" if follower.groups else progress)
+    with open_engine("local") as engine:
+        for task, group in follower.groups.items():
+            follower.on_start(task)
+            run_trials(group, engine, partial(follower.on_event, task))
+
+
+def _store(search: Search, root: Folder, resources: TuneResources | None) -> None:
+    """Store a search, and what its trials run with unless none is left."""
+    search.write(root)
+    if resources is not None:
+        stored = root.read_json(RESOURCES) if root.exists(RESOURCES) else {}
+        root.write_json(RESOURCES, {**stored, search.space.name: dict(resources.options)})
 
 
 def _run_samples(search: Search, root: Folder, resources: TuneResources, follower: Follower, say: Callable[[str], None]) -> None:
@@ -127,7 +161,7 @@ def _open_ray(
     """
     progress = f"{search.space.name}: {total} trials, {total - left} of them finished"
     if not left:
-        search.write(root)
+        _store(search, root, None)
         say(progress)
         yield 0
         return
@@ -136,14 +170,13 @@ def _open_ray(
 
     with tune.tune_session(resources.address):
         concurrent = tune.concurrent_tasks(resources.layout, resources.concurrent, _trial_memory(search, resources.layout))
-        search.write(root)
-        stored = root.read_json(RESOURCES) if root.exists(RESOURCES) else {}
-        root.write_json(RESOURCES, {**stored, search.space.name: dict(resources.options)})
+        _store(search, root, resources)
         say(f"{progress}; running {min(concurrent, num_tasks)} at a time")
         yield concurrent
 
 
 def _trial_memory(search: Search, layout: Layout) -> float:
     """Return an estimate of the bytes that a trial's workers need."""
-    stages = Trial(search.recipe, search.space.stage).stages
+    trials = [entry.trial for entry in search.entries()] or [Trial(search.recipe, search.space.stage)]
+    stages = list(dict.fromkeys(stage for trial in trials for stage in trial.stages))
     return layout.workers * (BASE_MEMORY + worker_memory(search.recipe, read_index(search.index_path), layout, stages)[0])

@@ -11,8 +11,9 @@ from vwl.config.recipe import Recipe
 from vwl.engine.search_types import PastSample
 from vwl.storage.folder import Folder
 from vwl.tuning.follow import OTHER_SEED_STOPPED, Follower
+from vwl.tuning.rows import Scored
 from vwl.tuning.search import Search
-from vwl.tuning.space import Domain, EarlyStopping, Scored
+from vwl.tuning.space import Domain, EarlyStopping
 from vwl.tuning.trials import DONE, STOPPED, UNFINISHED, Trial, TrialGroup, objective, read_record, update_record
 
 _DIGITS = 3

@@ -17,7 +17,8 @@ from vwl.config.recipe import Recipe, fingerprint
 from vwl.data.index import Index
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
-from vwl.tuning.space import Setting, Space, space_from, with_keys
+from vwl.tuning.rows import Setting
+from vwl.tuning.space import Space, space_from, with_keys
 from vwl.tuning.trials import Trial
 
 _THRESHOLDS = ("cam", "walk")
@@ -74,7 +75,7 @@ class Search:
             except ValueError:
                 raise VwlError(f"--threshold {threshold} is neither auto, auto-by-class, recipe nor a number") from None
             keys: dict[str, Any] = {f"{stage}.background_threshold": wanted for stage in _THRESHOLDS}
-            if space.stage == "crf":
+            if space.stage == "crf" or any(setting.stage == "crf" for setting in space.settings()):
                 keys["crf.background"] = "auto"  # the threshold of the stage cam
             recipe = with_keys(recipe, keys, "threshold")
         index.class_ids(recipe.evaluation.classes or ())
@@ -133,23 +134,24 @@ class Search:
         if self.space.name not in stored_searches(root):
             return self
         other = Search.read(root, self.space.name)
+        space = self.space.keeping_given(other.space)
         changed = differences(other.recipe, self.recipe)
         if changed:
             raise VwlError(
                 f"{root} holds the search {self.space.name} with another recipe ({', '.join(changed[:3])}); use another --run folder"
             )
-        field = other.space.field_lost_in(self.space)
+        field = other.space.field_lost_in(space)
         if field is not None:
             raise VwlError(
                 f"{root} holds the search {self.space.name} with other {field}; rename the space file or use another --run folder"
             )
-        return replace(self, seeds=tuple(sorted({*self.seeds, *other.seeds})), samples=other.samples)
+        return replace(self, space=space, seeds=tuple(sorted({*self.seeds, *other.seeds})), samples=other.samples)
 
     def entries(self) -> list[Entry]:
         """Return the cells of the plan, ordered by seed; with the strategy `search`, those of the samples drawn so far."""
         if self.space.strategy == "search":
             return [entry for seed in self.seeds for n, keys in enumerate(self.samples, 1) for entry in self.entries_of(keys, n, (seed,))]
-        return [Entry(setting, seed, self.trial(setting.overrides, seed)) for seed in self.seeds for setting in self.space.settings()]
+        return [Entry(setting, seed, self._trial_of(setting, seed)) for seed in self.seeds for setting in self.space.settings()]
 
     def entries_of(self, keys: dict[str, Any], number: int, seeds: Sequence[int]) -> list[Entry]:
         """Return a sample's cells for some seeds; `number` counts the samples from 1 and is its label."""
@@ -160,6 +162,10 @@ class Search:
         """Return the trial with the recipe keys changed and a seed."""
         recipe = with_keys(self.recipe, {**keys, "seed": seed}, f"space {self.space.name}")
         return Trial(recipe, self.space.stage)
+
+    def _trial_of(self, setting: Setting, seed: int) -> Trial:
+        trial = self.trial(setting.overrides, seed)
+        return replace(trial, stage=setting.stage or trial.stage, imported=setting.imported)
 
 
 def stored_searches(root: Folder) -> list[str]:
@@ -192,7 +198,9 @@ def groups(entries: Sequence[Entry], index_fingerprint: str) -> Iterator[tuple[T
     by_training: dict[str, dict[str, Trial]] = {}
     for entry in entries:
         recipe = entry.trial.recipe
-        shared = fingerprint([recipe.classifier.model_dump(mode="json"), recipe.seed, index_fingerprint])
+        maps = entry.trial.imported
+        first = recipe.classifier.model_dump(mode="json") if maps is None else maps.fingerprint(index_fingerprint)
+        shared = fingerprint([first, recipe.seed, index_fingerprint])
         by_training.setdefault(shared, {})[entry.trial.id] = entry.trial
     for trials in by_training.values():
         yield tuple(trials.values())

@@ -2,14 +2,15 @@
 
 A space is either a list of settings (one recipe key and its values, or rows that set several keys) or, with the strategy `search`,
 one domain per recipe key. `tune_spaces/*.yaml` are those of the paper's Tables 4 and 5 and Fig. 12; a user's own file is given by its
-path. The settings change the recipe that the search is started with, so that a table can be computed with a model of any size.
+path. The settings change the recipe that the search is started with, so that a table can be computed with a model of any size. Rows can
+be crossed with columns, each a stage to score with the keys that it needs (Table 1: seeds by refinement).
 """
 
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -19,31 +20,9 @@ from vwl.config.recipe import Recipe
 from vwl.config.strict import StrictModel, describe_errors
 from vwl.config.yaml_text import parse_yaml
 from vwl.errors import VwlError
+from vwl.tuning.rows import PaperColumns, PaperScores, Scored, Setting, SpaceColumn, SpaceRow, identity
 
-Scored = Literal["cam", "crf", "walk", "segment"]
 Value = str | int | float | bool | None
-
-
-class PaperScores(StrictModel):
-    """The paper's mIoU of a setting, in percent."""
-
-    train: float | None = None
-    val: float | None = None
-
-
-class PaperColumns(StrictModel):
-    """The paper's mIoU of each of `values`, in percent."""
-
-    train: list[float | None] = []
-    val: list[float | None] = []
-
-
-class SpaceRow(StrictModel):
-    """A setting of several recipe keys."""
-
-    label: str
-    set: dict[str, Any] = {}
-    paper: PaperScores = PaperScores()
 
 
 class Domain(StrictModel):
@@ -76,21 +55,6 @@ class EarlyStopping(StrictModel):
     """Share of the trials that continues at a rung; rungs are at the epochs grace_epochs / keep ** n."""
 
 
-class Setting(NamedTuple):
-    """One row of a table.
-
-    Attributes:
-        label: text of the first column.
-        overrides: recipe keys and values.
-        paper_train, paper_val: the paper's mIoU, percent.
-    """
-
-    label: str
-    overrides: dict[str, Any]
-    paper_train: float | None = None
-    paper_val: float | None = None
-
-
 class Space(StrictModel):
     """A search space."""
 
@@ -116,6 +80,10 @@ class Space(StrictModel):
     paper: PaperColumns = PaperColumns()
     rows: list[SpaceRow] = []
     """Instead of `values`: settings of several keys."""
+    columns: list[SpaceColumn] = []
+    """With `rows`: a second axis. Each row is scored in each column, and shares its classifier and maps between them."""
+    left_out: dict[str, str] = {}
+    """Why a row is not in the table, by its label; set by the command."""
     compare_with: Any = None
     """The value or label of the base setting, which differences are taken to; none: the first setting."""
     search: dict[str, Domain] = {}
@@ -139,7 +107,18 @@ class Space(StrictModel):
         for split, scores in (("train", self.paper.train), ("val", self.paper.val)):
             if scores and len(scores) != len(self.values):
                 raise ValueError(f"paper.{split} has {len(scores)} scores for {len(self.values)} values")
-        labels = [setting.label for setting in self.settings()]
+        if self.columns and not self.rows:
+            raise ValueError("columns need rows")
+        names = [column.label for column in self.columns]
+        if len(set(names)) < len(names):
+            raise ValueError("two columns have the same label")
+        for row in self.rows:
+            unknown = row.papers.keys() - {column.label for column in self.columns}
+            if unknown:
+                raise ValueError(f"the row {row.label} has papers of {min(unknown)}, which is none of the columns")
+            if self.columns and (row.stage is not None or row.paper != PaperScores()):
+                raise ValueError(f"the row {row.label} has a stage or paper of its own; with columns these are the columns', and papers")
+        labels = [row.label for row in self.rows] or [setting.label for setting in self.settings()]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
             raise ValueError(f"the setting {twice[0]} is given twice; give each setting another label")
@@ -149,13 +128,30 @@ class Space(StrictModel):
 
     def settings(self) -> list[Setting]:
         """Return the rows of the table; empty with the strategy `search`."""
+        if self.columns:
+            return [
+                Setting(
+                    row.label,
+                    {**self.base, **row.set, **column.set},
+                    row.papers.get(column.label, PaperScores()).train,
+                    row.papers.get(column.label, PaperScores()).val,
+                    column.label,
+                    column.stage,
+                    row.imported,
+                )
+                for row in self.rows
+                for column in self.columns
+            ]
         if self.rows:
-            return [Setting(row.label, {**self.base, **row.set}, row.paper.train, row.paper.val) for row in self.rows]
+            return [
+                Setting(row.label, {**self.base, **row.set}, row.paper.train, row.paper.val, "", row.stage, row.imported)
+                for row in self.rows
+            ]
         train = self.paper.train or [None] * len(self.values)
         val = self.paper.val or [None] * len(self.values)
         return [
-            Setting(_text(value), {**self.base, str(self.parameter): value}, *scores)
-            for value, *scores in zip(self.values, train, val, strict=True)
+            Setting(_text(value), {**self.base, str(self.parameter): value}, of_train, of_val)
+            for value, of_train, of_val in zip(self.values, train, val, strict=True)
         ]
 
     @property
@@ -168,8 +164,7 @@ class Space(StrictModel):
 
     def field_lost_in(self, other: "Space") -> str | None:
         """Return a changed field that leaves trials of this space out of the other; none if the other only adds settings or samples."""
-        theirs = {(setting.label, json.dumps(setting.overrides, sort_keys=True)) for setting in other.settings()}
-        ours = {(setting.label, json.dumps(setting.overrides, sort_keys=True)) for setting in self.settings()}
+        theirs, ours = ({identity(setting) for setting in space.settings()} for space in (other, self))
         lost = {
             "strategy": self.strategy != other.strategy,
             "stage": self.stage != other.stage,
@@ -183,6 +178,14 @@ class Space(StrictModel):
     def parameter_name(self) -> str:
         """Heading of the first column."""
         return self.symbol or (self.parameter or "setting").rpartition(".")[2]
+
+    def keeping_given(self, stored: "Space") -> "Space":
+        """Return this space with the rows that an earlier command has added to the stored one, or whose weights it has given."""
+        labels = {row.label for row in self.rows}
+        kept = [row for row in stored.rows if row.label not in labels and (row.imported or row.weights)]
+        back = {row.label for row in kept}
+        left_out = {label: reason for label, reason in self.left_out.items() if label not in back}
+        return self.model_copy(update={"rows": [*self.rows, *kept], "left_out": left_out}) if kept else self
 
 
 def _text(value: Any) -> str:

@@ -7,25 +7,30 @@ from there: trials that differ in a threshold, the CRF or the walk share their c
 """
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from vwl.config.layout import Layout
 from vwl.config.recipe import Recipe, fingerprint, hashed_settings
 from vwl.data.index import Index, read_index
-from vwl.engine.base import Engine, Progress
+from vwl.engine.base import Engine, OnProgress, Progress
 from vwl.engine.search_types import EpochEnd, OnTrialEvent, StageProgress, TrialEnd
 from vwl.errors import Interrupted, VwlError
+from vwl.inference.seeds import SeedBackground
 from vwl.storage.folder import Folder
+from vwl.workflow.imported import STAGE as IMPORTED_STAGE
+from vwl.workflow.imported import ImportedMaps
 from vwl.workflow.manifest import read_manifest
 from vwl.workflow.pipeline import run_stages
 from vwl.workflow.reuse import copy_stage
 from vwl.workflow.run_folder import Run, has_result, stage_fingerprint
+from vwl.workflow.seeds import import_seeds, inspect_seeds
 from vwl.workflow.stages import STAGES
 
 State = Literal["unfinished", "done", "failed", "stopped"]
@@ -46,10 +51,12 @@ class Trial:
     Attributes:
         recipe: all settings.
         stage: the stage whose score is compared.
+        imported: maps of another method that take the place of classifier and CAM stage, with a hash of their files.
     """
 
     recipe: Recipe
     stage: str
+    imported: ImportedMaps | None = None
 
     @property
     def recipe_hash(self) -> str:
@@ -61,11 +68,15 @@ class Trial:
         if self.recipe.refiner != "irnet" and {"walk", "masks"} & {*self.stages}:
             sections |= {"refiner", "psa_walk"}
         names = [name for name in type(self.recipe).model_fields if name in sections]
-        return fingerprint([self.recipe.seed, {name: hashed_settings(self.recipe, name) for name in names}])
+        maps = [] if self.imported is None else [self.imported.fingerprint("")]
+        return fingerprint([self.recipe.seed, {name: hashed_settings(self.recipe, name) for name in names}, *maps])
 
     @property
     def id(self) -> str:
         """Name of the trial's folder: the method and its parameters, the seed, and the recipe's hash."""
+        if self.imported is not None:
+            name = re.sub(r"[^A-Za-z0-9]+", "-", self.imported.folder.rstrip("/").rpartition("/")[2]).strip("-") or "maps"
+            return f"import-{name[:40]}-s{self.recipe.seed}-{self.recipe_hash[:8]}"
         c = self.recipe.classifier
         parts = ["gap"] if c.pooling == "gap" else ["hp", f"gamma{c.gap_weight:g}"]
         if c.codebook.strategy != "none":
@@ -81,13 +92,18 @@ class Trial:
         """The scored stage and all before it, in order."""
         needed = {self.stage}
         for name in reversed(STAGES):
-            if name in needed:
+            if name in needed and not (name == IMPORTED_STAGE and self.imported is not None):
                 needed.update(STAGES[name].reads(self.recipe))
         return [name for name in STAGES if name in needed]
 
     def folder(self, root: Folder) -> Folder:
         """Return the trial's run folder."""
         return root / "trials" / self.id
+
+    def fingerprint(self, stage: str, index_fingerprint: str) -> str:
+        """Return the fingerprint that a stage of the trial has when it is done."""
+        maps = None if self.imported is None else self.imported.fingerprint(index_fingerprint)
+        return stage_fingerprint(stage, self.recipe, index_fingerprint, maps)
 
 
 @dataclass(frozen=True)
@@ -191,7 +207,9 @@ def _run_stages(trial: Trial, group: TrialGroup, index: Index, engine: Engine, o
             epochs_sent = len(epochs)
 
     for stage in trial.stages:
-        _copy_finished_stage(run, stage, group.root)
+        _copy_finished_stage(run, trial, stage, group.root)
+        if stage == IMPORTED_STAGE and trial.imported is not None and not run.is_done(stage):
+            _import(run, trial.imported, on_progress)
         messages: list[str] = []
         run_stages(run, [stage], engine, group.layout, on_progress, messages.append)
         (group.root / "stages").write_json(f"{run.fingerprint(stage)}.json", {"trial": trial.id})
@@ -200,9 +218,22 @@ def _run_stages(trial: Trial, group: TrialGroup, index: Index, engine: Engine, o
         raise VwlError(f"{group.index_path} has no ground truth to score the stage {trial.stage} with; add masks to the data set")
 
 
-def _copy_finished_stage(run: Run, stage: str, root: Folder) -> None:
+def _import(run: Run, maps: ImportedMaps, on_progress: OnProgress) -> None:
+    """Import the maps of a trial.
+
+    Raises:
+        VwlError: they cannot be imported, or are no longer those that the search was started with.
+    """
+    background = cast(SeedBackground, maps.background)
+    now = inspect_seeds(run.index, run.index_path, Folder(maps.folder), maps.format, background).record
+    if now.content != maps.content:
+        raise VwlError(f"the files of {maps.folder} have changed since the search was started; import them under another name (--import)")
+    import_seeds(run, Folder(maps.folder), maps.format, background, on_progress, lambda message: None, overwrite=True)
+
+
+def _copy_finished_stage(run: Run, trial: Trial, stage: str, root: Folder) -> None:
     """Copy a stage that another trial has finished with the same fingerprint, if there is one."""
-    wanted = run.fingerprint(stage)
+    wanted = trial.fingerprint(stage, run.index.fingerprint())
     if run.is_done(stage) or not (root / "stages").exists(f"{wanted}.json"):
         return
     other = (root / "stages").read_json(f"{wanted}.json")["trial"]
@@ -254,9 +285,7 @@ def is_finished(trial: Trial, root: Folder, index_fingerprint: str, may_stop: bo
     state, folder = read_record(trial, root).state, trial.folder(root)
     if state == STOPPED:
         return may_stop
-    return state == DONE and all(
-        has_result(folder, stage, stage_fingerprint(stage, trial.recipe, index_fingerprint)) for stage in trial.stages
-    )
+    return state == DONE and all(has_result(folder, stage, trial.fingerprint(stage, index_fingerprint)) for stage in trial.stages)
 
 
 def objective(trial: Trial, root: Folder) -> float:

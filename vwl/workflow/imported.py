@@ -13,7 +13,7 @@ from vwl.workflow.manifest import Manifest
 
 STAGE = "cam"
 """The stage whose result is imported."""
-REPLACED = ("classifier",)
+REPLACED = ("classifier", "recam", "lpcam")
 """Stages that nothing needs once it is."""
 
 

@@ -65,6 +65,7 @@ class Manifest:
         scores: one per split with ground truth.
         copied_from: the search trial whose result this is a copy of.
         splits: of the segment stage, the splits that were asked for beside the images that it always processes, in order.
+        notes: lines on the result, e.g. classes without prototypes (LPCAM).
         resumed: local time of the last start, ISO 8601.
         shard_sizes: images per shard of an inference stage, of those that it always processes and of each split that was asked for; none
             if all are 16.
@@ -96,6 +97,7 @@ class Manifest:
     scores: list[StageScore] = field(default_factory=list)
     copied_from: str | None = None
     splits: list[str] | None = None
+    notes: list[str] | None = None
     resumed: str | None = None
     shard_sizes: list[int] | None = None
 

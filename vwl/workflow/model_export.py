@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vwl.config.recipe import Recipe, fingerprint
+from vwl.config.networks import cam_network
+from vwl.config.recipe import Recipe, fingerprint, hashed_settings
 from vwl.errors import VwlError
 from vwl.inference.build import load_classifier, load_segmenter
 from vwl.model_file.content import read_model
@@ -93,7 +94,7 @@ def describe(run: Run, stage: ModelStage = "segmenter", licence: str | None = No
     kind: Kind = "segmentation" if stage == "segmenter" else "classifier"
     training = run.manifest(stage)
     assert training is not None
-    used = {name: manifest for name in _USED[stage] if (manifest := _done(run, name)) is not None}
+    used = {name: manifest for name in _used(recipe, stage) if (manifest := _done(run, name)) is not None}
     values = {
         "format": FORMAT,
         "kind": kind,
@@ -101,7 +102,7 @@ def describe(run: Run, stage: ModelStage = "segmenter", licence: str | None = No
         "palette": list(run.index.palette),
         "normalisation": {"mean": list(network.backbone.mean), "std": list(network.backbone.std)},
         "architecture": _architecture(recipe, stage, kind),
-        "prediction": (recipe.segment if stage == "segmenter" else recipe.cam).model_dump(mode="json"),
+        "prediction": recipe.segment.model_dump(mode="json") if stage == "segmenter" else _cam_settings(recipe),
         "recipe": recipe.name,
         "recipe_hash": fingerprint(recipe),
         "seed": training.seed,
@@ -136,6 +137,16 @@ def _architecture(recipe: Recipe, stage: ModelStage, kind: Kind) -> dict[str, An
     section = getattr(recipe, stage).model_dump(mode="json")
     # of the backbone only the name: where its first weights came from may be a path of this machine
     return {**{key: section[key] for key in ARCHITECTURE[kind]}, "backbone": {"name": section["backbone"]["name"]}}
+
+
+def _used(recipe: Recipe, stage: ModelStage) -> tuple[str, ...]:
+    """Return the stages of `_USED`; maps that other weights made are not those of a classifier's model file."""
+    return () if stage == "classifier" and cam_network(recipe) != "classifier" else _USED[stage]
+
+
+def _cam_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return how a classifier's model file makes maps: always by its weights."""
+    return {key: value for key, value in hashed_settings(recipe, "cam").items() if key != "method"}
 
 
 def _score(score: Mapping[str, Any]) -> dict[str, Any]:

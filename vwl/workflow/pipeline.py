@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from vwl.config.layout import Layout
+from vwl.config.networks import batch_size
 from vwl.data.summary import without_contrast
 from vwl.engine.base import Engine, OnProgress
 from vwl.errors import Interrupted, VwlError, interrupts_in_c
@@ -103,7 +104,7 @@ def _run_stage(
             if stage == "classifier" and (line := without_contrast(run.index, training_rows(run.index))):
                 on_message(f"{stage}: {line}")
             manifest = _train(run, manifest, engine, layout, on_progress)
-            if line := below_probe(manifest.training_scores or {}):
+            for line in filter(None, (below_probe(manifest.training_scores or {}), *(manifest.notes or ()))):
                 on_message(f"{stage}: {line}")
         else:
             manifest = _infer(run, manifest, engine, on_progress, strict)
@@ -172,17 +173,17 @@ def _add_record(run: Run, stage: str) -> None:
 
 def _training_layout(run: Run, stage: str, layout: Layout, fit_workers: bool) -> Layout:
     """Return the layout of a training; one that does not divide the batch is refused before the first stage runs."""
-    batch_size = getattr(run.recipe, stage).batch_size
-    fitting = layout.fit_to_batch(batch_size) if fit_workers else layout
-    fitting.split_batch(batch_size)
+    batch = batch_size(run.recipe, stage)
+    fitting = layout.fit_to_batch(batch) if fit_workers else layout
+    fitting.split_batch(batch)
     return fitting
 
 
 def _train(run: Run, manifest: Manifest, engine: Engine, layout: Layout, on_progress: OnProgress) -> Manifest:
     stage = manifest.stage
     reads = STAGES[stage].reads(run.recipe)
-    masks = run.stage_folder(reads[0]) if reads else None
-    spec = TrainSpec(stage, run.recipe, run.index_path, run.stage_folder(stage), masks, run.fingerprint(stage))
+    read = run.stage_folder(reads[0]) if reads else None
+    spec = TrainSpec(stage, run.recipe, run.index_path, run.stage_folder(stage), read, run.fingerprint(stage))
     result = engine.trainer.fit(spec, layout, on_progress)
     return replace(
         manifest,
@@ -190,6 +191,7 @@ def _train(run: Run, manifest: Manifest, engine: Engine, layout: Layout, on_prog
         steps=result.step,
         training_scores=result.scores,
         pretrained=result.pretrained,
+        notes=result.notes or None,
     )
 
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from vwl.config.layout import Layout
-from vwl.config.recipe import Classifier, Irnet, Segmenter
+from vwl.config.networks import batch_size
+from vwl.config.recipe import Classifier, Irnet, Psa, Segmenter
 from vwl.errors import VwlError
-from vwl.models import classifier, deeplab, irnet
+from vwl.models import classifier, deeplab, irnet, psa
 from vwl.training.build import require_labels
 from vwl.training.pretrained import load_pretrained
 from vwl.workflow.run_folder import Run
@@ -18,6 +19,8 @@ from vwl.workflow.stages import STAGES, training_rows
 
 _NOT_BUILT = (RuntimeError, OverflowError, MemoryError, TypeError)
 """What torch raises where a size of the recipe is too large for it."""
+Settings = Classifier | Irnet | Psa | Segmenter
+Network = classifier.Classifier | irnet.BoundaryNet | psa.AffinityNet | deeplab.DeepLabV2
 
 
 def check_start(run: Run, stages: Sequence[str], layout: Layout, backend: str, fit_workers: bool) -> dict[str, Layout]:
@@ -45,7 +48,8 @@ def check_start(run: Run, stages: Sequence[str], layout: Layout, backend: str, f
         if "classifier" in trainings:
             require_labels(rows)
     for stage in trainings:
-        _check_network(run, stage)
+        if stage not in ("recam", "lpcam"):  # their network is the classifier's
+            _check_network(run, stage)
     return layouts
 
 
@@ -62,9 +66,9 @@ def check_cluster(layouts: Mapping[str, Layout]) -> None:
 
 
 def _training_layout(run: Run, stage: str, layout: Layout, fit_workers: bool) -> Layout:
-    batch_size = getattr(run.recipe, stage).batch_size
-    fitting = layout.fit_to_batch(batch_size) if fit_workers else layout
-    fitting.split_batch(batch_size)
+    batch = batch_size(run.recipe, stage)
+    fitting = layout.fit_to_batch(batch) if fit_workers else layout
+    fitting.split_batch(batch)
     return fitting
 
 
@@ -82,15 +86,17 @@ def _check_network(run: Run, stage: str) -> None:
     load_pretrained(network, _without_own_results(settings, run))
 
 
-def _build(settings: Classifier | Irnet | Segmenter, num_classes: int) -> classifier.Classifier | irnet.BoundaryNet | deeplab.DeepLabV2:
+def _build(settings: Settings, num_classes: int) -> Network:
     if isinstance(settings, Classifier):
         return classifier.Classifier(settings, num_classes - 1)
     if isinstance(settings, Irnet):
         return irnet.BoundaryNet(settings.backbone)
+    if isinstance(settings, Psa):
+        return psa.AffinityNet(settings)
     return deeplab.DeepLabV2(settings, num_classes)
 
 
-def _without_own_results(settings: Classifier | Irnet | Segmenter, run: Run) -> Classifier | Irnet | Segmenter:
+def _without_own_results(settings: Settings, run: Run) -> Settings:
     """Return the settings without weights in the run's own folder, which an earlier stage of the run may yet write."""
     changes: dict[str, object] = {}
     own = f"{run.folder.uri}/"

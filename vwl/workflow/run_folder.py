@@ -118,7 +118,8 @@ class Run:
     def why_not_needed(self, stage: str) -> str:
         """Return why a stage that is not needed is not."""
         if stage not in stages_of(self.recipe):
-            return f"the recipe has refiner: {self.recipe.refiner}"
+            off = {"recam": "recam.epochs: 0", "lpcam": f"cam.method: {self.recipe.cam.method}"}
+            return f"the recipe has {off.get(stage, f'refiner: {self.recipe.refiner}')}"
         return "the maps of this run are imported"
 
     def manifest(self, stage: str) -> Manifest | None:

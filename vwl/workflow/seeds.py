@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vwl.config.versions import versions
-from vwl.data.index import Row
+from vwl.data.index import Index, Row
 from vwl.engine.base import OnProgress, Progress
 from vwl.errors import Unreachable, VwlError
 from vwl.inference.runner import SHARD_SIZE, process, unfinished
@@ -61,6 +61,47 @@ class ImportSummary:
     example: str = ""
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What a folder of maps holds for a data set.
+
+    Attributes:
+        record: its format and background, and a hash of its files.
+        background: that of the record.
+        files: names by image id.
+        surplus: files that belong to no image of the stage.
+    """
+
+    record: ImportedMaps
+    background: SeedBackground
+    files: Files
+    surplus: list[str]
+
+
+def inspect_seeds(index: Index, index_path: str, folder: Folder, seed_format: str | None, background: SeedBackground | None) -> Inspection:
+    """Look at the maps in a folder: lists it and reads a few files; arguments and errors are those of `import_seeds`."""
+    if not folder.exists():
+        raise VwlError(f"there is no folder {folder}")
+    rows = STAGES[STAGE].rows(index)
+    entries = folder.sizes_and_mtimes()
+    found, other = image_files(entries)
+    wanted: Files = {row.image_id: found[row.image_id] for row in rows if row.image_id in found}
+    surplus = sorted([*other, *(name for image_id in found.keys() - wanted.keys() for name in found[image_id])])
+    if not wanted:
+        example = f"; it has {surplus[0]}" if surplus else ""
+        raise VwlError(f"{folder} has no map of the images of {index_path}, such as {rows[0].image_id}.npy{example}")
+    with_files = sorted((row for row in rows if row.image_id in wanted), key=lambda row: row.negative)  # a format is told by the labels
+    try:
+        known, own = probe(index, folder, wanted, with_files, seed_format)
+        chosen: SeedBackground = background or ("own" if own else "fixed")
+        content = hashlib.sha256(json.dumps([(name, entries[name]) for names in wanted.values() for name in names]).encode()).hexdigest()
+        record = ImportedMaps(known, chosen, content[:16], len(wanted), str(folder))
+        _try_some(SeedStage(index, folder, wanted, known, chosen), with_files)
+    except UnsafePickle as error:
+        raise VwlError(f"{folder}/{error}") from None
+    return Inspection(record, chosen, wanted, surplus)
+
+
 def import_seeds(
     run: Run,
     folder: Folder,
@@ -88,25 +129,12 @@ def import_seeds(
     own_folder = str(run.stage_folder(STAGE))
     if f"{folder}/".startswith(f"{own_folder}/"):
         raise VwlError(f"{folder} is in the folder that the import replaces; move the files elsewhere")
-    if not folder.exists():
-        raise VwlError(f"there is no folder {folder}")
-    rows = STAGES[STAGE].rows(run.index)
-    entries = folder.sizes_and_mtimes()
-    found, other = image_files(entries)
-    wanted: Files = {row.image_id: found[row.image_id] for row in rows if row.image_id in found}
-    surplus = sorted([*other, *(name for image_id in found.keys() - wanted.keys() for name in found[image_id])])
-    if not wanted:
-        example = f"; it has {surplus[0]}" if surplus else ""
-        raise VwlError(f"{folder} has no map of the images of {run.index_path}, such as {rows[0].image_id}.npy{example}")
-    with_files = sorted((row for row in rows if row.image_id in wanted), key=lambda row: row.negative)  # a format is told by the labels
+    found = inspect_seeds(run.index, run.index_path, folder, seed_format, background)
+    record, rows = found.record, STAGES[STAGE].rows(run.index)
+    known, chosen = record.format, found.background
     try:
-        known, own = probe(run.index, folder, wanted, with_files, seed_format)
-        chosen = background or ("own" if own else "fixed")
-        content = hashlib.sha256(json.dumps([(name, entries[name]) for names in wanted.values() for name in names]).encode()).hexdigest()
-        record = ImportedMaps(known, chosen, content[:16], len(wanted), str(folder))
-        _try_some(SeedStage(run.index, folder, wanted, known, chosen), with_files)
         manifest = _start(run, record, overwrite)
-        stage = SeedStage(run.index, folder, wanted, known, chosen)
+        stage = SeedStage(run.index, folder, found.files, known, chosen)
         damaged = run.faults(STAGE)
         if damaged:
             forget(run.shards(STAGE), run.stage_folder(STAGE), True, damaged)
@@ -119,7 +147,7 @@ def import_seeds(
     missing = [image_id for image_id, reason in manifest.failed.items() if reason == NO_FILE]
     failed = {image_id: reason for image_id, reason in manifest.failed.items() if reason != NO_FILE}
     imported = len(rows) - len(manifest.failed)
-    return ImportSummary(known, chosen, imported, missing, failed, surplus, stage.left_out, stage.example)
+    return ImportSummary(known, chosen, imported, missing, failed, found.surplus, stage.left_out, stage.example)
 
 
 def _try_some(stage: SeedStage, rows: Sequence[Row]) -> None:

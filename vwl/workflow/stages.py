@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from vwl.config.recipe import Cam, PsaWalk, Recipe, Walk, hashed_settings
+from vwl.config.networks import cam_network, classifier_stage
+from vwl.config.recipe import PsaWalk, Recipe, Walk, hashed_settings
 from vwl.data.index import Index, Rows
 from vwl.data.rows import joined
 from vwl.training.build import TRAIN_SPLIT
 
 Kind = Literal["train", "maps", "masks"]
-SectionType = TypeVar("SectionType", Cam, Walk)
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class StageSpec:
     rows: Callable[[Index], Rows]
 
 
-def _without_threshold(section: SectionType) -> SectionType:
+def _cam_settings(recipe: Recipe) -> dict[str, Any]:
     """The settings that score maps depend on: all but the threshold, which is applied to them later."""
-    return section.model_copy(update={"background_threshold": 0.0})
+    return {**hashed_settings(recipe, "cam"), "background_threshold": 0.0}
 
 
 def _walk_settings(recipe: Recipe) -> Walk | PsaWalk:
-    return recipe.psa_walk if recipe.refiner == "psa" else _without_threshold(recipe.walk)
+    return recipe.psa_walk if recipe.refiner == "psa" else recipe.walk.model_copy(update={"background_threshold": 0.0})
 
 
 def _masks_settings(recipe: Recipe) -> Any:
@@ -89,7 +89,9 @@ STAGES: dict[str, StageSpec] = {
     spec.name: spec
     for spec in (
         StageSpec("classifier", "train", _reads(), lambda r: r.classifier, training_rows),
-        StageSpec("cam", "maps", _reads("classifier"), lambda r: _without_threshold(r.cam), _training_and_scored),
+        StageSpec("recam", "train", _reads("classifier"), lambda r: r.recam, training_rows),
+        StageSpec("lpcam", "train", lambda r: (classifier_stage(r),), lambda r: r.lpcam, training_rows),
+        StageSpec("cam", "maps", lambda r: (cam_network(r),), _cam_settings, _training_and_scored),
         StageSpec("crf", "masks", _reads("cam"), lambda r: r.crf, _scored_or_training),
         StageSpec("irnet-labels", "masks", _reads("cam"), lambda r: r.irnet_labels, training_rows),
         StageSpec("irnet", "train", _reads("irnet-labels"), lambda r: r.irnet, training_rows),
@@ -111,8 +113,9 @@ SPLITS = ("train", "val")
 
 
 def stages_of(recipe: Recipe) -> list[str]:
-    """Return the names of the stages of a recipe, in order: those of its refiner, and all that every refiner has."""
+    """Return the names of the stages of a recipe, in order: those of its refiner and its maps, and all that every recipe has."""
     others = {name for name, refiner in _REFINER_STAGES.items() if refiner != recipe.refiner}
     if recipe.refiner == "none":
         others.add("walk")
+    others |= {"recam", "lpcam"} - {classifier_stage(recipe), cam_network(recipe)}
     return [name for name in STAGES if name not in others]
