@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ class Seconds:
     wall: float = 0.0
     cpu: float = 0.0
 
-    def timed(self, work: Callable[[], None]) -> None:
+    def timed(self, work: Callable[[], object]) -> None:
         """Add the time of a function in this process, with its threads."""
         wall, cpu = time.perf_counter(), time.process_time()
         work()
@@ -141,10 +142,9 @@ class PublicChain:
     def one_squaring(self) -> Seconds:
         """Return the time of a matrix product of `TIMED_CELLS`, measured once."""
         if not hasattr(self, "_squaring"):
-            matrix = torch.rand(TIMED_CELLS, TIMED_CELLS)
-            self._squaring, self._spent = Seconds(), Seconds()
-            torch.mm(matrix[:600], matrix[:, :600])
-            self._squaring.timed(lambda: torch.mm(matrix, matrix) and None)
+            matrix, self._squaring = torch.rand(TIMED_CELLS, TIMED_CELLS), Seconds()
+            torch.mm(matrix[:600], matrix)  # starts the threads
+            self._squaring.timed(partial(torch.mm, matrix, matrix))
         return self._squaring
 
     @torch.no_grad()
