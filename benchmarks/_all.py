@@ -11,8 +11,9 @@ from _paired import Line, machine, table_of
 from rich.console import Console
 
 HERE = Path(__file__).parent
-EXPERIMENTS = {"negatives.py", "positive_control.py", "review.py"}
-"""Scripts that train for hours, keep their trainings in `--out`, and are started by hand; their results are in docs/results."""
+EXPERIMENTS = {"negatives.py", "positive_control.py", "review.py", "scoring.py"}
+"""Scripts that are started by hand: `scoring.py` needs a finished run; the others train for hours, keep their trainings in `--out`, and
+have their results in docs/results."""
 
 
 def main() -> None:

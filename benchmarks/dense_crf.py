@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="pairs for each of 3 images")
     parser.add_argument("--labels", type=int, nargs="*", default=[2, 4, 8, 21, 81])
     options = parser.parse_args()
-    images = real_images(options.real_images)
+    images = real_images(options.images)
     parity, right = agree(images)
     lines = []
     for num_labels in options.labels:

@@ -28,7 +28,7 @@ tables = Console(highlight=False)
 messages = Console(stderr=True, highlight=False)
 """On stderr: messages and progress."""
 
-_DURATIONS = {"seconds": 1, "hours": 3600}
+_DURATIONS = {"seconds": 1, "scoring_seconds": 1, "hours": 3600}
 """Columns of durations, and their unit in seconds."""
 
 Value = str | int | float | bool | None
@@ -56,7 +56,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Valu
         title: stands above the table.
         columns: names, also the keys of the objects.
         rows: plain values; a column of numbers is set to the right, floats have four digits, none is a dash. A column `seconds` or
-            `hours` is shown as `time`, in words of `duration`.
+            `hours` is shown as `time`, `scoring_seconds` as `scoring time`, in words of `duration`.
         as_json: print JSON instead, with all digits.
     """
     if as_json:
@@ -66,7 +66,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Valu
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         numeric = any(_is_number(row[number]) for row in rows) and all(_is_number(row[number]) or row[number] is None for row in rows)
-        name = "time" if column in _DURATIONS else column.replace("_", " ")
+        name = column.replace("_", " ")
+        if column in _DURATIONS:
+            name = "scoring time" if column == "scoring_seconds" else "time"
         table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(Text(_shown(value, column)) for value, column in zip(row, columns, strict=True)))
@@ -122,7 +124,7 @@ class _Bars:
             self._metrics = {}
         elif len(progress.metrics) > 1:
             self._metrics = progress.metrics
-        text, stage = progress_text(progress), progress.stage
+        text, stage = progress_text(progress), progress.name
         if stage not in self._tasks:  # steps of an earlier run do not count as speed
             self._tasks[stage] = self._bar.add_task(stage, total=progress.total, completed=progress.done, text=text)
         else:
@@ -177,8 +179,8 @@ class ProgressLines:
     def update(self, progress: "Progress") -> None:
         """Record a stage's progress and print it if it is time."""
         now = self._clock()
-        is_new = progress.stage not in self._paces
-        pace = self._paces.setdefault(progress.stage, _Pace(now, progress.done, now))
+        is_new = progress.name not in self._paces
+        pace = self._paces.setdefault(progress.name, _Pace(now, progress.done, now))
         if pace.finished:
             return
         pace.finished = progress.done >= progress.total
@@ -209,7 +211,7 @@ def _line(progress: "Progress", pace: _Pace, now: float) -> str:
         when = f"{duration(seconds / (done - pace.first_done) * (total - done))} left"
     else:
         when = ""
-    state = " ".join(filter(None, (progress.stage, f"{done}/{total}", share, when)))
+    state = " ".join(filter(None, (progress.name, f"{done}/{total}", share, when)))
     return f"{state}  {text}" if text else state
 
 

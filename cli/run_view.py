@@ -76,7 +76,10 @@ class LiveRun:
         for name in progress.stages:
             self._stages.setdefault(name, _Stage())
         stage = self._stages.setdefault(progress.stage, _Stage())
-        stage.done, stage.total, stage.text = progress.done, progress.total, progress_text(progress)
+        if progress.part:
+            stage.text = f"{progress.part} {progress.done}/{progress.total}"
+        else:
+            stage.done, stage.total, stage.text = progress.done, progress.total, progress_text(progress)
         stage.began = stage.began or now
         stage.ended = now if progress.done >= progress.total else None
         if progress.done >= progress.total or not progress.metrics:

@@ -78,6 +78,11 @@ class TestProgressLines:
         self.at(0, lines, Progress("walk", 500, 1000))
         assert self.at(10, lines, Progress("walk", 510, 1000)) == ["walk 510/1000 51% 8m10s left"]
 
+    def test_scoring_has_lines_of_its_own(self, lines):
+        assert self.at(0, lines, Progress("cam", 8, 8)) == ["cam 8/8 100% in 0s"]
+        assert self.at(1, lines, Progress("cam", 0, 20, part="scoring")) == ["cam scoring 0/20 0%"]
+        assert self.at(3, lines, Progress("cam", 20, 20, part="scoring")) == ["cam scoring 20/20 100% in 2s"]
+
     def test_each_task_has_its_own_pace(self, lines):
         assert self.at(0, lines, Progress("cam", 1, 10)) == ["cam 1/10 10%"]
         assert self.at(1, lines, Progress("crf", 1, 10)) == ["crf 1/10 10%"]

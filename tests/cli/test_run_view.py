@@ -90,3 +90,11 @@ def test_a_log_gets_lines_with_scores_of_what_ran_and_now_and_then_the_time_left
     assert printed[1] == "whole run: 1m01s, about 1m01s left"
     assert printed[2].startswith("walk 8/8 100% in ")
     assert printed[3:] == ["walk: mIoU val 50.1"]
+
+
+def test_scoring_is_shown_behind_the_bar_of_its_stage(view):
+    view.update(event("cam", 8, 8))
+    view.update(event("cam", 0, 20, part="scoring"))
+    assert "• cam 8/8 0s scoring 0/20" in drawn(view)
+    view.update(event("cam", 20, 20, part="scoring"))
+    assert "✓ cam 8/8 0s scoring 20/20" in drawn(view)

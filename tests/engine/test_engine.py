@@ -12,11 +12,15 @@ from tests.helpers import tiny_scenes
 from tests.stages import STAGES
 from vwl.config.files import load_recipe
 from vwl.config.layout import Layout
-from vwl.data.index import write_index
-from vwl.engine import local, map, train
+from vwl.data.index import read_index, write_index
+from vwl.engine import local, map, sums, train
 from vwl.engine.base import Engine
 from vwl.engine.session import session
 from vwl.errors import VwlError
+from vwl.evaluation.counts import MasksCount
+from vwl.evaluation.sums import no_progress, sum_in_threads
+from vwl.storage.folder import Folder
+from vwl.storage.masks import encode_mask
 from vwl.workflow.pipeline import run_stages
 from vwl.workflow.run_folder import Run
 
@@ -30,7 +34,7 @@ ON_SIGTERM = signal.default_int_handler
 def ray_engine():
     before = signal.signal(signal.SIGTERM, ON_SIGTERM)
     with session(None, cpus=2):
-        yield Engine(train, map)
+        yield Engine(train, map, sums.sum_images)
     signal.signal(signal.SIGTERM, before)
 
 
@@ -74,6 +78,22 @@ def test_all_stages_on_ray_give_the_bytes_of_this_process(index, ray_engine):
     ours, theirs = results(Path(str(there.folder))), results(Path(str(here.folder)))
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+def test_sums_on_ray_are_merged_in_order_and_end_with_the_first_wrong_image(index, ray_engine, monkeypatch):
+    monkeypatch.setattr("vwl.evaluation.sums.PART_SIZE", 2)
+    data = read_index(index)
+    rows, masks = data.split("train"), Folder(index.parent / "masks")
+    for row in rows:
+        masks.write(f"{row.image_id}.png", encode_mask(np.roll(data.read_mask(row), 5), data.palette))
+    count, seen = MasksCount(data, masks), []
+    found = sums.sum_images(count, rows, seen.append)
+    np.testing.assert_array_equal(found.counts, sum_in_threads(count, rows, no_progress).counts)
+    assert seen == list(range(2, 19, 2))
+    for wrong in (rows[11], rows[4]):
+        masks.write(f"{wrong.image_id}.png", encode_mask(data.read_mask(wrong)[1:], data.palette))
+    with pytest.raises(VwlError, match=f"^the mask of image {rows[4].image_id} "):
+        sums.sum_images(count, rows, no_progress)
 
 
 def test_two_workers_give_the_weights_of_one(index, ray_engine):

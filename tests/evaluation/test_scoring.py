@@ -12,7 +12,7 @@ from vwl.constants import map_size
 from vwl.data.index import Row
 from vwl.data.voc import prepare_voc
 from vwl.errors import VwlError
-from vwl.evaluation.scoring import choose_threshold, class_thresholds, percent, score_maps, score_masks
+from vwl.evaluation.scoring import Thresholds, choose_thresholds, percent, score_maps, score_masks
 from vwl.maps.cam import argmax_with_background, best_class, normalise, upsample
 from vwl.maps.confusion import confusion_matrix, scores
 from vwl.maps.thresholds import Otsu, ThresholdHistogram
@@ -99,14 +99,15 @@ def test_the_mean_is_restricted_to_classes_and_keeps_the_background(scenes, maps
 
 
 def test_a_constant_threshold_is_labelled_as_the_recipes(scenes, maps):
-    assert choose_threshold(0.13, maps, scenes.rows) == (0.13, "recipe")
+    assert choose_thresholds(0.13, maps, scenes.rows) == Thresholds(0.13, "recipe")
 
 
 def test_auto_is_otsus_choice_over_the_strongest_scores_and_says_so(scenes, maps):
     otsu = Otsu()
     for row in scenes.rows:
         otsu.add(maps.read(row.image_id).values.astype(np.float32).max(axis=0))
-    threshold, chosen = choose_threshold("auto", maps, scenes.rows)
+    found = choose_thresholds("auto", maps, scenes.rows)
+    threshold, chosen = found.threshold, found.chosen
     assert threshold == pytest.approx(otsu.choose(), abs=1e-4)
     assert 0.2 < threshold < 0.8
     assert chosen == "auto (Otsu, no ground truth)"
@@ -123,7 +124,7 @@ def test_each_class_has_the_threshold_of_its_own_maps_if_enough_images_show_it(t
         stored.append(ScoreMap(f"p{number}", classes, 64, 64, values.astype(np.float16)))
     write_maps(Folder(tmp_path), "part-00000.parquet", stored)
     reader = MapReader(Folder(tmp_path))
-    found = class_thresholds(reader, rows)
+    found = choose_thresholds("auto-by-class", reader, rows).by_class
     assert list(found) == [1, 2]
     assert found[1] == pytest.approx(0.7, abs=0.1)
     assert found[2] == pytest.approx(0.25, abs=0.1)
@@ -211,7 +212,8 @@ def test_half_precision_maps_at_stride_4_cost_less_than_a_tenth_of_a_point(tmp_p
         stored.append(ScoreMap(row.image_id, row.labels, *truth.shape, at_stride_4(maps)))
     write_maps(Folder(tmp_path), "part-00000.parquet", stored)
     reader = MapReader(Folder(tmp_path))
-    threshold, chosen = choose_threshold("auto", reader, rows)
+    found = choose_thresholds("auto", reader, rows)
+    threshold, chosen = found.threshold, found.chosen
     score = score_maps(index, rows, reader, "cam", "val", threshold, chosen, None)
     full = whole.curve()
     assert len(rows) == 15

@@ -13,7 +13,7 @@ from tests.workflow.runs import new_run, run_locally
 from vwl.config.recipe import hashed_settings
 from vwl.data.index import Index, make_index
 from vwl.errors import VwlError
-from vwl.evaluation.scoring import choose_threshold
+from vwl.evaluation.scoring import choose_thresholds
 from vwl.inference.build import load_classifier
 from vwl.inference.irnet_labels import IrnetLabelsStage
 from vwl.inference.seeds import SeedStage
@@ -102,8 +102,8 @@ def test_a_threshold_is_chosen_from_maps_of_objects_only(run, tmp_path):
     without = new_run(tmp_path, replace(run.index, rows=tuple(rows)))
     maps, ours = MapReader(run.stage_folder("cam")), run.manifest("cam")
     assert ours is not None
-    assert ours.threshold == choose_threshold("auto", maps, without.index.split("train"))[0]
-    assert ours.threshold != choose_threshold("auto", maps, run.index.split("train"))[0]
+    assert ours.threshold == choose_thresholds("auto", maps, without.index.split("train")).threshold
+    assert ours.threshold != choose_thresholds("auto", maps, run.index.split("train")).threshold
 
 
 def spec(run: Run, stage: str, *changes: dict[str, str]) -> TrainSpec:

@@ -8,15 +8,20 @@ import pytest
 
 from tests.stages import STAGES
 from tests.workflow.runs import OTSU, changed, delete_stages, modification_times, run_locally
+from vwl.config.layout import Layout
 from vwl.data.index import Index, make_index
-from vwl.errors import VwlError
+from vwl.engine import local
+from vwl.engine.base import Engine
+from vwl.errors import Interrupted, VwlError
 from vwl.maps.cam import argmax_with_background, upsample
 from vwl.maps.confusion import confusion_matrix
 from vwl.storage.masks import decode_mask
 from vwl.storage.score_maps import MapReader
+from vwl.workflow.pipeline import run_stages
 from vwl.workflow.run_folder import Run
 from vwl.workflow.scoring import score_table, stored_score, why_unscored
 from vwl.workflow.stages import SCORED, training_rows
+from vwl.workflow.status import stage_status
 
 
 def test_a_threshold_chosen_without_ground_truth_is_used_in_later_stages(tiny_run):
@@ -97,12 +102,17 @@ def test_other_scored_classes_are_scored_without_running_a_stage_again(copied):
     assert new.manifest("cam").seconds == copied.manifest("cam").seconds
 
 
+TIMES = ("seconds", "scoring_seconds")
+
+
 def test_the_table_has_a_line_for_each_scored_stage_and_split(tiny_run):
     table = score_table(tiny_run)
     assert [(line.stage, line.split) for line in table] == [(name, split) for name in SCORED for split in ("train", "val")]
     for line in table:
         full = stored_score(tiny_run, line.stage, line.split)
-        assert vars(line) == {key: full[key] for key in vars(line) if key != "seconds"} | {"seconds": tiny_run.manifest(line.stage).seconds}
+        assert vars(line) == {key: full[key] for key in vars(line) if key not in TIMES} | {
+            key: getattr(tiny_run.manifest(line.stage), key) for key in TIMES
+        }
         assert line.images == {"train": 8, "val": 4}[line.split]
         assert (line.best_miou_with_ground_truth is None) == (line.stage in {"crf", "segment"})
 
@@ -161,3 +171,49 @@ def test_a_split_without_ground_truth_is_the_reason_why_it_has_no_score(copied):
         VwlError, match=rf"no score of cam on val: {copied.index_path} has no ground truth for labelled images of val; it has "
     ):
         stored_score(bare, "cam", "val")
+
+
+def test_scoring_reports_its_progress_and_its_own_time(copied):
+    seen = []
+    delete_stages(copied, "walk", "crf")
+    run_stages(copied, ["crf", "walk"], Engine(local, local), Layout(), seen.append, lambda line: None)
+    of_crf, of_walk = ([p for p in seen if p.stage == stage and p.part == "scoring"] for stage in ("crf", "walk"))
+    assert [(p.name, p.done, p.total) for p in of_crf] == [("crf scoring", done, 12) for done in (0, 8, 12)]
+    assert [(p.done, p.total) for p in of_walk] == [(done, 20) for done in (0, 8, 16, 20)]  # 8 choose the threshold
+    for stage in ("crf", "walk"):
+        manifest = copied.manifest(stage)
+        assert 0 < manifest.scoring_seconds == stage_status(copied, stage).scoring_seconds
+        assert {line.scoring_seconds for line in score_table(copied) if line.stage == stage} == {manifest.scoring_seconds}
+
+
+@pytest.mark.parametrize("done", [0, 8, 16])
+def test_a_run_that_is_stopped_while_a_stage_is_scored_goes_on_with_the_scoring(copied, tiny_run, done):
+    delete_stages(copied, "walk")
+
+    def stop(progress):
+        if progress.part and progress.done == done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="walk stopped"):
+        run_stages(copied, ["walk"], Engine(local, local), Layout(), stop, lambda line: None)
+    assert copied.manifest("walk").state == "running"
+    assert not copied.stage_folder("walk").names(".json").count("scores-train.json")
+    before, seen = modification_times(copied, "walk/*.parquet", "walk/done/*"), []
+    run_stages(copied, ["walk"], Engine(local, local), Layout(), seen.append, lambda line: None)
+    assert modification_times(copied, "walk/*.parquet", "walk/done/*") == before
+    assert {p.part for p in seen} == {"scoring"}
+    assert copied.manifest("walk").scores == tiny_run.manifest("walk").scores
+
+
+def test_a_scoring_anew_that_is_stopped_keeps_the_old_scores(copied):
+    new = changed(copied, "cam.background_threshold=0.35")
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        run_stages(new, ["cam"], Engine(local, local), Layout(), stop, lambda line: None)
+    assert new.manifest("cam") == copied.manifest("cam")
+    assert new.is_done("cam")
+    assert run_locally(new, "cam")[0].startswith("cam: scored anew")
+    assert new.manifest("cam").threshold == 0.35

@@ -73,7 +73,9 @@ def test_a_split_that_is_asked_for_is_segmented_whole_and_the_masks_before_stay(
     assert masks(run) == old | ids(run, *(("train", "val", "test") if split == "all" else (split,)))
     assert len(masks(run)) == len(old) + added
     assert {path: when for path, when in modification_times(run, "segment/*.png", "segment/done/*").items() if path in before} == before
-    assert [replace(line, seconds=0) for line in score_table(run)] == [replace(line, seconds=0) for line in scores]
+    assert [replace(line, seconds=0, scoring_seconds=0) for line in score_table(run)] == [
+        replace(line, seconds=0, scoring_seconds=0) for line in scores
+    ]
     assert run.manifest("segment").images == len(masks(run))
     assert segment(run, split) == ["segment: done before, skipped"]
     assert segment(run) == ["segment: done before, skipped"]

@@ -35,7 +35,7 @@ def test_the_status_of_finished_stages(tiny_run):
 
 def test_the_status_of_stages_not_started_interrupted_or_outdated(copied):
     delete_stages(copied, "walk")
-    assert stage_status(copied, "walk") == StageStatus("walk", "not started", None, None, None, "")
+    assert stage_status(copied, "walk") == StageStatus("walk", "not started")
     copied.write_manifest(replace(copied.manifest("cam"), state="running", seconds=3.5))
     (copied.folder / "cam").delete("done/00000.json")
     line = stage_status(copied, "cam")

@@ -26,7 +26,7 @@ class RunProgress(Progress):
         loss = f", loss {self.metrics['loss']:.4f}" if "loss" in self.metrics else ""
         left = "" if self.seconds_left is None else f", about {self.seconds_left:.0f} s left in all"
         note = f" ({self.message})" if self.message else ""
-        return f"{self.stage} {self.done}/{self.total}{loss}{left}{note}"
+        return f"{self.name} {self.done}/{self.total}{loss}{left}{note}"
 
 
 @dataclass(frozen=True)

@@ -48,14 +48,15 @@ class Follower:
         """
         with self._lock:
             stage = progress.stage
-            self._remaining.observe(stage, progress.done, progress.total)
+            if not progress.part:
+                self._remaining.observe(stage, progress.done, progress.total)
             logged = progress.metrics.get("step", 0)
             if logged != self._logged.get(stage, 0):
                 self._logged[stage] = logged
                 self._report_lines(stage)
             if self._on_progress is not None:
                 seconds = self._clock() - self._began
-                of_stage = {name: getattr(progress, name) for name in ("stage", "done", "total", "message", "metrics")}
+                of_stage = {name: getattr(progress, name) for name in ("stage", "done", "total", "message", "metrics", "part")}
                 event = RunProgress(**of_stage, stages=self._stages, seconds=seconds, seconds_left=self._remaining.seconds_left())
                 self._call(partial(self._on_progress, event))
             self._stop_if_asked()

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from vwl.api.events import OnMetrics, OnRunProgress, Stop
@@ -13,7 +14,7 @@ from vwl.api.remaining_time import RemainingTime
 from vwl.api.results import RunResult
 from vwl.api.trackers import open_tracker, require_tracker
 from vwl.config.layout import Layout
-from vwl.engine.base import Engine, open_engine
+from vwl.engine.base import open_engine
 from vwl.errors import Interrupted, VwlError, did_you_mean
 from vwl.storage.lock import exclusive_lock
 from vwl.workflow.pipeline import run_stages
@@ -126,7 +127,7 @@ def run(
         if other is not None:
             logger.info(reuse_note(other, reuse_stages(opened, Run.open(other).folder)))
         if streamed:
-            engine = Engine(engine.trainer, Streaming(opened, engine.shard_runner, strict))
+            engine = replace(engine, shard_runner=Streaming(opened, engine.shard_runner, strict))
         callbacks = [on_metrics] if on_metrics is not None else []
         if tracker is not None:
             callbacks.append(held.enter_context(open_tracker(tracker, opened)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from vwl.config.layout import Layout
+from vwl.evaluation.sums import SumImages, sum_in_threads
 from vwl.inference.build import InferenceSpec
 from vwl.inference.runner import Shard
 from vwl.training.build import TrainSpec
@@ -24,6 +25,7 @@ class Progress:
         done, total: steps of a training, images of an inference stage.
         message: one line for the user, e.g. how many images failed; may be empty.
         metrics: of a training, the newest line of metrics.jsonl with the step's own loss.
+        part: `scoring` while thresholds and scores of a stage are computed, whose images are made; else empty.
     """
 
     stage: str
@@ -31,6 +33,12 @@ class Progress:
     total: int
     message: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        """The stage, and which part of it."""
+        return f"{self.stage} {self.part}" if self.part else self.stage
 
 
 OnProgress = Callable[[Progress], None]
@@ -69,10 +77,11 @@ class ShardRunner(Protocol):
 
 @dataclass(frozen=True)
 class Engine:
-    """Where trainings and inference stages run."""
+    """Where trainings and inference stages run, and where results are scored."""
 
     trainer: Trainer
     shard_runner: ShardRunner
+    sum_images: SumImages = sum_in_threads
 
 
 @contextmanager
@@ -84,8 +93,8 @@ def open_engine(backend: str, address: str | None = None) -> Iterator[Engine]:
         yield Engine(local, local)
     else:
         from vwl.engine import map as ray_map
-        from vwl.engine import session
+        from vwl.engine import session, sums
         from vwl.engine import train as ray_train
 
         with session.session(address):
-            yield Engine(ray_train, ray_map)
+            yield Engine(ray_train, ray_map, sums.sum_images)

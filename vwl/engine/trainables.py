@@ -6,18 +6,20 @@ Tune ends asks its training to save and return first, so that its placement grou
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 from ray import tune
 
 from vwl.config.layout import Layout
-from vwl.engine import local, map, train
+from vwl.data.index import Row
+from vwl.engine import local, map, sums, train
 from vwl.engine.base import Engine, OnProgress
 from vwl.engine.search_types import EpochEnd, RunTask, StageProgress, TrialEnd, TrialEvent
 from vwl.engine.session import cluster_gpus, session
 from vwl.errors import Interrupted
+from vwl.evaluation.sums import Count, OnImages, SumType, sum_in_threads
 from vwl.inference.build import InferenceSpec
 from vwl.inference.runner import Shard
 
@@ -48,6 +50,10 @@ class MapActors:
         else:
             map.run_shards(spec, shards, images_done, on_progress, self._workers)
 
+    def sum_images(self, count: Count[SumType], rows: Sequence[Row], on_images: OnImages) -> SumType:
+        """Make a sum as `vwl.evaluation.sums.SumImages`, in this process where its inference is."""
+        return (sum_in_threads if self._in_process else sums.sum_images)(count, rows, on_images)
+
     def split_processes(self) -> None:
         """Return none: a task has too few worker slots to refine in processes of their own."""
 
@@ -67,7 +73,7 @@ class _TaskTrainable(tune.Trainable):
     def _run(self, task: Any, run_task: RunTask, actors: MapActors) -> None:
         try:
             with session(None):  # Ray is connected already; this applies the session's settings to this process
-                run_task(task, Engine(train, actors), self._on_event)
+                run_task(task, Engine(train, actors, actors.sum_images), self._on_event)
         except (Interrupted, KeyboardInterrupt):
             pass
         except BaseException as error:

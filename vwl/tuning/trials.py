@@ -196,7 +196,7 @@ def _run_stages(trial: Trial, group: TrialGroup, index: Index, engine: Engine, o
 
     def on_progress(progress: Progress) -> None:
         nonlocal epochs_sent, last_read
-        message = f"loss {progress.metrics['loss']:.4f}" if progress.metrics else progress.message
+        message = f"loss {progress.metrics['loss']:.4f}" if progress.metrics else progress.message or progress.part
         on_event(StageProgress(trial.id, progress.stage, progress.done, progress.total, message))
         if progress.stage == "classifier" and (progress.done == progress.total or time.monotonic() - last_read > _METRICS_SECONDS):
             last_read = time.monotonic()

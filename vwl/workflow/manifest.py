@@ -63,6 +63,7 @@ class Manifest:
         class_thresholds: background score by class name, where each class has its own.
         scoring_settings: the settings that threshold and scores depend on, but not the result.
         scores: one per split with ground truth.
+        scoring_seconds: time that choosing thresholds and scoring took the last time; none before.
         copied_from: the search trial whose result this is a copy of.
         splits: of the segment stage, the splits that were asked for beside the images that it always processes, in order.
         notes: lines on the result, e.g. classes without prototypes (LPCAM).
@@ -95,6 +96,7 @@ class Manifest:
     class_thresholds: dict[str, float] = field(default_factory=dict)
     scoring_settings: dict[str, Any] | None = None
     scores: list[StageScore] = field(default_factory=list)
+    scoring_seconds: float | None = None
     copied_from: str | None = None
     splits: list[str] | None = None
     notes: list[str] | None = None

@@ -60,7 +60,11 @@ def run_stages(
     for stage in stages:
         restore_manifest(run.stage_folder(stage))
     for stage in SCORED:
-        if run.is_done(stage) and score_again(run, stage):
+        try:
+            anew = run.is_done(stage) and score_again(run, stage, engine.sum_images, on_progress)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(str(stop) or f"{stage} stopped") from None
+        if anew:
             on_message(f"{stage}: scored anew, its threshold, the scored classes or corrected masks have changed")
     for number, stage in enumerate(stages):
         try:
@@ -114,7 +118,7 @@ def _run_stage(
     run.stage_folder(stage).sweep()  # no process writes there any more
     manifest = replace(manifest, state="done", finished=local_time())
     if stage in SCORED:
-        manifest = choose_and_score(run, manifest)
+        manifest = choose_and_score(run, manifest, engine.sum_images, on_progress)
     files = result_files(run, stage)
     run.finish_stage(manifest, files)
     if before and STAGES[stage].kind == "train" and files[WEIGHTS].digest != before:

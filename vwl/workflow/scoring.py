@@ -1,13 +1,18 @@
 """Chooses the background threshold of a finished stage and scores it: all that may change without running the stage again."""
 
 import json
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from vwl.data.data_fingerprint import DataFingerprint
+from vwl.data.index import Row
+from vwl.engine.base import OnProgress, Progress
 from vwl.errors import VwlError
 from vwl.evaluation.score_file import is_score_file
-from vwl.evaluation.scoring import Score, choose_threshold, class_thresholds, percent, percent_or_none, score_maps, score_masks
+from vwl.evaluation.scoring import Score, Thresholds, choose_thresholds, percent, percent_or_none, score_maps, score_masks
+from vwl.evaluation.sums import OnImages, SumImages, sum_in_threads
 from vwl.storage.record import read_record
 from vwl.storage.score_maps import MapReader
 from vwl.workflow.inputs import OWN_BACKGROUND, Background, class_scales
@@ -22,41 +27,57 @@ class ScoreLine(StageScore):
 
     Attributes:
         seconds: working time of the stage.
+        scoring_seconds: time that choosing its thresholds and scoring all its splits took.
     """
 
     seconds: float
+    scoring_seconds: float | None
 
 
-def choose_and_score(run: Run, manifest: Manifest) -> Manifest:
-    """Return a finished stage's manifest with its threshold and scores; details go to `scores-<split>.json` in its folder."""
-    stage = manifest.stage
+def choose_and_score(
+    run: Run, manifest: Manifest, sum_images: SumImages = sum_in_threads, on_progress: OnProgress = lambda progress: None
+) -> Manifest:
+    """Return a finished stage's manifest with its threshold and scores; details go to `scores-<split>.json` in its folder.
+
+    Raises:
+        KeyboardInterrupt: stopped; nothing was written.
+    """
+    stage, start = manifest.stage, time.monotonic()
     manifest = replace(manifest, scoring_settings=_scoring_settings(run, stage))
-    if STAGES[stage].kind == "maps":
+    processed = {row.image_id for row in run.stage_rows(stage)} - set(manifest.failed)
+    with_maps = [row for row in training_rows(run.index) if row.image_id in processed and not row.negative]
+    setting = getattr(run.recipe, stage).background_threshold if STAGES[stage].kind == "maps" else None
+    choosing = with_maps if isinstance(setting, str) else []
+    splits = {split: [row for row in scored_rows(run.index, split) if row.image_id in processed] for split in SPLITS}
+    splits = {split: rows for split, rows in splits.items() if rows}
+    counted = _Counted(stage, len(choosing) + sum(map(len, splits.values())), on_progress)
+    if setting is not None:
         maps = MapReader(run.stage_folder(stage))
-        rows = [row for row in training_rows(run.index) if row.image_id in maps and not row.negative]
-        setting = getattr(run.recipe, stage).background_threshold
         if _have_background(maps):
-            threshold, chosen, by_class = 0.0, OWN_BACKGROUND, {}
+            found = Thresholds(0.0, OWN_BACKGROUND)
+            counted.skip(len(choosing))
         else:
-            threshold, chosen = choose_threshold(setting, maps, rows)
-            by_class = class_thresholds(maps, rows) if setting == "auto-by-class" else {}
+            found = choose_thresholds(setting, maps, choosing, sum_images, counted.next(len(choosing)))
         manifest = replace(
             manifest,
-            threshold=threshold,
-            threshold_chosen=chosen,
-            class_thresholds={run.index.classes[class_id]: own for class_id, own in by_class.items()},
+            threshold=found.threshold,
+            threshold_chosen=found.chosen,
+            class_thresholds={run.index.classes[class_id]: own for class_id, own in found.by_class.items()},
         )
-    return replace(manifest, scores=[_short(score) for score in _score_splits(run, manifest)])
+    scores = _score_splits(run, manifest, splits, sum_images, counted)
+    for score in scores:
+        run.stage_folder(stage).write_json(f"scores-{score.split}.json", score.as_dict(run.index.classes))
+    return replace(manifest, scores=[_short(score) for score in scores], scoring_seconds=round(time.monotonic() - start, 3))
 
 
-def score_again(run: Run, stage: str) -> bool:
+def score_again(run: Run, stage: str, sum_images: SumImages = sum_in_threads, on_progress: OnProgress = lambda progress: None) -> bool:
     """Score a finished stage anew if its threshold setting, the scored classes or corrected masks have changed; return whether they had."""
     manifest = run.manifest(stage)
     assert manifest is not None
     if manifest.scoring_settings == _scoring_settings(run, stage):
         return False
     record = read_record(run.stage_folder(stage))
-    manifest = choose_and_score(run, manifest)
+    manifest = choose_and_score(run, manifest, sum_images, on_progress)
     if record is None or not record.files:
         run.write_manifest(manifest)
     else:
@@ -67,7 +88,11 @@ def score_again(run: Run, stage: str) -> bool:
 def score_table(run: Run) -> list[ScoreLine]:
     """Return a line for each scored stage and split of a run."""
     manifests = [manifest for manifest in map(run.manifest, SCORED) if manifest is not None and manifest.state == "done"]
-    return [ScoreLine(**vars(score), seconds=manifest.seconds) for manifest in manifests for score in manifest.scores]
+    return [
+        ScoreLine(**vars(score), seconds=manifest.seconds, scoring_seconds=manifest.scoring_seconds)
+        for manifest in manifests
+        for score in manifest.scores
+    ]
 
 
 def why_unscored(run: Run) -> str:
@@ -134,26 +159,46 @@ def _scoring_settings(run: Run, stage: str) -> dict[str, Any]:
     return {**settings, "corrections": corrections} if corrections else settings
 
 
-def _score_splits(run: Run, manifest: Manifest) -> list[Score]:
+def _score_splits(
+    run: Run, manifest: Manifest, splits: Mapping[str, Sequence[Row]], sum_images: SumImages, counted: "_Counted"
+) -> list[Score]:
     stage, folder = manifest.stage, run.stage_folder(manifest.stage)
     names = run.recipe.evaluation.classes
     class_ids = None if names is None else run.index.class_ids(names)
-    available = {row.image_id for row in run.stage_rows(stage)} - set(manifest.failed)
-    scores = []
-    for split in SPLITS:
-        rows = [row for row in scored_rows(run.index, split) if row.image_id in available]
-        if not rows:
-            continue
-        threshold, chosen = manifest.threshold, manifest.threshold_chosen or ""
+    threshold, chosen = manifest.threshold, manifest.threshold_chosen or ""
+    found = []
+    for split, rows in splits.items():
+        on_images = counted.next(len(rows))
         if STAGES[stage].kind == "maps":
             assert threshold is not None
-            scales = class_scales(run, Background(threshold, chosen, manifest.class_thresholds))
-            score = score_maps(run.index, rows, MapReader(folder, scales), stage, split, threshold, chosen, class_ids)
+            maps = MapReader(folder, class_scales(run, Background(threshold, chosen, manifest.class_thresholds)))
+            score = score_maps(run.index, rows, maps, stage, split, threshold, chosen, class_ids, sum_images, on_images)
         else:
-            score = score_masks(run.index, rows, folder, stage, split, class_ids, threshold, chosen)
-        folder.write_json(f"scores-{split}.json", score.as_dict(run.index.classes))
-        scores.append(score)
-    return scores
+            score = score_masks(run.index, rows, folder, stage, split, class_ids, threshold, chosen, sum_images, on_images)
+        found.append(score)
+    return found
+
+
+class _Counted:
+    """The images that a scoring has counted, over all its sums."""
+
+    def __init__(self, stage: str, total: int, on_progress: OnProgress) -> None:
+        self._stage, self._total, self._on_progress, self._done = stage, total, on_progress, 0
+        if total:
+            self._report(0)
+
+    def next(self, num_images: int) -> OnImages:
+        """Return what the next sum, over so many images, reports to."""
+        before = self._done
+        self._done += num_images
+        return lambda done: self._report(before + done)
+
+    def skip(self, num_images: int) -> None:
+        """Leave out a sum."""
+        self._total -= num_images
+
+    def _report(self, done: int) -> None:
+        self._on_progress(Progress(self._stage, done, self._total, part="scoring"))
 
 
 def _short(score: Score) -> StageScore:

@@ -26,6 +26,7 @@ class StageStatus:
             settings or inputs have changed since.
         done, total: steps of a training, images of an inference stage; none if unknown.
         seconds: working time, of a running stage until now; none before the start.
+        scoring_seconds: time that choosing its thresholds and scoring it took; none if it was not scored.
         note: newest loss, number of failed images, or a line on the state.
     """
 
@@ -34,6 +35,7 @@ class StageStatus:
     done: int | None = None
     total: int | None = None
     seconds: float | None = None
+    scoring_seconds: float | None = None
     note: str = ""
 
 
@@ -65,7 +67,7 @@ def stage_status(run: Run, stage: str) -> StageStatus:
         imported = imported_maps(manifest)
         about = import_note(imported, manifest.failed) if imported else f"{len(manifest.failed)} images failed" if manifest.failed else ""
         note = "; ".join(filter(None, (about, note)))
-    return StageStatus(stage, state, done, total, seconds, note)
+    return StageStatus(stage, state, done, total, seconds, manifest.scoring_seconds, note)
 
 
 def _state(run: Run, manifest: Manifest, found: Mapping[str, str]) -> tuple[str, str]:
