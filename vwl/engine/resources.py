@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable, Mapping
 
 import ray
-from ray._private.state import available_resources_per_node
 
 from vwl.config.layout import Layout
+from vwl.engine.ray_private import available_resources
 from vwl.errors import VwlError
 
 _SETTLING_SECONDS = 3.0
@@ -62,7 +62,7 @@ def check_worker_slots(layout: Layout, num_workers: int, purpose: str = "the tra
 def busy_slots_message(layout: Layout) -> str:
     """Return a message if other jobs hold the worker slots that a training needs to start; an empty string if enough are free."""
     num_workers, deadline = layout.min_workers or layout.workers, time.monotonic() + _SETTLING_SECONDS
-    while (free := count_worker_slots(layout, available_resources_per_node().values())) < num_workers:
+    while (free := count_worker_slots(layout, available_resources().values())) < num_workers:
         if time.monotonic() > deadline:
             return f"waiting: the cluster is busy, {free} of the {num_workers} worker slots needed are free"
         time.sleep(0.2)
