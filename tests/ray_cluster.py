@@ -57,9 +57,9 @@ class NodeProcesses:
         head = ["--head", "--port", str(self._port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard)]
         self._start([*head, "--ray-client-server-port", str(free_port()), "--num-cpus", str(head_cpus)])
 
-    def add_node(self, cpus: int = 1, within: Sequence[str] = ()) -> subprocess.Popen:
-        """Start a worker node; `within` is a command that runs another (unshare)."""
-        return self._start(["--address", self.gcs, "--num-cpus", str(cpus)], within)
+    def add_node(self, cpus: int = 1, within: Sequence[str] = (), labels: str = "") -> subprocess.Popen:
+        """Start a worker node; `within` is a command that runs another (unshare), `labels` are key=value with commas."""
+        return self._start(["--address", self.gcs, "--num-cpus", str(cpus), *(["--labels", labels] if labels else [])], within)
 
     def driver_environment(self, **more: str) -> dict[str, str]:
         """Return the environment of a command that is to find the cluster's token, and the code of this checkout."""

@@ -6,7 +6,9 @@ from typing import Any
 import ray
 import ray.data
 import torch
+from ray.data.exceptions import ExecutionTimeoutError
 
+from vwl.config.node_labels import describe
 from vwl.engine.base import OnProgress, Progress
 from vwl.engine.nodes import check_selected
 from vwl.engine.pool import inference_nodes, plan_pool, split_cpus, start_watch
@@ -54,13 +56,26 @@ def run_shards(
     )
     on_progress(Progress(spec.stage, images_done, total, "" if cpus else "waiting: no node with CPUs for inference has joined the cluster"))
     failed = 0
-    for batch in results.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
-        for error in batch["error"]:
-            if error:
-                raise VwlError(str(error))
-        images_done += int(batch["images"].sum())
-        failed += int(batch["failed"].sum())
-        on_progress(Progress(spec.stage, images_done, total, f"{failed} failed" if failed else ""))
+    try:
+        for batch in results.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+            for error in batch["error"]:
+                if error:
+                    raise VwlError(str(error))
+            images_done += int(batch["images"].sum())
+            failed += int(batch["failed"].sum())
+            on_progress(Progress(spec.stage, images_done, total, f"{failed} failed" if failed else ""))
+    except ExecutionTimeoutError:
+        raise VwlError(_no_progress(spec.stage, context.execution_no_progress_timeout_s)) from None
+
+
+def _no_progress(stage: str, seconds: float) -> str:
+    """Return the error message for a stage that was ended because nothing was finished for so long."""
+    on = inference_nodes()
+    where = f" with the labels {describe(on)} of --inference-on" if on else ""
+    return (
+        f"{stage}: nothing was finished in {seconds:.0f} s; the cluster has {cluster_cpus(on)} CPUs{where}: are there none, are they busy, "
+        f"or does an image take longer ({_NO_PROGRESS_VARIABLE} sets the limit)?"
+    )
 
 
 def limit_waiting(context: ray.data.DataContext) -> None:
