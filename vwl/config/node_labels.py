@@ -16,6 +16,11 @@ _KEY = re.compile(rf"(?:{_NAME}/)?{_NAME}")
 _VALUE = re.compile(rf"!?(?:{_NAME}|in\({_NAME}(?:,{_NAME})*\))")
 
 
+def is_label(key: str, value: str) -> bool:
+    """Return whether a node can have this label."""
+    return bool(_KEY.fullmatch(key) and re.fullmatch(_NAME, value))
+
+
 def parse_selector(pairs: Iterable[str], option: str) -> dict[str, str]:
     """Return the selector of some KEY=VALUE; `option` is named in errors.
 
