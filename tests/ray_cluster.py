@@ -39,7 +39,7 @@ class NodeProcesses:
         environment: what drivers and nodes need to be of this cluster.
     """
 
-    def __init__(self, token: bool = True, head_cpus: int = 0) -> None:
+    def __init__(self, token: bool = True, head_cpus: int = 0, dashboard: bool = True) -> None:
         # Ray's sockets need a short path.
         self.folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
         self.token = secrets.token_hex(16) if token else None
@@ -55,6 +55,7 @@ class NodeProcesses:
         } | ({"RAY_AUTH_TOKEN": self.token} if self.token else {})
         self.nodes: list[subprocess.Popen] = []
         head = ["--head", "--port", str(self._port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard)]
+        head += [] if dashboard else ["--include-dashboard", "false"]  # a dozen processes, which jobs and the State API need
         self._start([*head, "--ray-client-server-port", str(free_port()), "--num-cpus", str(head_cpus)])
 
     def add_node(self, cpus: int = 1, within: Sequence[str] = (), labels: str = "") -> subprocess.Popen:

@@ -62,7 +62,7 @@ def run(trained, tmp_path) -> Path:
 def cluster(monkeypatch) -> Iterator[NodeProcesses]:
     """A head without CPUs and a node with one."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with NodeProcesses(token=False) as cluster:
+    with NodeProcesses(token=False, dashboard=False) as cluster:
         cluster.add_node(cpus=1)
         yield cluster
 
@@ -146,7 +146,7 @@ def test_a_node_that_announces_its_preemption_costs_no_step(cluster, tmp_path):
 def market(monkeypatch) -> Iterator[NodeProcesses]:
     """A head without CPUs, and two nodes with labels."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with NodeProcesses() as cluster:
+    with NodeProcesses(dashboard=False) as cluster:
         cluster.add_node(cpus=1, labels="market=on-demand")
         cluster.add_node(cpus=1, labels="market=spot,zone=a")
         yield cluster
