@@ -4,15 +4,17 @@ UV_VERSION := 0.13.9
 # Another interpreter: make setup PYTHON=/opt/python3.12/bin/python3
 PYTHON ?=
 PYTEST_ARGS ?=
+# Another version of Ray, for test-ray
+RAY ?=
 BIN := .venv/bin
 
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pydensecrf lock check format test coverage drill demo docs bench wheel clean
+.PHONY: help setup pydensecrf lock check format test test-ray coverage drill demo docs bench wheel clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 setup: .venv/.stamp pydensecrf  ## make .venv with the pinned dependencies and the command vwl
 
@@ -72,6 +74,17 @@ format: setup  ## format the code
 test: check  ## check, then all tests (PYTEST_ARGS="-k crf" for some)
 	PYTHONHASHSEED=random OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not drill and not ray" $(PYTEST_ARGS) || [ $$? = 5 ]
 	PYTHONHASHSEED=random OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not drill" $(PYTEST_ARGS) || [ $$? = 5 ]
+
+test-ray: setup  ## tests/engine in an environment with another Ray: make test-ray RAY=2.58.0
+	@test -n "$(RAY)" || { echo "error: name the version of Ray: make test-ray RAY=2.58.0" >&2; exit 2; }
+	@if [ ! -e .cache/ray-$(RAY)/.stamp ]; then \
+	  $(BIN)/uv venv --quiet --clear --python $(BIN)/python .cache/ray-$(RAY) && \
+	  grep -v '^ray==' requirements.lock > .cache/ray-$(RAY)/requirements.txt && \
+	  $(BIN)/uv pip install --python .cache/ray-$(RAY)/bin/python --compile-bytecode -r .cache/ray-$(RAY)/requirements.txt \
+	    'ray[default,data,train,tune]==$(RAY)' && \
+	  $(BIN)/uv pip install --python .cache/ray-$(RAY)/bin/python --no-deps -e . && touch .cache/ray-$(RAY)/.stamp; \
+	fi
+	PYTHONHASHSEED=random OMP_NUM_THREADS=1 .cache/ray-$(RAY)/bin/python -m pytest tests/engine $(PYTEST_ARGS)
 
 coverage: setup  ## all tests with the share of lines that they run, in percent
 	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)

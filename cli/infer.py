@@ -12,6 +12,7 @@ from vwl.cli.options import (
     BackendName,
     Crf,
     CrfName,
+    InferenceOn,
     Override,
     Overwrite,
     RunFolder,
@@ -66,6 +67,7 @@ def _infer(
     run: str,
     override: Sequence[str] | None,
     address: str | None,
+    inference_on: list[str] | None,
     backend: BackendName,
     overwrite: bool,
     strict: bool,
@@ -78,7 +80,7 @@ def _infer(
     refined = [stage.replace("-", "_") for stage in (STREAMED if is_stream else (name,)) if stage in _REFINED]
     result = run_with_progress(
         run,
-        layout(),
+        layout(inference_on=inference_on),
         backend,
         overrides=with_crf(refined, crf, override) or (),
         stages=None if is_stream else [name],
@@ -96,22 +98,24 @@ def _add(name: str) -> None:
         run: RunFolder,
         override: Override = None,
         address: Address = None,
+        inference_on: InferenceOn = None,
         backend: Backend = "ray",
         overwrite: Overwrite = False,
         strict: Strict = False,
     ) -> None:
-        _infer(name, run, override, address, backend, overwrite, strict)
+        _infer(name, run, override, address, inference_on, backend, overwrite, strict)
 
     def infer_refined(
         run: RunFolder,
         override: Override = None,
         crf: Crf = None,
         address: Address = None,
+        inference_on: InferenceOn = None,
         backend: Backend = "ray",
         overwrite: Overwrite = False,
         strict: Strict = False,
     ) -> None:
-        _infer(name, run, override, address, backend, overwrite, strict, crf)
+        _infer(name, run, override, address, inference_on, backend, overwrite, strict, crf)
 
     def infer_split(
         run: RunFolder,
@@ -119,11 +123,12 @@ def _add(name: str) -> None:
         override: Override = None,
         crf: Crf = None,
         address: Address = None,
+        inference_on: InferenceOn = None,
         backend: Backend = "ray",
         overwrite: Overwrite = False,
         strict: Strict = False,
     ) -> None:
-        _infer(name, run, override, address, backend, overwrite, strict, crf, [each.value for each in split or ()])
+        _infer(name, run, override, address, inference_on, backend, overwrite, strict, crf, [each.value for each in split or ()])
 
     command = infer_split if name == "segment" else infer_refined if name in _REFINED else infer
     second = "--split val" if name == "segment" else "--address auto"

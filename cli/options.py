@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
+from vwl.config.node_labels import parse_selector
 from vwl.errors import VwlError, shortened
 
 if TYPE_CHECKING:
@@ -26,6 +27,15 @@ def _key_values(pairs: list[str] | None) -> list[str] | None:
     for pair in pairs or ():
         if "=" not in pair:
             raise typer.BadParameter(f"'{shortened(pair)}' is not of the form KEY=VALUE")
+    return pairs
+
+
+def _node_labels(ctx: Any, param: Any, pairs: list[str] | None) -> list[str] | None:
+    """Refuse labels of nodes that have another form than KEY=VALUE."""
+    try:
+        parse_selector(pairs or (), param.opts[0])
+    except VwlError as error:
+        raise typer.BadParameter(str(error)) from None
     return pairs
 
 
@@ -61,6 +71,20 @@ PrecisionName = Literal["float32", "bf16"]
 Precision = Annotated[PrecisionName, typer.Option(help="Of the arithmetic; bf16 is autocast.")]
 Compile = Annotated[bool, typer.Option("--compile", metavar="", help="Compile the network with torch.compile.")]
 CheckpointSteps = Annotated[int, typer.Option(metavar="N", help="Training steps between checkpoints.", min=1)]
+TrainersOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        callback=_node_labels,
+        help="Label of the cluster's nodes where training workers run (!VALUE: others). Repeatable.",
+    ),
+]
+InferenceOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE", callback=_node_labels, help="Label of the cluster's nodes where inference runs (!VALUE: others). Repeatable."
+    ),
+]
 StartFrom = Annotated[
     str | None, typer.Option(metavar="FILE", help="Start from the weights of a whole network (start_from in the recipe).")
 ]
@@ -119,6 +143,8 @@ def layout(
     precision: Precision = "float32",
     compile: Compile = False,
     checkpoint_steps: CheckpointSteps = 50,
+    trainers_on: TrainersOn = None,
+    inference_on: InferenceOn = None,
 ) -> "Layout":
     """Return the layout of trainings; its parameters are the options of every command that trains (`with_layout`)."""
     from vwl.config.layout import Layout
@@ -133,6 +159,8 @@ def layout(
         precision=precision,
         compile=compile,
         min_workers=None if smallest == largest else smallest,
+        trainers_on=parse_selector(trainers_on or (), "--trainers-on"),
+        inference_on=parse_selector(inference_on or (), "--inference-on"),
     )
 
 

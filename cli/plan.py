@@ -8,6 +8,7 @@ from vwl.cli.options import Json, Override, with_layout
 
 if TYPE_CHECKING:
     from vwl.cluster.plan import Resources
+    from vwl.config.layout import Layout
 
 
 @with_layout
@@ -48,7 +49,7 @@ def plan(
     from vwl.workflow.run_folder import Run
     from vwl.workflow.start import default_recipe
 
-    resources = _resources(address, run)
+    resources = _resources(address, run, where)
     index = read_index(data)
     wanted = load_recipe(recipe or default_recipe(index), override or ())
     calibration = calibrate(Run.open(from_run), from_cpus or os.cpu_count() or 1, from_gpus) if from_run else None
@@ -78,8 +79,8 @@ def plan(
         raise typer.Exit(1)
 
 
-def _resources(address: str | None, run: str) -> "Resources":
-    """Return the resources of the cluster, or of this machine if no cluster is named."""
+def _resources(address: str | None, run: str, where: "Layout") -> "Resources":
+    """Return the resources of the cluster's nodes with the layout's labels, or of this machine if no cluster is named."""
     import os
     from dataclasses import replace
 
@@ -90,7 +91,18 @@ def _resources(address: str | None, run: str) -> "Resources":
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
         return here
+    from vwl.engine.nodes import check_selected
     from vwl.engine.session import cluster_cpus, cluster_gpus, cluster_memory, session
 
+    trainers, inference = where.trainers_on, where.inference_on
     with session(address):
-        return replace(here, where=f"the cluster at {address}", cpus=cluster_cpus(), gpus=cluster_gpus(), memory=cluster_memory())
+        check_selected(trainers, "--trainers-on")
+        check_selected(inference, "--inference-on")
+        return replace(
+            here,
+            where=f"the cluster at {address}",
+            cpus=cluster_cpus(inference),
+            gpus=cluster_gpus(inference),
+            memory=cluster_memory(),
+            for_training=(cluster_cpus(trainers), cluster_gpus(trainers)),
+        )

@@ -39,7 +39,7 @@ class NodeProcesses:
         environment: what drivers and nodes need to be of this cluster.
     """
 
-    def __init__(self, token: bool = True, head_cpus: int = 0) -> None:
+    def __init__(self, token: bool = True, head_cpus: int = 0, dashboard: bool = True) -> None:
         # Ray's sockets need a short path.
         self.folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
         self.token = secrets.token_hex(16) if token else None
@@ -55,11 +55,12 @@ class NodeProcesses:
         } | ({"RAY_AUTH_TOKEN": self.token} if self.token else {})
         self.nodes: list[subprocess.Popen] = []
         head = ["--head", "--port", str(self._port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard)]
+        head += [] if dashboard else ["--include-dashboard", "false"]  # a dozen processes, which jobs and the State API need
         self._start([*head, "--ray-client-server-port", str(free_port()), "--num-cpus", str(head_cpus)])
 
-    def add_node(self, cpus: int = 1, within: Sequence[str] = ()) -> subprocess.Popen:
-        """Start a worker node; `within` is a command that runs another (unshare)."""
-        return self._start(["--address", self.gcs, "--num-cpus", str(cpus)], within)
+    def add_node(self, cpus: int = 1, within: Sequence[str] = (), labels: str = "") -> subprocess.Popen:
+        """Start a worker node; `within` is a command that runs another (unshare), `labels` are key=value with commas."""
+        return self._start(["--address", self.gcs, "--num-cpus", str(cpus), *(["--labels", labels] if labels else [])], within)
 
     def driver_environment(self, **more: str) -> dict[str, str]:
         """Return the environment of a command that is to find the cluster's token, and the code of this checkout."""

@@ -1,6 +1,7 @@
 """The architecture: every module has a floor and imports nothing above it; Ray and I/O stay where they belong."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -162,6 +163,16 @@ def test_a_new_loose_module_an_upward_import_and_a_folder_without_init_are_notic
 def test_only_engine_and_cluster_import_ray():
     others = {name: needed for name, needed in imports().items() if not is_in(name, USES_RAY)}
     assert [name for name, needed in others.items() if any(is_in(module, ("ray",)) for module in needed)] == []
+
+
+def test_one_module_uses_what_is_private_in_ray():
+    named = re.compile(r"\bray\._(?!_)")
+    used = [
+        name
+        for name, path in sources().items()
+        if any(other.startswith(("ray._", "ray.dashboard")) for other in imports()[name]) or named.search(path.read_text(encoding="utf-8"))
+    ]
+    assert used == ["vwl.engine.ray_private"]
 
 
 def test_maps_and_models_reach_no_storage_no_readers_and_no_pyarrow():

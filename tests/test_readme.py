@@ -98,9 +98,9 @@ def test_a_command_in_running_text_exists(line):
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_target_of_make_exists(document):
     text = text_of(document)
-    phrases = re.findall(r"\bmake ([a-z]+(?: \| [a-z]+)*)(?:`|$| +#)", text, re.MULTILINE)
+    phrases = re.findall(r"\bmake ([a-z-]+(?: \| [a-z-]+)*)(?:`|$| +#)", text, re.MULTILINE)
     named = {target for phrase in phrases for target in phrase.split(" | ")}
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert named <= targets
     assert document != "README.md" or named >= {"demo", "test", "docs"}
 

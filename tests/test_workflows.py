@@ -21,7 +21,7 @@ SCHEMAS = {
     "vendor.citation-file-format": [ROOT / "CITATION.cff"],
 }
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -63,7 +63,7 @@ def test_workflows_and_hooks_call_targets_that_exist():
 def test_every_target_is_phony_and_listed_by_make_help():
     phony = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split())
     assert phony == TARGETS
-    assert set(re.findall(r"^([a-z]+):.*## ", MAKEFILE, re.MULTILINE)) == TARGETS - {"pydensecrf"}
+    assert set(re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE)) == TARGETS - {"pydensecrf"}
 
 
 def test_ci_tests_every_supported_python():

@@ -28,7 +28,16 @@ VARIANTS = {
     "defaults": Deployment(),
     "cpus-only": load_deployment(None, ["gpu.count=0", "cpu.count=3"]),
     "everything": load_deployment(
-        None, ["gpu.most=8", "gpu.gpus=4", "kubernetes.storage_class=nfs", "slurm.partition=gpu", "slurm.account=a", "aws.region=us-east-1"]
+        None,
+        [
+            "gpu.labels.market=on-demand",
+            "gpu.most=8",
+            "gpu.gpus=4",
+            "kubernetes.storage_class=nfs",
+            "slurm.partition=gpu",
+            "slurm.account=a",
+            "aws.region=us-east-1",
+        ],
     ),
 }
 
@@ -101,6 +110,22 @@ def test_all_pods_have_the_token_the_volume_and_their_share(deployment):
         assert container["resources"]["limits"].get("nvidia.com/gpu") == (str(nodes.gpus) if nodes.gpus else None)
         assert {"name": "shared", "mountPath": deployment.shared} in container["volumeMounts"]
         assert (groups[name]["minReplicas"], groups[name]["maxReplicas"]) == (nodes.count, nodes.at_most)
+
+
+def test_nodes_have_the_labels_of_their_group_and_of_the_description():
+    labelled = load_deployment(None, ["gpu.labels.market=on-demand", "cpu.labels.market=spot"])
+    wanted = {"gpu": {"group": "gpu", "market": "on-demand"}, "cpu": {"group": "cpu", "market": "spot"}}
+    groups = parsed("kuberay", labelled)["raycluster.yaml"]["spec"]["workerGroupSpecs"]
+    assert {group["groupName"]: group["labels"] for group in groups} == wanted
+    types = parsed("ray-up", labelled)["aws.yaml"]["available_node_types"]
+    assert {name: types[name]["labels"] for name in wanted} == wanted
+    assert '--labels="group=gpu,market=on-demand" ' in render("slurm", labelled)["vwl.sbatch"]
+
+
+@pytest.mark.parametrize("label", ["market=a b", "mar ket=spot", "market=$(reboot)"])
+def test_a_label_that_ray_would_not_take_is_refused(label):
+    with pytest.raises(VwlError, match=r"gpu\.labels: must be labels that Ray takes"):
+        load_deployment(None, [f"gpu.labels.{label}"])
 
 
 @pytest.mark.parametrize("name", ["on-premise.yaml", "aws.yaml"])

@@ -1,6 +1,6 @@
 """A driver that can be killed: `python -m tests.engine.driven ADDRESS INDEX FOLDER STEPS CHECKPOINT_STEPS WORKERS [FEWEST]`.
 
-Trains the classifier with the memory bank through `vwl.engine.train.fit` and prints a line a step.
+Trains the classifier with the memory bank through `vwl.engine.train.fit` and prints a line a step, and each message.
 """
 
 import sys
@@ -19,7 +19,7 @@ def main() -> None:
     layout = Layout(workers=workers, min_workers=fewest, checkpoint_steps=checkpoint_steps, precision="float64")
     spec = tiny_spec("classifier-M", Path(index_path), Path(folder), steps)
     with session(address):
-        train.fit(spec, layout, lambda progress: print(progress.done, flush=True))
+        train.fit(spec, layout, lambda progress: print(progress.message or progress.done, flush=True))
 
 
 if __name__ == "__main__":

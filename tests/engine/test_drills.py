@@ -46,12 +46,20 @@ def cluster(monkeypatch) -> Iterator[NodeProcesses]:
 class Driver:
     """A driver process whose steps can be waited for."""
 
-    def __init__(self, cluster: NodeProcesses, data: Path, folder: Path, *more: int) -> None:
-        words = [cluster.gcs, data, folder, STEPS, CHECKPOINT_STEPS, *more]
+    def __init__(
+        self,
+        cluster: NodeProcesses,
+        data: Path,
+        folder: Path,
+        *more: int,
+        steps: tuple[int, int] = (STEPS, CHECKPOINT_STEPS),
+        **environment: str,
+    ) -> None:
+        words = [cluster.gcs, data, folder, *steps, *more]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.engine.driven", *map(str, words)],
             cwd=ROOT,
-            env=cluster.driver_environment(),
+            env=cluster.driver_environment(**environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -84,6 +84,7 @@ def with_pipe(make: Make) -> Make:
 RUN = ("run",)
 OTHER = {"layers.0.weight": torch.zeros(3, 3)}
 STARTS = [
+    Case("labels without a cluster", start(options=("--trainers-on", "market=spot")), 1, ("choose nodes of a Ray cluster",)),
     Case("irnet crop too small", start("irnet.crop=24"), 1, ("irnet: crop = 24 is too small for radius = 4", "25 or more")),
     Case("irnet crop too small, run", start("irnet.crop=64", "irnet.radius=10", command=RUN), 1, ("set crop to 73 or more",)),
     Case("irnet radius without pairs", start("irnet.radius=1"), 1, ("irnet.radius should be greater than or equal to 2",)),
@@ -298,6 +299,9 @@ OPTIONS = [
     Case("no workers", start(options=("--workers", "0")), 2, ("'0' is neither a number of workers nor MIN:MAX",)),
     Case("workers from more to fewer", start(options=("--workers", "4:2")), 2, ("'4:2' is neither a number of workers nor MIN:MAX",)),
     Case("workers of a process", start(options=("--workers", "2")), 2, ("--backend local is one process",)),
+    Case("label without a value", start(options=("--trainers-on", "market")), 2, ("--trainers-on 'market' is no label of nodes; write KEY=VALUE",)),
+    Case("label twice", start(options=("--inference-on", "a=b", "--inference-on", "a=c"), command=RUN), 2, ("names the label a twice",)),
+    Case("label that no shell means", start(options=("--trainers-on", "a=b;c")), 2, ("--trainers-on 'a=b;c' is no label of nodes",)),
     Case("half a GPU", start(options=("--gpus-per-worker", "0.5")), 2, ("invalid value for '--gpus-per-worker'",)),
     Case("override without a value", start(options=("-o", "seed")), 2, ("'seed' is not of the form KEY=VALUE",)),
     Case("competition", lambda folder: ["voc-submission", "--run", folder, "--competition", "comp7"], 2, ("'comp5', 'comp6'",)),

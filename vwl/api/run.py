@@ -98,6 +98,8 @@ def run(
     layout = layout_of(workers, gpus_per_worker)
     if backend == "local" and layout.workers > 1:
         raise VwlError(f"the backend local trains in this process; leave workers={layout.workers} out, or use the backend ray")
+    if backend == "local" and (layout.trainers_on or layout.inference_on):
+        raise VwlError("--trainers-on and --inference-on choose nodes of a Ray cluster; leave them out, or use the backend ray")
     if tracker is not None:
         require_tracker(tracker)
     other = None if reuse is None else str(reuse)
@@ -117,7 +119,7 @@ def run(
 
         if has_folder:
             lock()
-        engine = held.enter_context(open_engine(backend, address))
+        engine = held.enter_context(open_engine(backend, address, layout.inference_on))
         if backend == "ray":
             check_cluster(layouts)
         if not has_folder:
@@ -186,7 +188,7 @@ def _remaining(run: Run, names: Sequence[str], layout: Layout, backend: str) -> 
     else:
         from vwl.engine.session import cluster_cpus, cluster_gpus
 
-        here = Resources("", cluster_cpus(), cluster_gpus())
+        here = Resources("", cluster_cpus(layout.inference_on), cluster_gpus(layout.inference_on))
     seconds = {stage.stage: 3600 * stage.hours for stage in plan(run.recipe, run.index, layout, here)}
     done = {stage: manifest.seconds for stage in seconds if run.is_done(stage) and (manifest := run.manifest(stage)) is not None}
     left = {stage: seconds[stage] for stage in names if stage not in done and run.needs(stage)}

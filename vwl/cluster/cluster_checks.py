@@ -5,7 +5,7 @@ The checks of the machine that runs the command are in `machine_checks`; a `prob
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -16,7 +16,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vwl.cluster import probe
 from vwl.cluster.machine_checks import Finding, Grade, graded
+from vwl.config.node_labels import describe
 from vwl.engine.address import check_jobs_url
+from vwl.engine.ray_private import draining_nodes
 from vwl.engine.session import SAME_VERSIONS, session
 from vwl.errors import VwlError
 from vwl.storage.folder import Folder
@@ -87,8 +89,9 @@ def _connected(storage: str | None) -> Iterator[Finding]:
     if dead:
         yield Finding("nodes", "warning", f"{len(dead)} of {len(known)} nodes have left the cluster", "look at their logs")
     alive = [node for node in known if node["Alive"]]
+    leaving = draining_nodes()
     for node in alive:
-        yield _resources(node)
+        yield _resources(node, leaving)
     if not any(node["Resources"].get("CPU") for node in alive):
         yield Finding("nodes", "error", "no node has CPUs for workers", "start worker nodes: ray start --address HEAD:6379")
     ray.cloudpickle.register_pickle_by_value(probe)
@@ -108,10 +111,14 @@ def _name(node: dict[str, Any]) -> str:
     return f"{node['NodeManagerAddress']} {node['NodeID'][:6]}"
 
 
-def _resources(node: dict[str, Any]) -> Finding:
+def _resources(node: dict[str, Any], leaving: Collection[str]) -> Finding:
     has = node["Resources"]
     store = has.get("object_store_memory", 0) / 2**30
     found = f"{has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs, {has.get('memory', 0) / 2**30:.1f} GiB, object store {store:.2f} GiB"
+    if labels := describe({key: value for key, value in node.get("Labels", {}).items() if not key.startswith("ray.io/")}):
+        found += f", labels {labels}"
+    if node["NodeID"] in leaving:
+        return Finding(f"node {_name(node)}", "warning", f"{found}, is about to leave", "nothing new is started on it")
     if store < 0.05:
         return Finding(f"node {_name(node)}", "warning", found, "give it more: ray start --object-store-memory 1000000000")
     return Finding(f"node {_name(node)}", "ok", found)

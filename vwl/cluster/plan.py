@@ -44,6 +44,7 @@ class Resources:
         gpus: total number of GPUs.
         memory: total bytes; None if unknown.
         disk: free bytes in the run's folder; None if unknown.
+        for_training: CPUs and GPUs of the nodes where trainings may run; None: all.
     """
 
     where: str
@@ -51,6 +52,7 @@ class Resources:
     gpus: int
     memory: float | None = None
     disk: int | None = None
+    for_training: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,10 @@ def _seconds_an_image(run: Run, stage: str, manifest: Manifest) -> float | None:
 
 def checks(recipe: Recipe, index: Index, layout: Layout, resources: Resources, plans: list[StagePlan]) -> Iterator[Finding]:
     """Yield findings on CPUs, GPUs, batch sizes, memory and disk: whether the resources are enough."""
+    cpus, gpus = resources.for_training or (resources.cpus, resources.gpus)
     for kind, wanted, has in (
-        ("CPUs", layout.workers * layout.cpus_per_worker, resources.cpus),
-        ("GPUs", layout.workers * layout.gpus_per_worker, resources.gpus),
+        ("CPUs", layout.workers * layout.cpus_per_worker, cpus),
+        ("GPUs", layout.workers * layout.gpus_per_worker, gpus),
     ):
         if wanted > has:
             found = f"{layout.workers} workers need {wanted}, and {resources.where} has {has}"

@@ -4,8 +4,9 @@ The layout changes how long a training takes and not its result: the recipe fixe
 it in micro-batches, and every loss is a global sum divided by a global count.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from vwl.config.node_labels import Selector
 from vwl.errors import VwlError
 
 
@@ -22,6 +23,8 @@ class Layout:
         precision: `float32`, `float64` (parity tests) or `bf16` autocast (losses and codebook stay float32).
         compile: use torch.compile.
         min_workers: elastic training: go on with this many workers or more while the cluster has fewer than `workers`; None: not elastic.
+        trainers_on: labels of the nodes of a cluster where training workers may run; empty: all.
+        inference_on: labels of the nodes where inference may run.
     """
 
     workers: int = 1
@@ -32,6 +35,8 @@ class Layout:
     precision: str = "float32"
     compile: bool = False
     min_workers: int | None = None
+    trainers_on: Selector = field(default_factory=dict)
+    inference_on: Selector = field(default_factory=dict)
 
     def split_batch(self, batch_size: int) -> tuple[int, int]:
         """Return (micro-batch size, micro-batches per step) of each worker for a global batch.

@@ -11,12 +11,10 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import ray
-import ray._raylet
 import requests
-from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
-from ray.dashboard.utils import get_address_for_submission_client
 from ray.exceptions import AuthenticationError, RayError
 
+from vwl.engine.ray_private import connect_to_gcs, submission_address, token_headers
 from vwl.errors import VwlError
 
 LOCAL_JOBS = "http://127.0.0.1:8265"
@@ -41,7 +39,7 @@ def check_driver_address(address: str) -> None:
         return  # auto, local and the like, which Ray resolves itself
     _knock(host, int(port), address)
     with _connection_errors(address):
-        ray._raylet.GcsClient(address=address)
+        connect_to_gcs(address)
 
 
 def jobs_url(address: str | None) -> str:
@@ -66,7 +64,7 @@ def jobs_url(address: str | None) -> str:
             return f"http://{address}"
         check_driver_address(address)
     with without_addresses(), _connection_errors(address):
-        return str(get_address_for_submission_client(address))
+        return submission_address(address)
 
 
 def check_jobs_url(url: str) -> None:
@@ -82,7 +80,7 @@ def check_jobs_url(url: str) -> None:
         raise VwlError(f"the address {url} has no valid port; name the cluster's dashboard: http://HEAD:8265") from None
     _knock(parts.hostname or "", port, url)
     with _connection_errors(url):
-        headers = get_auth_headers_if_auth_enabled({})
+        headers = token_headers()
     try:
         answer = requests.get(f"{url}/api/version", headers=headers, timeout=_HTTP_TIMEOUT)
     except requests.exceptions.RequestException as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from vwl.config.layout import Layout
+from vwl.config.node_labels import Selector
 from vwl.evaluation.sums import SumImages, sum_in_threads
 from vwl.inference.build import InferenceSpec
 from vwl.inference.runner import Shard
@@ -85,8 +86,14 @@ class Engine:
 
 
 @contextmanager
-def open_engine(backend: str, address: str | None = None) -> Iterator[Engine]:
-    """Open Ray (a local one, or the cluster at `address`), or plain processes of this machine for the backend `local`."""
+def open_engine(backend: str, address: str | None = None, inference_on: Selector | None = None) -> Iterator[Engine]:
+    """Open Ray (a local one, or the cluster at `address`), or plain processes of this machine for the backend `local`.
+
+    On a cluster, inference runs on the nodes with the labels `inference_on`.
+
+    Raises:
+        VwlError: no cluster answers, or no node has these labels.
+    """
     if backend == "local":
         from vwl.engine import local
 
@@ -95,6 +102,10 @@ def open_engine(backend: str, address: str | None = None) -> Iterator[Engine]:
         from vwl.engine import map as ray_map
         from vwl.engine import session, sums
         from vwl.engine import train as ray_train
+        from vwl.engine.nodes import check_selected
+        from vwl.engine.pool import set_inference_nodes
 
         with session.session(address):
+            check_selected(inference_on or {}, "--inference-on")
+            set_inference_nodes(inference_on or {})
             yield Engine(ray_train, ray_map, sums.sum_images)

@@ -9,10 +9,9 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import ray._raylet
-from ray._private import ray_constants
+from vwl.engine.ray_private import LOOPBACK_ONLY, clusters_enabled, reread_environment
 
-_LOOPBACK = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "GLOO_SOCKET_IFNAME": "lo"}
+_LOOPBACK = LOOPBACK_ONLY | {"GLOO_SOCKET_IFNAME": "lo"}
 _TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": None}
 
 
@@ -21,21 +20,19 @@ def private_local_ray() -> Iterator[None]:
     """Let the Ray that is started in the block be private; afterwards the process can connect to a cluster with the cluster's token."""
     settings = _LOOPBACK | _TOKEN | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     before = {key: os.environ.get(key) for key in settings}
-    enable_cluster = ray_constants.ENABLE_RAY_CLUSTER
-    _set(settings, enable_cluster=False)
+    enable_clusters = clusters_enabled()
+    _set(settings, enable_clusters=False)
     try:
         yield
     finally:
-        _set(before, enable_cluster)
+        _set(before, enable_clusters)
 
 
-def _set(values: Mapping[str, str | None], enable_cluster: bool) -> None:
+def _set(values: Mapping[str, str | None], enable_clusters: bool) -> None:
     """Set environment variables, and what Ray has read from them before."""
     for key, value in values.items():
         if value is None:
             os.environ.pop(key, None)
         else:
             os.environ[key] = value
-    ray_constants.ENABLE_RAY_CLUSTER = enable_cluster
-    ray._raylet.Config.initialize("")
-    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+    reread_environment(enable_clusters)

@@ -12,8 +12,10 @@ from contextlib import contextmanager, nullcontext
 
 import ray
 
+from vwl.config.node_labels import Selector
 from vwl.engine.address import check_driver_address
 from vwl.engine.local_ray import private_local_ray
+from vwl.engine.nodes import ANYWHERE, total
 from vwl.errors import VwlError
 
 _SETTINGS = {
@@ -128,16 +130,16 @@ def _quiet_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def cluster_cpus() -> int:
-    """Return the CPUs of the connected cluster."""
-    return int(ray.cluster_resources().get("CPU", 0))
+def cluster_cpus(on: Selector = ANYWHERE) -> int:
+    """Return the CPUs of the connected cluster, or of its nodes with these labels."""
+    return int(total("CPU", on))
 
 
-def cluster_gpus() -> int:
-    """Return the GPUs of the connected cluster."""
-    return int(ray.cluster_resources().get("GPU", 0))
+def cluster_gpus(on: Selector = ANYWHERE) -> int:
+    """Return the GPUs of the connected cluster, or of its nodes with these labels."""
+    return int(total("GPU", on))
 
 
 def cluster_memory() -> float:
     """Return the memory of the connected cluster that is for workers, bytes."""
-    return float(ray.cluster_resources().get("memory", 0))
+    return total("memory")

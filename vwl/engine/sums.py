@@ -14,6 +14,7 @@ import torch
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
 from vwl.data.index import Row
+from vwl.engine.pool import inference_nodes
 from vwl.engine.session import cluster_cpus
 from vwl.engine.shared_folder import check_shared
 from vwl.errors import VwlError
@@ -33,13 +34,15 @@ def sum_images(count: Count[SumType], rows: Sequence[Row], on_images: OnImages) 
     """
     check_shared(count.folder)
     total, done = count.empty(), 0
+    on = inference_nodes()
+    remote_sum = _sum.options(label_selector=dict(on)) if on else _sum
     sent, name = ray.put(count), uuid.uuid4().hex
     todo, waiting = deque(parts(rows)), deque[tuple[Any, int]]()
     try:
         while todo or waiting:
-            while todo and len(waiting) < max(2, _PARTS_PER_CPU * cluster_cpus()):
+            while todo and len(waiting) < max(2, _PARTS_PER_CPU * cluster_cpus(on)):
                 part = todo.popleft()
-                waiting.append((_sum.remote([sent], name, part), len(part)))
+                waiting.append((remote_sum.remote([sent], name, part), len(part)))
             answer, num_images = waiting.popleft()
             found = _answer(answer, count)
             total.merge(found)

@@ -1,5 +1,6 @@
 """Trains a stage with Ray Train: starts workers, restarts them after failures, reports progress and passes on stop requests."""
 
+import os
 import threading
 import time
 import uuid
@@ -10,20 +11,22 @@ import ray.train
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vwl.config.layout import Layout
 from vwl.config.networks import batch_size
 from vwl.engine.base import OnProgress, Progress
+from vwl.engine.board import BoardCallbacks, Leaving, start_board
 from vwl.engine.resources import busy_slots_message, check_worker_slots, worker_resources
 from vwl.engine.shared_folder import check_shared
 from vwl.errors import Interrupted, VwlError
 from vwl.training.build import TrainSpec, build_task
-from vwl.training.distributed import world_size
-from vwl.training.loop import Callbacks, Metrics, TrainResult, train
+from vwl.training.distributed import is_collective_error, world_size
+from vwl.training.loop import TrainResult, train
 
 _COLLECTIVE_TIMEOUT = 300
-"""Seconds."""
+"""Seconds that a worker waits for the others in a collective operation before it fails."""
+_COLLECTIVE_VARIABLE = "VWL_COLLECTIVE_TIMEOUT_S"
+"""Environment variable that replaces it."""
 _MAX_FAILURES = 10
 """Failures of workers after which Ray Train gives up; each costs the steps since the last checkpoint."""
 _STOP_SECONDS = 120
@@ -34,28 +37,50 @@ def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult
     """Train a stage on the connected cluster, going on from its last checkpoint.
 
     Workers or nodes that fail are replaced and the training goes on from the last checkpoint; an elastic layout goes on with fewer
-    workers meanwhile. Ctrl-C lets the workers save and return.
+    workers meanwhile. Before a node is taken whose leaving was announced (spot instances, `ray drain-node`), all workers save, and go on
+    without it. Ctrl-C lets the workers save and return.
 
     Raises:
-        VwlError: the cluster is too small, its nodes do not share the folder, or the training raised it.
+        VwlError: the cluster is too small or none of its nodes has the layout's labels, its nodes do not share the folder, workers die
+            or hang several times without finishing a step, or the training raised it.
         Interrupted: stopped on request, after a checkpoint.
     """
     layout.split_batch(batch_size(spec.recipe, spec.stage))
     check_worker_slots(layout, layout.min_workers or layout.workers)
     check_shared(spec.folder)
-    if reason := busy_slots_message(layout):
-        on_progress(Progress(spec.stage, 0, 1, reason))
-    # On the driver's node, so that it lives as long as the driver.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = _Board.options(num_cpus=0, scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    board = start_board(spec.stage)
+    message, step, num_steps = "", 0, 1
+    while True:
+        if reason := busy_slots_message(layout):
+            message = f"{message}; {reason}" if message else reason
+        if message:
+            on_progress(Progress(spec.stage, step, num_steps, message))
+        result = _train(spec, layout, board, on_progress)
+        if result is not None and result.finished:
+            return result
+        leaving = ray.get(board.take_leaving.remote())
+        if result is None or leaving is None:
+            raise Interrupted(f"{spec.stage} stopped")
+        message, step, num_steps = _leaving_message(leaving, result.step), result.step, max(num_steps, result.step)
+
+
+def _leaving_message(leaving: Leaving, step: int) -> str:
+    names = ", ".join(node[:6] for node in leaving.nodes)
+    when = "" if leaving.deadline is None else f" in {max(0.0, leaving.deadline - time.time()):.0f} s"
+    return f"node {names} is about to be taken{when}: saved after step {step}, going on with other nodes"
+
+
+def _train(spec: TrainSpec, layout: Layout, board: Any, on_progress: OnProgress) -> TrainResult | None:
+    """Run the workers once: to the end, until Ctrl-C, or until a node is about to be taken; the last two leave a checkpoint."""
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"spec": spec, "layout": layout, "board": board},
-        torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT),
+        torch_config=TorchConfig(timeout_s=int(os.environ.get(_COLLECTIVE_VARIABLE, _COLLECTIVE_TIMEOUT))),
         scaling_config=ScalingConfig(
             num_workers=layout.workers if layout.min_workers is None else (layout.min_workers, layout.workers),
             use_gpu=layout.gpus_per_worker > 0,
             resources_per_worker=worker_resources(layout),
+            label_selector=dict(layout.trainers_on) or None,
         ),
         run_config=RunConfig(
             # The loop finds its own checkpoints, so every start is a new run for Ray.
@@ -86,8 +111,6 @@ def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult
     if "error" in outcome:
         raise outcome["error"]
     result: TrainResult | None = outcome.get("result")
-    if result is None or not result.finished:
-        raise Interrupted(f"{spec.stage} stopped")
     return result
 
 
@@ -101,60 +124,22 @@ def _report_until_end(thread: threading.Thread, board: Any, stage: str, on_progr
         time.sleep(0.3)
 
 
-@ray.remote
-class _Board:
-    """Actor between driver and workers: worker 0 posts its progress, the driver its stop request, any worker a user's error."""
-
-    def __init__(self) -> None:
-        self._posts: list[tuple[int, int, Metrics]] = []
-        self._stop, self._error = False, ""
-
-    def post(self, step: int, num_steps: int, metrics: Metrics) -> bool:
-        """Add progress and return whether to stop."""
-        self._posts.append((step, num_steps, metrics))
-        return self._stop
-
-    def drain(self) -> list[tuple[int, int, Metrics]]:
-        posts, self._posts = self._posts, []
-        return posts
-
-    def stop(self) -> None:
-        self._stop = True
-
-    def set_error(self, message: str) -> None:
-        self._error = self._error or message
-
-    def error(self) -> str:
-        return self._error
-
-
-class _BoardCallbacks(Callbacks):
-    """Posts progress without waiting; the answer to an earlier post says whether to stop."""
-
-    def __init__(self, board: Any) -> None:
-        super().__init__(on_step=self._post, should_stop=self._stop_requested)
-        self._board = board
-        self._answers: list[Any] = []
-
-    def _post(self, step: int, num_steps: int, metrics: Metrics) -> None:
-        self._answers.append(self._board.post.remote(step, num_steps, metrics))
-
-    def _stop_requested(self) -> bool:
-        ready, self._answers = ray.wait(self._answers, num_returns=len(self._answers), timeout=0) if self._answers else ([], [])
-        return any(ray.get(ready))
-
-
 def _worker(config: dict[str, Any]) -> TrainResult | None:
-    board = config["board"]
-    if ray.get(board.error.remote()):
+    board, rank = config["board"], ray.train.get_context().get_world_rank()
+    node = f"{ray.util.get_node_ip_address()} {ray.get_runtime_context().get_node_id()[:6]}"
+    if ray.get(board.begin.remote(rank, node)):
         return None
     spec: TrainSpec = config["spec"]
     # Ray keeps an OMP_NUM_THREADS of the environment, and results depend on the number of threads in the last bit.
     torch.set_num_threads(config["layout"].cpus_per_worker)
     try:
-        return train(build_task(spec), config["layout"], spec.folder, spec.fingerprint, _BoardCallbacks(board))
+        return train(build_task(spec), config["layout"], spec.folder, spec.fingerprint, BoardCallbacks(board))
     except VwlError as error:
         ray.get(board.set_error.remote(str(error)))
         if world_size() > 1:
             raise  # the others wait in a collective operation; Ray ends the group, and the next start finds the error
         return None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        ray.get(board.failed.remote(rank, reason, is_collective_error(error)))
+        raise

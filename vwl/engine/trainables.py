@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import ray
 from ray import tune
 
 from vwl.config.layout import Layout
 from vwl.data.index import Row
 from vwl.engine import local, map, sums, train
 from vwl.engine.base import Engine, OnProgress
+from vwl.engine.nodes import nodes
+from vwl.engine.pool import set_inference_nodes
 from vwl.engine.search_types import EpochEnd, RunTask, StageProgress, TrialEnd, TrialEvent
 from vwl.engine.session import cluster_gpus, session
 from vwl.errors import Interrupted
@@ -38,8 +39,8 @@ class MapActors:
 
     def __init__(self, layout: Layout) -> None:
         self._workers = layout.workers
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        self._in_process = layout.workers == 1 and not cluster_gpus() and len(nodes) == 1
+        self._on = layout.inference_on
+        self._in_process = layout.workers == 1 and not cluster_gpus() and len(nodes()) == 1
 
     def run_shards(
         self, spec: InferenceSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
@@ -48,6 +49,7 @@ class MapActors:
         if self._in_process:
             local.run_shards(spec, shards, images_done, on_progress, max_processes=1)
         else:
+            set_inference_nodes(self._on)
             map.run_shards(spec, shards, images_done, on_progress, self._workers)
 
     def sum_images(self, count: Count[SumType], rows: Sequence[Row], on_images: OnImages) -> SumType:

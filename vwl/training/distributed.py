@@ -21,6 +21,12 @@ def all_reduce(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def is_collective_error(error: BaseException) -> bool:
+    """Return whether an exception says that a collective operation failed: another worker died or hung, or the network did."""
+    backends = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(name in str(error) for name in backends))
+
+
 class PendingSum:
     """An asynchronous all-reduce."""
 

@@ -66,6 +66,7 @@ def _cluster_spec(deployment: Deployment) -> dict[str, Any]:
                 "replicas": nodes.count,
                 "minReplicas": nodes.count,
                 "maxReplicas": nodes.at_most,
+                "labels": deployment.labels(name),
                 "rayStartParams": {},
                 "template": _pod(deployment, "ray-worker", nodes),
             }

@@ -32,6 +32,7 @@ def ray_up(deployment: Deployment) -> dict[str, str]:
         types[name] = {
             "min_workers": nodes.count,
             "max_workers": nodes.at_most,
+            "labels": deployment.labels(name),
             "resources": {"CPU": nodes.cpus} | ({"GPU": nodes.gpus} if nodes.gpus else {}),
             "node_config": {"InstanceType": getattr(cloud, name), "BlockDeviceMappings": disk},
         }

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from vwl.config.node_labels import is_label
 from vwl.config.strict import StrictModel, describe_errors
 from vwl.config.yaml_text import apply_overrides, parse_yaml
 from vwl.errors import VwlError
@@ -17,6 +18,12 @@ def _hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(hosts)) < len(hosts):
         raise ValueError("must not name a host twice")
     return hosts
+
+
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    if wrong := next((f"{key}: {value}" for key, value in labels.items() if not is_label(key, value)), None):
+        raise ValueError(f"must be labels that Ray takes, which '{wrong}' is not (letters, digits, -, _ and .)")
+    return labels
 
 
 class Nodes(StrictModel):
@@ -32,6 +39,8 @@ class Nodes(StrictModel):
     """Memory of each node."""
     gpus: int = Field(0, ge=0)
     """GPUs of each node."""
+    labels: Annotated[dict[str, str], AfterValidator(_labels)] = Field(default_factory=dict)
+    """Labels of the nodes for `--trainers-on` and `--inference-on`, e.g. market: spot; each also has `group` (gpu or cpu)."""
 
     @property
     def at_most(self) -> int:
@@ -110,6 +119,10 @@ class Deployment(StrictModel):
     def groups(self) -> dict[str, Nodes]:
         """Return the kinds of worker nodes that the cluster can have."""
         return {name: nodes for name, nodes in (("gpu", self.gpu), ("cpu", self.cpu)) if nodes.at_most}
+
+    def labels(self, group: str) -> dict[str, str]:
+        """Return the labels of the nodes of a kind."""
+        return {"group": group} | self.groups()[group].labels
 
 
 def load_deployment(path: str | None, overrides: Sequence[str] = ()) -> Deployment:

@@ -8,7 +8,9 @@ from vwl.cluster.deployment.schema import Deployment
 
 def slurm(deployment: Deployment) -> dict[str, str]:
     """Return a batch script that starts Ray on the allocated nodes and runs a command on them."""
+    group = "gpu" if deployment.gpu.count else "cpu"
     s, nodes = deployment.slurm, deployment.gpu if deployment.gpu.count else deployment.cpu
+    labels = {"group": group} | nodes.labels
     directives = {
         "job-name": deployment.name,
         "nodes": max(1, nodes.count),
@@ -24,7 +26,13 @@ def slurm(deployment: Deployment) -> dict[str, str]:
     }
     lines = [f"#SBATCH --{name}={value}" for name, value in directives.items()] + ["#SBATCH --requeue"]
     text = resources.files(__package__ or "").joinpath("templates/slurm.sbatch").read_text(encoding="utf-8")
-    filled = {"directives": "\n".join(lines), "venv": shlex.quote(s.venv), "gpus": str(nodes.gpus), "shared": deployment.shared}
+    filled = {
+        "directives": "\n".join(lines),
+        "venv": shlex.quote(s.venv),
+        "gpus": str(nodes.gpus),
+        "labels": ",".join(f"{key}={value}" for key, value in labels.items()),
+        "shared": deployment.shared,
+    }
     for name, value in filled.items():
         text = text.replace(f"%{{{name}}}", value)
     return {"vwl.sbatch": text}
