@@ -10,6 +10,7 @@ import torch
 from ray.util.annotations import RayDeprecationWarning
 
 from vwl.engine.base import OnProgress, Progress
+from vwl.engine.metrics import FAILED, IMAGES, STARTS, StageMetrics, with_progress
 from vwl.engine.session import cluster_cpus, cluster_gpus
 from vwl.engine.shared_folder import check_shared
 from vwl.errors import VwlError
@@ -34,6 +35,7 @@ def run_shards(
         VwlError: the cluster's nodes do not share the run folder, the stage cannot be built, or its results cannot be written.
     """
     check_shared(spec.run)
+    on_progress = with_progress(on_progress, spec.run.path)
     gpus = cluster_gpus() if spec.stage in NETWORK_STAGES else 0
     num_actors, gpu_share = actors(cluster_cpus(), gpus)
     num_actors = min(num_actors, len(shards), max_processes or num_actors)
@@ -105,6 +107,8 @@ class _Actor:
     """Builds the stage once and runs shards through it."""
 
     def __init__(self, spec: InferenceSpec) -> None:
+        self._metrics = StageMetrics(spec.run.path, spec.stage)
+        self._metrics.count(STARTS)
         hide_gpus(spec.stage)
         torch.set_num_threads(1)  # one actor a CPU; results depend on the number of threads in the last bit
         self._out, self._strict, self._error = spec.run / spec.stage, spec.strict, ""
@@ -125,4 +129,6 @@ class _Actor:
             except VwlError as error:
                 message = str(error)
             images += len(shard.rows)
+        self._metrics.count(IMAGES, images)
+        self._metrics.count(FAILED, failed)
         return {"images": [images], "failed": [failed], "error": [message]}

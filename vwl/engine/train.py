@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vwl.config.layout import Layout
 from vwl.engine.base import OnProgress, Progress
+from vwl.engine.metrics import STARTS, StageMetrics, run_of, with_progress
 from vwl.engine.resources import busy_slots_message, check_worker_slots, worker_resources
 from vwl.engine.shared_folder import check_shared
 from vwl.errors import Interrupted, VwlError
@@ -42,6 +43,7 @@ def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult
     layout.split_batch(getattr(spec.recipe, spec.stage).batch_size)
     check_worker_slots(layout, layout.min_workers or layout.workers)
     check_shared(spec.folder)
+    on_progress = with_progress(on_progress, run_of(spec.folder))
     if reason := busy_slots_message(layout):
         on_progress(Progress(spec.stage, 0, 1, reason))
     # On the driver's node, so that it lives as long as the driver.
@@ -128,15 +130,16 @@ class _Board:
 
 
 class _BoardCallbacks(Callbacks):
-    """Posts progress without waiting; the answer to an earlier post says whether to stop."""
+    """Posts progress without waiting; the answer to an earlier post says whether to stop. Sets the metrics for Prometheus."""
 
-    def __init__(self, board: Any) -> None:
+    def __init__(self, board: Any, stage_metrics: StageMetrics) -> None:
         super().__init__(on_step=self._post, should_stop=self._stop_requested)
-        self._board = board
+        self._board, self._stage_metrics = board, stage_metrics
         self._answers: list[Any] = []
 
     def _post(self, step: int, num_steps: int, metrics: Metrics) -> None:
         self._answers.append(self._board.post.remote(step, num_steps, metrics))
+        self._stage_metrics.set_training(metrics)
 
     def _stop_requested(self) -> bool:
         ready, self._answers = ray.wait(self._answers, num_returns=len(self._answers), timeout=0) if self._answers else ([], [])
@@ -150,8 +153,10 @@ def _worker(config: dict[str, Any]) -> TrainResult | None:
     spec: TrainSpec = config["spec"]
     # Ray keeps an OMP_NUM_THREADS of the environment, and results depend on the number of threads in the last bit.
     torch.set_num_threads(config["layout"].cpus_per_worker)
+    stage_metrics = StageMetrics(run_of(spec.folder), spec.stage)
+    stage_metrics.count(STARTS)
     try:
-        return train(build_task(spec), config["layout"], spec.folder, spec.fingerprint, _BoardCallbacks(board))
+        return train(build_task(spec), config["layout"], spec.folder, spec.fingerprint, _BoardCallbacks(board, stage_metrics))
     except VwlError as error:
         ray.get(board.set_error.remote(str(error)))
         if world_size() > 1:
