@@ -84,13 +84,11 @@ class Jobs:
         return self.cluster.job(number)
 
     def wait_until_nodes_are_empty(self) -> None:
-        def is_empty() -> bool:
-            return not any("ray" in line.split("/")[-1] or "raylet" in line for line in self._processes())
+        def left() -> list[str]:
+            lines = [line for node in self.cluster.nodes for line in self.cluster.processes(node)]
+            return [line for line in lines if re.search(r"raylet|gcs_server|ray start|ray::|vwl", line)]
 
-        wait_until(is_empty, 120, lambda: "\n".join(self._processes()))
-
-    def _processes(self) -> list[str]:
-        return [line for node in self.cluster.nodes for line in self.cluster.processes(node) if "/dev/shm" not in line]
+        wait_until(lambda: not left(), 120, lambda: "\n".join(left()))
 
 
 @pytest.fixture(scope="module")
