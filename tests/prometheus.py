@@ -16,12 +16,12 @@ HOW_TO_INSTALL = "needs Prometheus: apt-get install --no-install-recommends prom
 
 
 class Prometheus:
-    """A server that scrapes each second; use as a context."""
+    """A server that scrapes every three seconds; use as a context."""
 
     def __init__(self, folder: Path, scrape: dict[str, Any]) -> None:
         """Prepare files in `folder`; `scrape` says what to scrape, as an entry of `scrape_configs` does."""
         self._url = f"127.0.0.1:{free_port()}"
-        entry = {"job_name": "ray", "scrape_interval": "1s", "scrape_timeout": "1s", **scrape}
+        entry = {"job_name": "ray", "scrape_interval": "3s", "scrape_timeout": "3s", **scrape}
         (folder / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [entry]}))
         self._log = folder / "prometheus.log"
         files = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb"]

@@ -33,7 +33,7 @@ REPORT = {"RAY_metrics_report_interval_ms": "500"}
 def index(tmp_path: Path) -> Index:
     """Scenes, their index and a recipe for them in `tmp_path`."""
     write_index(tiny_scenes(tmp_path / "scenes", 8, 4), tmp_path / "index.parquet")
-    (tmp_path / "tiny.yaml").write_text(to_yaml(load_recipe("demo", [*TINY, "classifier.epochs=60"])))
+    (tmp_path / "tiny.yaml").write_text(to_yaml(load_recipe("demo", [*TINY, "classifier.epochs=30"])))
     return read_index(str(tmp_path / "index.parquet"))
 
 
@@ -64,7 +64,7 @@ def test_every_query_of_the_dashboard_has_data_while_a_cluster_trains_and_infers
         with Prometheus(tmp_path, discovery) as prometheus:
             unseen = {filled(query) for query in queries()}
 
-            def follow(*words: str) -> None:
+            def follow(*words: str, code: int = 0) -> None:
                 """Run a command to its end, and note which queries have data meanwhile."""
                 with (tmp_path / "out.log").open("w") as log:
                     command = [*VWL, *words, "--address", cluster.gcs]
@@ -72,7 +72,7 @@ def test_every_query_of_the_dashboard_has_data_while_a_cluster_trains_and_infers
                     while process.poll() is None:
                         unseen.difference_update([query for query in unseen if prometheus.query(query)])
                         time.sleep(0.5)
-                assert process.returncode == 0, (tmp_path / "out.log").read_text()
+                assert process.returncode == code, (tmp_path / "out.log").read_text()
 
             follow(*train_words(tmp_path, workers=2))
             where = f"{{run='{tmp_path}/run', stage='classifier'}}"
@@ -82,7 +82,7 @@ def test_every_query_of_the_dashboard_has_data_while_a_cluster_trains_and_infers
             assert value(prometheus, f"sum(last_over_time(ray_vwl_process_starts_total{where}[5m]))") == 2
 
             truncate(index, index.rows[0].image_id)
-            follow("infer", "cam", "--run", str(tmp_path / "run"))
+            follow("infer", "cam", "--run", str(tmp_path / "run"), code=1)  # an image has failed
             assert unseen == set()
             where = f"{{run='{tmp_path}/run', stage='cam'}}"
             assert value(prometheus, f"max(last_over_time(ray_vwl_stage_done{where}[5m]))") == len(index.rows)
