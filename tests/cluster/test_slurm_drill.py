@@ -42,6 +42,7 @@ class Jobs:
             "RAY_TMPDIR": str(cluster.ray),
             "RAY_worker_niceness": "0",
             "RAY_raylet_start_wait_time_s": "300",
+            "RAY_agent_register_timeout_ms": "300000",
             "OMP_NUM_THREADS": "1",
         }
 
