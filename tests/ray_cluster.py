@@ -39,7 +39,8 @@ class NodeProcesses:
         environment: what drivers and nodes need to be of this cluster.
     """
 
-    def __init__(self, token: bool = True, head_cpus: int = 0, dashboard: bool = True) -> None:
+    def __init__(self, token: bool = True, head_cpus: int = 0, dashboard: bool = True, **settings: str) -> None:
+        """Start the head; `settings` are environment variables of all nodes and drivers."""
         # Ray's sockets need a short path.
         self.folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
         self.token = secrets.token_hex(16) if token else None
@@ -53,6 +54,7 @@ class NodeProcesses:
             "RAY_raylet_start_wait_time_s": "300",
             "OMP_NUM_THREADS": "1",
         } | ({"RAY_AUTH_TOKEN": self.token} if self.token else {})
+        self.environment |= settings
         self.nodes: list[subprocess.Popen] = []
         head = ["--head", "--port", str(self._port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard)]
         head += [] if dashboard else ["--include-dashboard", "false"]  # a dozen processes, which jobs and the State API need

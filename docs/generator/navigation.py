@@ -65,6 +65,7 @@ SECTIONS: dict[str, tuple[Page, ...]] = {
     "Operate": (
         _page("Clusters", "clusters.md", "several machines, jobs, S3"),
         Page("Cluster files", "deploy.md", "deploy/README.md"),
+        _page("Monitoring", "monitoring.md", "metrics for Prometheus and Grafana"),
         _page("Performance", "performance.md", "what takes how long, and what makes it faster"),
         _page("What COCO costs", "coco-cost.md"),
         Page("Security", "security.md", "SECURITY.md"),

@@ -51,6 +51,13 @@ def deployment(request) -> Deployment:
     return VARIANTS[request.param]
 
 
+def test_the_script_for_slurm_asks_for_the_signal_five_minutes_before_the_end_and_for_its_log_to_be_kept():
+    directives = render("slurm", COMMITTED)["vwl.sbatch"].splitlines()
+    assert "#SBATCH --signal=B:USR1@300" in directives
+    assert "#SBATCH --open-mode=append" in directives
+    assert "#SBATCH --requeue" in directives
+
+
 @pytest.mark.parametrize("kind", RENDERERS)
 def test_the_committed_files_are_what_the_description_renders_to(kind):
     assert {path.name: path.read_text() for path in (DEPLOY / kind).iterdir()} == render(kind, COMMITTED)
@@ -213,6 +220,19 @@ def test_unknown_keys_and_values_out_of_range_are_named(tmp_path):
         load_deployment(None, ["on_premise.workers=[a,a]"])
     with pytest.raises(VwlError, match="unknown kind of cluster 'kubray', choose from kuberay, ray-up, slurm; did you mean 'kuberay'"):
         render("kubray", Deployment())
+
+
+@pytest.mark.parametrize("limit", ["00:09:59", "0-00:00:00", "0:05:00"])
+def test_a_time_limit_that_leaves_no_time_to_work_before_the_run_saves_is_refused(limit):
+    with pytest.raises(VwlError, match=r"slurm\.time must be 10 minutes or more; the run is asked to save 5 before its end"):
+        load_deployment(None, [f"slurm.time={limit}"])
+
+
+@pytest.mark.parametrize("limit", ["00:10:00", "1-00:00:00", "24:00:00"])
+def test_a_time_limit_of_ten_minutes_or_more_is_taken(tmp_path, limit):
+    assert load_deployment(None, [f"slurm.time={limit}"]).slurm.time == limit
+    (tmp_path / "cluster.yaml").write_text(f"slurm: {{time: {limit}}}")
+    assert load_deployment(str(tmp_path / "cluster.yaml")).slurm.time == limit
 
 
 def test_the_command_prints_or_writes(tmp_path):

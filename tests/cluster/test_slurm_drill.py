@@ -1,129 +1,172 @@
-"""The Slurm script under a stand-in for Slurm that starts real Ray nodes: a run to its end, and one whose time is up."""
+"""The Slurm script under a real Slurm: a controller and two nodes with their own networks and host names (`tests/slurm_cluster.py`)."""
 
-import os
+import json
 import re
-import signal
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from tests.ray_cluster import processes_of
+from tests.conftest import TINY
+from tests.helpers import tiny_scenes
+from tests.slurm_cluster import HOW_TO_INSTALL, SlurmCluster, is_installed, wait_until
 from tests.stages import STAGES
 from vwl.cluster.deployment.render import render
 from vwl.cluster.deployment.schema import load_deployment
-from vwl.config.files import to_yaml
+from vwl.config.files import load_recipe, to_yaml
+from vwl.data.index import write_index
 from vwl.workflow.run_folder import Run
 
-pytestmark = [pytest.mark.ray, pytest.mark.drill, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.drill,
+    pytest.mark.timeout(2400),
+    pytest.mark.skipif(not is_installed(), reason=HOW_TO_INSTALL),
+]
 ROOT = Path(__file__).parents[2]
-
-SRUN = """#!/usr/bin/env bash
-# srun for one machine: every node is this one; options are skipped, the step is run here and ends with srun
-step=()
-while [ "$#" -gt 0 ]; do
-  case $1 in
-    --*) echo "$1" >> "$LOG" ;;
-    *) step=("$@"); break ;;
-  esac
-  shift
-done
-trap 'kill "$child"; wait "$child"; exit 143' TERM
-if [ "${step[0]}" = hostname ]; then step=(echo 127.0.0.1); fi
-"${step[@]}" &
-child=$!
-wait "$child"
-"""
-SCONTROL = """#!/usr/bin/env bash
-case $1 in
-  show) printf 'one\\ntwo\\n' ;;
-  *) echo "scontrol $*" >> "$LOG" ;;
-esac
-"""
+MEMORY_GIB = 4
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
 
 
-@pytest.fixture
-def slurm(tmp_path, tiny_run, monkeypatch) -> Iterator[dict[str, str]]:
-    """The environment that Slurm gives a batch script of two nodes with a CPU each; commands of Slurm that do it here."""
-    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
-    venv = Path(sys.executable).parents[1]
-    overrides = ["gpu.count=2", "gpu.gpus=0", "gpu.cpus=1", f"slurm.venv={venv}", f"shared={tmp_path}"]
-    (tmp_path / "vwl.sbatch").write_text(render("slurm", load_deployment(None, overrides))["vwl.sbatch"])
-    (tmp_path / "tiny.yaml").write_text(to_yaml(tiny_run.recipe))
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as short:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-        yield kept | {
-            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+class Jobs:
+    """Jobs of the rendered script on a cluster, in a folder that all nodes see."""
+
+    def __init__(self, cluster: SlurmCluster, folder: Path) -> None:
+        self.cluster, self.folder = cluster, folder
+        # Ray finds the code of this checkout, and its own files in each node's own folder
+        self.environment = {
             "PYTHONPATH": str(ROOT),
-            "LOG": str(tmp_path / "slurm.log"),
-            "RAY_TMPDIR": short,
+            "RAY_TMPDIR": str(cluster.ray),
             "RAY_worker_niceness": "0",
             "RAY_raylet_start_wait_time_s": "300",
+            "RAY_agent_register_timeout_ms": "300000",
             "OMP_NUM_THREADS": "1",
-            "SLURM_JOB_ID": str(os.getpid()),
-            "SLURM_JOB_NODELIST": "node[1-2]",
-            "SLURM_CPUS_PER_TASK": "1",
         }
 
+    def submit(self, *arguments: str) -> int:
+        return self.cluster.sbatch(self.folder / "vwl.sbatch", *arguments, **self.environment)
 
-def start(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen:
-    with (folder / "out.log").open("w") as log:
-        return subprocess.Popen(
-            ["bash", "vwl.sbatch", *arguments], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    def command(self, name: str, run: str) -> list[str]:
+        inputs = ["--data", str(self.folder / "index.parquet"), "--recipe", str(self.folder / "tiny.yaml")]
+        layout = ["--workers", "2", "--cpus-per-worker", "1", "--checkpoint-steps", "2"]
+        return [*name.split(), *inputs, "--run", str(self.folder / run), *layout]
+
+    def log(self, number: int) -> str:
+        path = self.folder / f"vwl-{number}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def wait_until_checkpoint(self, number: int, run: str) -> None:
+        folder = self.folder / run / "classifier/checkpoints"
+
+        def is_saved() -> bool:
+            assert self.cluster.job(number)["JobState"] not in ENDED, self.log(number)
+            return any(folder.glob("step-*.pt"))
+
+        wait_until(is_saved, 900, lambda: self.log(number))
+
+    def wait_until_requeued(self, number: int, times: int = 1) -> None:
+        def is_waiting() -> bool:
+            job = self.cluster.job(number)
+            assert job["JobState"] not in ENDED, self.log(number)
+            return job["JobState"] == "PENDING" and job["Restarts"] == str(times)
+
+        wait_until(is_waiting, 600, lambda: self.log(number))
+
+    def start_now(self, number: int) -> None:
+        """Spare the two minutes that Slurm leaves a requeued job's nodes to settle."""
+        self.cluster.update(number, StartTime="now")
+
+    def wait_until_end(self, number: int) -> dict[str, str]:
+        wait_until(lambda: self.cluster.job(number)["JobState"] in ENDED, 1500, lambda: self.log(number))
+        return self.cluster.job(number)
+
+    def wait_until_nodes_are_empty(self) -> None:
+        def left() -> list[str]:
+            lines = [line for node in self.cluster.nodes for line in self.cluster.processes(node)]
+            return [line for line in lines if re.search(r"raylet|gcs_server|ray start|ray::|vwl", line)]
+
+        wait_until(lambda: not left(), 120, lambda: "\n".join(left()))
 
 
-def wait_for_the_end_of(job: subprocess.Popen) -> None:
-    """Wait until no process of a job is left; a node of Ray that is killed while it drains leaves its own to find that out."""
-    deadline = time.monotonic() + 60
-    while processes_of(job.pid):
-        assert time.monotonic() < deadline, processes_of(job.pid)
-        time.sleep(1)
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+    folder = tmp_path_factory.mktemp("shared")
+    write_index(tiny_scenes(folder / "scenes", 8, 4), str(folder / "index.parquet"))
+    (folder / "tiny.yaml").write_text(to_yaml(load_recipe("demo", [*TINY, "classifier.epochs=120"])))
+    nodes = ["gpu.count=2", "gpu.gpus=0", "gpu.cpus=1", f"gpu.memory_gib={MEMORY_GIB}"]
+    overrides = [*nodes, f"slurm.venv={Path(sys.executable).parents[1]}", f"shared={folder}"]
+    (folder / "vwl.sbatch").write_text(render("slurm", load_deployment(None, overrides))["vwl.sbatch"])
+    with SlurmCluster(memory=2 * 1024 * MEMORY_GIB) as cluster:
+        yield Jobs(cluster, folder)
 
 
-def run_arguments(tiny_run: Run) -> list[str]:
-    return ["run", "--data", tiny_run.index_path, "--recipe", "tiny.yaml", "--run", "there", "--workers", "2", "--cpus-per-worker", "1"]
+@pytest.fixture(scope="module")
+def undisturbed(jobs: Jobs) -> int:
+    """A job that trained the classifier in `undisturbed` to its end."""
+    number = jobs.submit(*jobs.command("train classifier", "undisturbed"))
+    job = jobs.wait_until_end(number)
+    assert job["JobState"] == "COMPLETED", jobs.log(number)
+    return number
 
 
-def test_the_script_starts_ray_on_its_nodes_and_runs_the_command(slurm, tmp_path, tiny_run):
-    process = start(tmp_path, slurm, *run_arguments(tiny_run))
-    code = process.wait(timeout=1500)
-    printed = (tmp_path / "out.log").read_text()
-    assert code == 0, printed
+def losses(run: Path) -> list[dict[str, float]]:
+    lines: list[dict[str, Any]] = [json.loads(line) for line in (run / "classifier/metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key == "step" or key.startswith("loss")} for line in lines if "loss" in line]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "classifier/weights.pt", weights_only=True)["model"]
+
+
+def test_a_job_takes_both_nodes_and_leaves_nothing_behind(jobs, undisturbed):
+    printed = jobs.log(undisturbed)
     assert "nodes: 2 of 2 have joined" in printed
-    there = Run.open(str(tmp_path / "there"))
+    assert "CPU collective: gloo over 2 nodes" in printed
+    # not the whole machine's memory, and not a node's name that stands for a loopback address
+    nodes = re.findall(r"node ([\d.]+) \w+: 1 CPUs, 0 GPUs, ([\d.]+) GiB", printed)
+    assert sorted(nodes) == [("10.77.0.11", f"{MEMORY_GIB * 0.8:.1f}"), ("10.77.0.12", f"{MEMORY_GIB * 0.8:.1f}")]
+    assert "Traceback" not in printed
+    jobs.wait_until_nodes_are_empty()
+
+
+def test_a_run_at_its_time_limit_saves_is_requeued_and_does_all_stages_with_the_losses_of_an_undisturbed_one(jobs, undisturbed):
+    number = jobs.submit(*jobs.command("run", "limited"))
+    jobs.wait_until_checkpoint(number, "limited")
+    limit = int(jobs.cluster.job(number)["RunTime"].split(":")[1]) + 6  # minutes; Slurm signals five minutes before it
+    jobs.cluster.update(number, TimeLimit=str(limit))
+    jobs.wait_until_requeued(number)
+    printed = jobs.log(number)
+    assert "finished work is saved" in printed
+    assert "Traceback" not in printed
+    assert len(losses(jobs.folder / "limited")) < len(losses(jobs.folder / "undisturbed"))
+    assert not (jobs.folder / "limited/classifier/weights.pt").exists()
+
+    jobs.cluster.update(number, TimeLimit="1-00:00:00")
+    jobs.start_now(number)
+    assert jobs.wait_until_end(number)["JobState"] == "COMPLETED", jobs.log(number)
+    assert jobs.log(number).startswith(printed)  # the log of the first start is kept
+    assert losses(jobs.folder / "limited") == losses(jobs.folder / "undisturbed")
+    expected = weights(jobs.folder / "undisturbed")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(jobs.folder / "limited").items())
+    there = Run.open(str(jobs.folder / "limited"))
     assert all(there.is_done(stage) for stage in STAGES)
-    options = (tmp_path / "slurm.log").read_text().split()
-    assert [option for option in options if option.startswith("--nodelist=")] == ["--nodelist=one", "--nodelist=one", "--nodelist=two"]
-    assert "--cpus-per-task=1" in options
-    assert "scontrol" not in options
-    wait_for_the_end_of(process)  # Ray's nodes go with the job
 
 
-def test_a_run_whose_time_is_up_saves_and_is_put_back_into_the_queue(slurm, tmp_path, tiny_run):
-    arguments = [*run_arguments(tiny_run), "-o", "classifier.epochs=400", "--checkpoint-steps", "2"]
-    process = start(tmp_path, slurm, *arguments)
-    deadline = time.monotonic() + 900
-    while not list((tmp_path / "there/classifier/checkpoints").glob("step-*.pt")):
-        assert process.poll() is None, (tmp_path / "out.log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(1)
-    os.kill(process.pid, signal.SIGUSR1)
-    code = process.wait(timeout=600)
-    printed = (tmp_path / "out.log").read_text()
-    assert code == 130, printed
-    assert re.search(r"finished work is saved", printed)
-    assert f"scontrol requeue {slurm['SLURM_JOB_ID']}" in (tmp_path / "slurm.log").read_text()
-    wait_for_the_end_of(process)
+def test_a_signal_before_ray_has_started_requeues_the_job_as_well(jobs):
+    number = jobs.submit(*jobs.command("train classifier", "early"))
+    wait_until(lambda: "Local node IP" in jobs.log(number), 300, lambda: jobs.log(number))
+    jobs.cluster.signal_batch_script(number, "USR1")
+    jobs.wait_until_requeued(number)
+    assert not (jobs.folder / "early").exists()
+    jobs.cluster.cancel(number)
+    jobs.wait_until_nodes_are_empty()
 
 
-def test_without_a_command_the_script_says_how_it_is_used(slurm, tmp_path):
-    process = start(tmp_path, slurm)
-    assert process.wait(timeout=60) == 2
-    assert "usage: sbatch vwl.sbatch COMMAND..." in (tmp_path / "out.log").read_text()
+def test_a_job_without_a_command_says_how_the_script_is_used(jobs):
+    number = jobs.submit()
+    job = jobs.wait_until_end(number)
+    assert (job["JobState"], job["ExitCode"]) == ("FAILED", "2:0")
+    assert re.search(r"usage: sbatch \S+ COMMAND\.\.\.", jobs.log(number))

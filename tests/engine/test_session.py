@@ -84,15 +84,18 @@ def test_the_environment_is_as_before_when_a_session_has_ended():
         assert os.environ["RAY_AUTH_TOKEN"] != first
 
 
-def listening(processes: list[int]) -> list[IPv4Address | IPv6Address]:
-    """The addresses at which these processes accept TCP connections."""
+def listening(processes: list[int], port: int | None = None) -> list[IPv4Address | IPv6Address]:
+    """The addresses at which these processes accept TCP connections, at one port or any."""
     sockets = {os.readlink(file) for pid in processes for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink()}
     found = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
-                words = bytes.fromhex(fields[1].partition(":")[0])
+                host, _, number = fields[1].partition(":")
+                if port not in {None, int(number, 16)}:
+                    continue
+                words = bytes.fromhex(host)
                 address = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))  # words of 32 bits in the machine's order
                 found.append(ip_address(address))
     return found

@@ -15,7 +15,7 @@ _MOST_ALIASED = 20_000
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Return the value of YAML text; 1e-4 is a number, and a key must not be given twice.
+    """Return the value of YAML text; 1e-4 is a number, 24:00:00 is text, and a key must not be given twice.
 
     Args:
         text: YAML without tags.
@@ -58,7 +58,7 @@ def merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-4 as a string, silently takes the last of two equal keys, and bounds neither depth nor aliases."""
+    """YAML 1.1 reads 1e-4 as a string and 24:00:00 as 86400, takes the last of two equal keys, and bounds neither depth nor aliases."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -110,3 +110,5 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+0123456789."),
 )
+for _digit in "0123456789":  # before the resolver of numbers
+    _Loader.yaml_implicit_resolvers[_digit].insert(0, ("tag:yaml.org,2002:str", re.compile(r"^\d+(?::\d+)+$")))

@@ -8,6 +8,7 @@ import ray
 import ray.train
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from vwl.engine.metrics import StageMetrics
 from vwl.training.loop import Callbacks, Metrics
 
 MAX_IDLE_STARTS = 4
@@ -109,16 +110,19 @@ def start_board(stage: str) -> Any:
 
 
 class BoardCallbacks(Callbacks):
-    """A worker's callbacks: they post without waiting, and stop the loop on request or before a worker's node is taken."""
+    """A worker's callbacks: they post without waiting, set the metrics for Prometheus, and stop the loop on request or before a
+    worker's node is taken.
+    """
 
-    def __init__(self, board: Any) -> None:
+    def __init__(self, board: Any, stage_metrics: StageMetrics) -> None:
         super().__init__(on_step=self._post, should_stop=self._should_stop)
-        self._board = board
+        self._board, self._stage_metrics = board, stage_metrics
         self._answers: list[Any] = []
         self._calls = 0
 
     def _post(self, step: int, num_steps: int, metrics: Mapping[str, float]) -> None:
         self._answers.append(self._board.post.remote(step, num_steps, metrics))
+        self._stage_metrics.set_training(metrics)
 
     def _should_stop(self) -> bool:
         return self._is_leaving() or self._stop_requested()

@@ -10,6 +10,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 
 from vwl.config.node_labels import describe
 from vwl.engine.base import OnProgress, Progress
+from vwl.engine.metrics import FAILED, IMAGES, STARTS, StageMetrics, with_progress
 from vwl.engine.nodes import check_selected
 from vwl.engine.pool import inference_nodes, plan_pool, split_cpus, start_watch
 from vwl.engine.session import cluster_cpus, cluster_gpus
@@ -33,6 +34,7 @@ def run_shards(
         VwlError: the cluster's nodes do not share the run folder, the stage cannot be built, or its results cannot be written.
     """
     check_shared(spec.run)
+    on_progress = with_progress(on_progress, spec.run.path)
     on = inference_nodes()
     check_selected(on, "--inference-on")
     cpus, gpus = cluster_cpus(on), cluster_gpus(on) if spec.stage in NETWORK_STAGES else 0
@@ -95,6 +97,8 @@ class _Actor:
 
     def __init__(self, spec: InferenceSpec, stored: StoredRows, watch: Any) -> None:
         """Load the stage; `watch` is the pool's `CrashWatch`."""
+        self._metrics = StageMetrics(spec.run.path, spec.stage)
+        self._metrics.count(STARTS)
         here = ray.get_runtime_context()
         self._watch, self._node = watch, f"{ray.util.get_node_ip_address()} {here.get_node_id()[:6]}"
         hide_gpus(spec.stage)
@@ -121,4 +125,6 @@ class _Actor:
             except VwlError as error:
                 message = str(error)
             images += len(shard.rows)
+        self._metrics.count(IMAGES, images)
+        self._metrics.count(FAILED, failed)
         return {"images": [images], "failed": [failed], "error": [message]}

@@ -32,6 +32,8 @@ _SETTINGS = {
 SAME_VERSIONS = "install the same Ray and Python on its nodes and here (deploy/ has an image)"
 _OBJECT_STORE = 512 * 2**20
 _API_SERVER = "RAY_API_SERVER_ADDRESS"
+METRICS_PORT = "VWL_METRICS_PORT"
+"""Environment variable: the loopback port at which a local Ray exports metrics for Prometheus; without it a random one."""
 
 
 @contextmanager
@@ -100,9 +102,19 @@ def _connect(address: str | None, cpus: int | None, dashboard_port: int | None) 
         include_dashboard=dashboard_port is not None,
         dashboard_port=dashboard_port,
         object_store_memory=_OBJECT_STORE,
+        _metrics_export_port=_metrics_port(),
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+
+
+def _metrics_port() -> int | None:
+    text = os.environ.get(METRICS_PORT)
+    if text is None:
+        return None
+    if not text.isdigit() or not 1024 <= int(text) <= 65535:
+        raise VwlError(f"{METRICS_PORT} is {text!r}; set it to a port from 1024 to 65535, or unset it")
+    return int(text)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from vwl.config.layout import Layout
 from vwl.config.networks import batch_size
 from vwl.engine.base import OnProgress, Progress
 from vwl.engine.board import BoardCallbacks, Leaving, start_board
+from vwl.engine.metrics import STARTS, StageMetrics, run_of, with_progress
 from vwl.engine.resources import busy_slots_message, check_worker_slots, worker_resources
 from vwl.engine.shared_folder import check_shared
 from vwl.errors import Interrupted, VwlError
@@ -48,6 +49,7 @@ def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult
     layout.split_batch(batch_size(spec.recipe, spec.stage))
     check_worker_slots(layout, layout.min_workers or layout.workers)
     check_shared(spec.folder)
+    on_progress = with_progress(on_progress, run_of(spec.folder))
     board = start_board(spec.stage)
     message, step, num_steps = "", 0, 1
     while True:
@@ -132,8 +134,10 @@ def _worker(config: dict[str, Any]) -> TrainResult | None:
     spec: TrainSpec = config["spec"]
     # Ray keeps an OMP_NUM_THREADS of the environment, and results depend on the number of threads in the last bit.
     torch.set_num_threads(config["layout"].cpus_per_worker)
+    stage_metrics = StageMetrics(run_of(spec.folder), spec.stage)
+    stage_metrics.count(STARTS)
     try:
-        return train(build_task(spec), config["layout"], spec.folder, spec.fingerprint, BoardCallbacks(board))
+        return train(build_task(spec), config["layout"], spec.folder, spec.fingerprint, BoardCallbacks(board, stage_metrics))
     except VwlError as error:
         ray.get(board.set_error.remote(str(error)))
         if world_size() > 1:

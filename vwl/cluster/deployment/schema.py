@@ -11,7 +11,17 @@ from vwl.config.strict import StrictModel, describe_errors
 from vwl.config.yaml_text import apply_overrides, parse_yaml
 from vwl.errors import VwlError
 
+SAVE_SECONDS = 300
+"""Time before the limit of a Slurm job at which its run is asked to save."""
 _COMMAND = ("run", "--data", "/shared/voc.parquet", "--recipe", "paper-voc", "--run", "/shared/runs/voc", "--workers", "2")
+
+
+def _time_limit(limit: str) -> str:
+    days, _, clock = limit.rpartition("-")
+    hours, minutes, seconds = map(int, clock.split(":"))
+    if ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds < 2 * SAVE_SECONDS:
+        raise ValueError(f"must be {2 * SAVE_SECONDS // 60} minutes or more; the run is asked to save {SAVE_SECONDS // 60} before its end")
+    return limit
 
 
 def _hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
@@ -87,8 +97,8 @@ class Aws(StrictModel):
 class Slurm(StrictModel):
     """Settings of Slurm."""
 
-    time: str = Field("24:00:00", pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")
-    """Time limit; before it, the run saves and the job is requeued."""
+    time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$"), AfterValidator(_time_limit)] = "24:00:00"
+    """Time limit, 10 minutes or more; 5 minutes before it, the run saves and the job is requeued."""
     partition: str | None = None
     account: str | None = None
     venv: str = "/shared/vwl/.venv"

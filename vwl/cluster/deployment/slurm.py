@@ -3,7 +3,7 @@
 import shlex
 from importlib import resources
 
-from vwl.cluster.deployment.schema import Deployment
+from vwl.cluster.deployment.schema import SAVE_SECONDS, Deployment
 
 
 def slurm(deployment: Deployment) -> dict[str, str]:
@@ -22,7 +22,8 @@ def slurm(deployment: Deployment) -> dict[str, str]:
         **({"partition": s.partition} if s.partition else {}),
         **({"account": s.account} if s.account else {}),
         "output": f"{deployment.name}-%j.log",
-        "signal": "B:USR1@300",
+        "open-mode": "append",  # a requeued job would empty the log of its earlier starts
+        "signal": f"B:USR1@{SAVE_SECONDS}",
     }
     lines = [f"#SBATCH --{name}={value}" for name, value in directives.items()] + ["#SBATCH --requeue"]
     text = resources.files(__package__ or "").joinpath("templates/slurm.sbatch").read_text(encoding="utf-8")
