@@ -59,6 +59,22 @@ MicroBatch = Annotated[
 ]
 PrecisionName = Literal["float32", "bf16"]
 Precision = Annotated[PrecisionName, typer.Option(help="Of the arithmetic; bf16 is autocast.")]
+LoaderWorkers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Processes of each worker that read images; 0: two threads (default: 0; with a GPU its CPUs - 1).", min=0
+    ),
+]
+SyncSteps = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Steps after which losses and stop requests are read (default: 1; with a GPU 10).", min=1),
+]
+Tf32Name = Literal["none", "convolutions", "all"]
+Tf32 = Annotated[Tf32Name, typer.Option(help="Arithmetic of a GPU that uses TF32 in place of float32; all: matrix products too.")]
+CudnnName = Literal["heuristics", "benchmark", "deterministic"]
+Cudnn = Annotated[CudnnName, typer.Option(help="How cuDNN chooses its algorithms; benchmark times them first.")]
+GradientReduceName = Literal["float32", "bf16"]
+GradientReduce = Annotated[GradientReduceName, typer.Option(help="In what the workers' gradients are added up; bf16 halves the traffic.")]
 Compile = Annotated[bool, typer.Option("--compile", metavar="", help="Compile the network with torch.compile.")]
 CheckpointSteps = Annotated[int, typer.Option(metavar="N", help="Training steps between checkpoints.", min=1)]
 StartFrom = Annotated[
@@ -119,6 +135,11 @@ def layout(
     precision: Precision = "float32",
     compile: Compile = False,
     checkpoint_steps: CheckpointSteps = 50,
+    loader_workers: LoaderWorkers = None,
+    sync_steps: SyncSteps = None,
+    tf32: Tf32 = "convolutions",
+    cudnn: Cudnn = "heuristics",
+    gradient_reduce: GradientReduce = "float32",
 ) -> "Layout":
     """Return the layout of trainings; its parameters are the options of every command that trains (`with_layout`)."""
     from vwl.config.layout import Layout
@@ -133,6 +154,11 @@ def layout(
         precision=precision,
         compile=compile,
         min_workers=None if smallest == largest else smallest,
+        loader_workers=loader_workers,
+        sync_steps=sync_steps,
+        tf32=tf32,
+        cudnn=cudnn,
+        gradient_reduce=gradient_reduce,
     )
 
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,6 +19,7 @@ from vwl.inference.runner import Shard, process
 from vwl.inference.stage import Stage
 from vwl.training.build import TrainSpec, build_task
 from vwl.training.loop import Callbacks, Metrics, TrainResult, train
+from vwl.training.processes import without_main_module
 
 _SHARDS_PER_PROCESS = 3
 """Shards that are worth starting a process for, which takes seconds."""
@@ -79,7 +79,7 @@ def _in_processes(spec: InferenceSpec, shards: list[Shard], processes: int) -> I
     while remaining:
         pool = ProcessPoolExecutor(processes, get_context("spawn"), _start, (spec,))
         try:
-            with _without_main_module():
+            with without_main_module():
                 futures = [pool.submit(_process, shard) for shard in remaining.values()]
             for future in as_completed(futures):
                 shard = remaining.pop(future.result())
@@ -95,20 +95,6 @@ def _in_processes(spec: InferenceSpec, shards: list[Shard], processes: int) -> I
             pool.shutdown(wait=False, cancel_futures=True)
             for child in active_children():
                 child.kill()
-
-
-@contextmanager
-def _without_main_module() -> Iterator[None]:
-    """Start processes that do not import the caller's script, which would run it again where it has no `if __name__ == "__main__"`."""
-    main = sys.modules["__main__"]
-    hidden = {name: vars(main)[name] for name in ("__file__", "__spec__") if vars(main).get(name) is not None}
-    for name in hidden:
-        setattr(main, name, None)
-    try:
-        yield
-    finally:
-        for name, value in hidden.items():
-            setattr(main, name, value)
 
 
 _stage: Stage | VwlError

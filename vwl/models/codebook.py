@@ -85,7 +85,9 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def count_usage(self, assignments: torch.Tensor) -> None:
         """Add the pixels of `assignments` (any shape, int64) to `usage`."""
-        self.usage += torch.bincount(assignments[assignments >= 0], minlength=len(self.usage))
+        # Pixels without a codeword are counted in a slot of their own: a GPU would be waited for to leave them out.
+        slots = assignments.flatten().remainder(len(self.usage) + 1)
+        self.usage += self.usage.new_zeros(len(self.usage) + 1).scatter_add_(0, slots, torch.ones_like(slots))[:-1]
 
     @torch.no_grad()
     def assigned_sums(self, features: torch.Tensor, assignments: torch.Tensor) -> torch.Tensor:

@@ -190,6 +190,7 @@ def _train(run: Run, manifest: Manifest, engine: Engine, layout: Layout, on_prog
         steps=result.step,
         training_scores=result.scores,
         pretrained=result.pretrained,
+        numerics=result.numerics,
     )
 
 
