@@ -82,7 +82,7 @@ StartFrom = Annotated[
 ]
 Address = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Ray cluster (default: RAY_ADDRESS, else a local Ray is started).")]
 BackendName = Literal["ray", "local"]
-Backend = Annotated[BackendName, typer.Option(help="Where to compute; local is this process, without Ray.")]
+Backend = Annotated[BackendName, typer.Option(help="Where to compute; local: processes of this machine, without Ray.")]
 Strict = Annotated[bool, typer.Option("--strict", metavar="", help="Stop at the first image that fails, instead of listing it.")]
 CrfName = Literal["auto", "native", "torch", "pydensecrf"]
 Crf = Annotated[
@@ -190,8 +190,8 @@ def run_with_progress(run: str, where: "Layout", backend: BackendName, **argumen
     from vwl.api.run import run as run_stages
     from vwl.cli.run_view import run_view
 
-    if backend == "local" and where.workers > 1:
-        raise typer.BadParameter("--backend local is one process; leave --workers out, or use --backend ray", param_hint="'--workers'")
+    if backend == "local" and where.min_workers is not None:
+        raise typer.BadParameter("elastic workers need --backend ray; give one number of workers", param_hint="'--workers'")
     with run_view() as view:
         return run_stages(out=run, workers=where, backend=backend, on_progress=view.update, on_metrics=view.scores, **arguments)
 

@@ -289,7 +289,7 @@ OPTIONS = [
     Case("crf", start(options=("--crf", "simplecrf"), command=RUN), 2, ("invalid value for '--crf'", "'pydensecrf'")),
     Case("no workers", start(options=("--workers", "0")), 2, ("'0' is neither a number of workers nor MIN:MAX",)),
     Case("workers from more to fewer", start(options=("--workers", "4:2")), 2, ("'4:2' is neither a number of workers nor MIN:MAX",)),
-    Case("workers of a process", start(options=("--workers", "2")), 2, ("--backend local is one process",)),
+    Case("elastic workers without Ray", start(options=("--workers", "1:2")), 2, ("elastic workers need --backend ray",)),
     Case("half a GPU", start(options=("--gpus-per-worker", "0.5")), 2, ("invalid value for '--gpus-per-worker'",)),
     Case("override without a value", start(options=("-o", "seed")), 2, ("'seed' is not of the form KEY=VALUE",)),
     Case("competition", lambda folder: ["voc-submission", "--run", folder, "--competition", "comp7"], 2, ("'comp5', 'comp6'",)),

@@ -1,4 +1,4 @@
-"""The engine without Ray, for small machines, tests and debugging: trains in this process and runs shards in plain processes."""
+"""The engine without Ray, for one machine: trains in this process or in one for each worker, and runs shards in plain processes."""
 
 import os
 import signal
@@ -13,6 +13,7 @@ import torch
 
 from vwl.config.layout import Layout
 from vwl.engine.base import OnProgress, Progress
+from vwl.engine.local_workers import fit_in_processes
 from vwl.errors import Interrupted, VwlError
 from vwl.inference.build import InferenceSpec, build_stage, hide_gpus
 from vwl.inference.runner import Shard, process
@@ -28,8 +29,10 @@ _MAX_CRASHES = 10
 
 
 def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult:
-    """Train a stage in this process, as `vwl.engine.train.fit` with one worker. A KeyboardInterrupt of `on_progress` counts as Ctrl-C."""
-    torch.set_num_threads(layout.cpus_per_worker)
+    """Train a stage as `vwl.engine.train.fit`: in this process, or with several workers in a process for each.
+
+    A KeyboardInterrupt of `on_progress` counts as Ctrl-C.
+    """
     with _stop_on_ctrl_c() as stop:
 
         def report(step: int, num_steps: int, metrics: Metrics) -> None:
@@ -38,7 +41,11 @@ def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult
             except KeyboardInterrupt:
                 stop.set()
 
-        result = train(build_task(spec), layout, spec.folder, spec.fingerprint, Callbacks(report, stop.is_set))
+        if layout.workers > 1:
+            result = fit_in_processes(spec, layout, report, stop)
+        else:
+            torch.set_num_threads(layout.cpus_per_worker)
+            result = train(build_task(spec), layout, spec.folder, spec.fingerprint, Callbacks(report, stop.is_set))
     if not result.finished:
         raise Interrupted(f"{spec.stage} stopped")
     return result

@@ -9,7 +9,6 @@ import signal
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.reduction import ForkingPickler
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vwl.data.sampler import global_batch, share
 from vwl.errors import VwlError
 from vwl.training.distributed import rank, world_size
-from vwl.training.processes import signals_left_to_parent, without_main_module
+from vwl.training.processes import end_with_parent, forkserver, signals_left_to_parent, without_main_module
 from vwl.training.task import Sample, Task
 
 _THREADS = 2
@@ -94,8 +93,8 @@ def _in_processes(task: Task, how: Reading) -> Batches:
         num_workers=how.processes,
         prefetch_factor=max(2, -(-_STEPS_AHEAD * per_step // how.processes)),
         pin_memory=how.pinned,
-        multiprocessing_context=_context(),
-        worker_init_fn=_leave_signals_to_parent,
+        multiprocessing_context=forkserver(),
+        worker_init_fn=_start,
         generator=torch.Generator(),  # the loader draws a seed, and the training's own generator must not move
     )
     with without_main_module(), signals_left_to_parent():
@@ -111,15 +110,10 @@ def _in_processes(task: Task, how: Reading) -> Batches:
             process.kill()  # one that is busy with a slow storage
 
 
-def _context() -> Any:
-    """Return how processes start: from a server that has imported what they need. A fork would inherit the locks of this one's threads."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["vwl.training.build"])
-    return context
-
-
-def _leave_signals_to_parent(number: int) -> None:
+def _start(number: int) -> None:
+    """Leave signals to the parent, also where the server was started by somebody else, and end with it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    end_with_parent()
 
 
 def _next(batches: Iterator[Sample | VwlError], stage: str) -> Sample:

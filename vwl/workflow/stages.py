@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from vwl.config.recipe import Cam, PsaWalk, Recipe, Walk, hashed_settings
+from vwl.config.recipe import Cam, Recipe, Walk, hashed_settings
 from vwl.data.index import Index, Row
 from vwl.training.build import TRAIN_SPLIT
 
@@ -36,8 +36,10 @@ def _without_threshold(section: SectionType) -> SectionType:
     return section.model_copy(update={"background_threshold": 0.0})
 
 
-def _walk_settings(recipe: Recipe) -> Walk | PsaWalk:
-    return recipe.psa_walk if recipe.refiner == "psa" else _without_threshold(recipe.walk)
+def _walk_settings(recipe: Recipe) -> Any:
+    if recipe.refiner == "psa":
+        return hashed_settings(recipe, "psa_walk")
+    return hashed_settings(recipe.model_copy(update={"walk": _without_threshold(recipe.walk)}), "walk")
 
 
 def _masks_settings(recipe: Recipe) -> Any:
