@@ -138,6 +138,11 @@ def test_many_shards_are_done_by_processes_with_the_same_bytes(masks, tmp_path):
         assert (other.run / "masks").read(name) == (spec.run / "masks").read(name)
 
 
+@pytest.mark.parametrize(("cpus", "gpus", "processes"), [(2, 0, 2), (16, 1, 4), (16, 2, 8), (2, 1, 2), (8, 8, 8)])
+def test_processes_of_a_stage_share_the_gpus(cpus, gpus, processes):
+    assert local.num_processes(cpus, gpus) == processes
+
+
 def test_a_mistake_in_a_process_arrives_as_it_is(masks, tmp_path):
     spec, shards = masks
     one_each = [Shard(number, (row,)) for number, row in enumerate(row for shard in shards for row in shard.rows)]

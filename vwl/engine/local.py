@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ from vwl.config.layout import Layout
 from vwl.engine.base import OnProgress, Progress
 from vwl.engine.local_workers import fit_in_processes
 from vwl.errors import Interrupted, VwlError
-from vwl.inference.build import InferenceSpec, build_stage, hide_gpus
+from vwl.inference.build import NETWORK_STAGES, PROCESSES_PER_GPU, InferenceSpec, build_stage, hide_gpus
 from vwl.inference.runner import Shard, process
 from vwl.inference.stage import Stage
 from vwl.training.build import TrainSpec, build_task
@@ -54,17 +55,23 @@ def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult
 def run_shards(
     spec: InferenceSpec, shards: list[Shard], images_done: int, on_progress: OnProgress, max_processes: int | None = None
 ) -> None:
-    """Run shards through a stage in one process per CPU of this machine, at most `max_processes`; few shards in this process.
+    """Run shards through a stage in processes of this machine, at most `max_processes`; few shards in this process.
 
     Raises:
         VwlError: as `vwl.engine.map.run_shards`.
     """
     total = images_done + sum(len(shard.rows) for shard in shards)
     on_progress(Progress(spec.stage, images_done, total))
-    processes = min(max_processes or os.cpu_count() or 1, len(shards) // _SHARDS_PER_PROCESS)
+    gpus = torch.cuda.device_count() if spec.stage in NETWORK_STAGES else 0
+    processes = min(max_processes or num_processes(os.cpu_count() or 1, gpus), len(shards) // _SHARDS_PER_PROCESS)
     for images in _in_this_process(spec, shards) if processes < 2 else _in_processes(spec, shards, processes):
         images_done += images
         on_progress(Progress(spec.stage, images_done, total))
+
+
+def num_processes(cpus: int, gpus: int) -> int:
+    """Return the number of processes of a stage: one per CPU, or as many as share the GPUs."""
+    return min(cpus, gpus * PROCESSES_PER_GPU) if gpus else cpus
 
 
 def split_processes() -> None:
@@ -84,7 +91,8 @@ def _in_processes(spec: InferenceSpec, shards: list[Shard], processes: int) -> I
     remaining = {shard.number: shard for shard in shards}
     crashes = 0
     while remaining:
-        pool = ProcessPoolExecutor(processes, get_context("spawn"), _start, (spec,))
+        context = get_context("spawn")
+        pool = ProcessPoolExecutor(processes, context, _start, (spec, context.Value("i", 0)))
         try:
             with without_main_module():
                 futures = [pool.submit(_process, shard) for shard in remaining.values()]
@@ -108,13 +116,20 @@ _stage: Stage | VwlError
 _spec: InferenceSpec
 
 
-def _start(spec: InferenceSpec) -> None:
-    """Build the stage of a process. Ctrl-C is handled by the parent process, which ends this one."""
+def _start(spec: InferenceSpec, started: Any) -> None:
+    """Build the stage of a process, on its share of the GPUs; `started` counts the processes.
+
+    Ctrl-C is handled by the parent process, which ends this one.
+    """
     global _stage, _spec
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     _spec = spec
     hide_gpus(spec.stage)
+    if torch.cuda.is_available():
+        with started.get_lock():
+            number, started.value = started.value, started.value + 1
+        torch.cuda.set_device(number % torch.cuda.device_count())
     try:
         _stage = build_stage(spec)
     except VwlError as error:
