@@ -11,10 +11,10 @@ BIN := .venv/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pydensecrf lock check format test test-ray coverage drill demo docs bench wheel clean
+.PHONY: help setup pydensecrf lock check format test test-ray coverage drill demo docs bench bench-gpu wheel clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 setup: .venv/.stamp pydensecrf  ## make .venv with the pinned dependencies and the command vwl
 
@@ -106,6 +106,9 @@ docs: .venv/.stamp .venv/.docs  ## build the documentation site in site/html, wa
 
 bench: setup  ## every script in benchmarks/, and one table of the ratios
 	$(BIN)/python benchmarks/_all.py
+
+bench-gpu: setup  ## training steps, maps, CRF and walk on this machine's GPU; figures in gpu.json
+	$(BIN)/python benchmarks/gpu.py --json gpu.json
 
 wheel: setup  ## build the wheel and the source archive in dist/
 	$(BIN)/python -m hatchling build -t sdist -t wheel

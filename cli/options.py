@@ -69,6 +69,22 @@ MicroBatch = Annotated[
 ]
 PrecisionName = Literal["float32", "bf16"]
 Precision = Annotated[PrecisionName, typer.Option(help="Of the arithmetic; bf16 is autocast.")]
+LoaderWorkers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Processes of each worker that read images; 0: two threads (default: 0; with a GPU its CPUs - 1).", min=0
+    ),
+]
+SyncSteps = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Steps after which losses and stop requests are read (default: 1; with a GPU 10).", min=1),
+]
+Tf32Name = Literal["none", "convolutions", "all"]
+Tf32 = Annotated[Tf32Name, typer.Option(help="Arithmetic of a GPU that uses TF32 in place of float32; all: matrix products too.")]
+CudnnName = Literal["heuristics", "benchmark", "deterministic"]
+Cudnn = Annotated[CudnnName, typer.Option(help="How cuDNN chooses its algorithms; benchmark times them first.")]
+GradientReduceName = Literal["float32", "bf16"]
+GradientReduce = Annotated[GradientReduceName, typer.Option(help="In what the workers' gradients are added up; bf16 halves the traffic.")]
 Compile = Annotated[bool, typer.Option("--compile", metavar="", help="Compile the network with torch.compile.")]
 CheckpointSteps = Annotated[int, typer.Option(metavar="N", help="Training steps between checkpoints.", min=1)]
 TrainersOn = Annotated[
@@ -90,7 +106,7 @@ StartFrom = Annotated[
 ]
 Address = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Ray cluster (default: RAY_ADDRESS, else a local Ray is started).")]
 BackendName = Literal["ray", "local"]
-Backend = Annotated[BackendName, typer.Option(help="Where to compute; local is this process, without Ray.")]
+Backend = Annotated[BackendName, typer.Option(help="Where to compute; local: processes of this machine, without Ray.")]
 Strict = Annotated[bool, typer.Option("--strict", metavar="", help="Stop at the first image that fails, instead of listing it.")]
 CrfName = Literal["auto", "native", "torch", "pydensecrf"]
 Crf = Annotated[
@@ -145,6 +161,11 @@ def layout(
     checkpoint_steps: CheckpointSteps = 50,
     trainers_on: TrainersOn = None,
     inference_on: InferenceOn = None,
+    loader_workers: LoaderWorkers = None,
+    sync_steps: SyncSteps = None,
+    tf32: Tf32 = "convolutions",
+    cudnn: Cudnn = "heuristics",
+    gradient_reduce: GradientReduce = "float32",
 ) -> "Layout":
     """Return the layout of trainings; its parameters are the options of every command that trains (`with_layout`)."""
     from vwl.config.layout import Layout
@@ -161,6 +182,11 @@ def layout(
         min_workers=None if smallest == largest else smallest,
         trainers_on=parse_selector(trainers_on or (), "--trainers-on"),
         inference_on=parse_selector(inference_on or (), "--inference-on"),
+        loader_workers=loader_workers,
+        sync_steps=sync_steps,
+        tf32=tf32,
+        cudnn=cudnn,
+        gradient_reduce=gradient_reduce,
     )
 
 
@@ -192,8 +218,8 @@ def run_with_progress(run: str, where: "Layout", backend: BackendName, **argumen
     from vwl.api.run import run as run_stages
     from vwl.cli.run_view import run_view
 
-    if backend == "local" and where.workers > 1:
-        raise typer.BadParameter("--backend local is one process; leave --workers out, or use --backend ray", param_hint="'--workers'")
+    if backend == "local" and where.min_workers is not None:
+        raise typer.BadParameter("elastic workers need --backend ray; give one number of workers", param_hint="'--workers'")
     with run_view() as view:
         return run_stages(out=run, workers=where, backend=backend, on_progress=view.update, on_metrics=view.scores, **arguments)
 

@@ -80,9 +80,9 @@ def test_processes_do_not_run_the_callers_script_again(tmp_path):
         "import math\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
         "from multiprocessing import get_context\n"
-        "from vwl.engine.local import _without_main_module\n"
+        "from vwl.training.processes import without_main_module\n"
         "with ProcessPoolExecutor(1, get_context('spawn')) as pool:\n"
-        "    with _without_main_module():\n"
+        "    with without_main_module():\n"
         "        root = pool.submit(math.sqrt, 4)\n"
         "    print(root.result())\n"
         "print(__file__)\n"
@@ -136,6 +136,11 @@ def test_many_shards_are_done_by_processes_with_the_same_bytes(masks, tmp_path):
     for row in rows:
         name = f"{row.image_id}.png"
         assert (other.run / "masks").read(name) == (spec.run / "masks").read(name)
+
+
+@pytest.mark.parametrize(("cpus", "gpus", "processes"), [(2, 0, 2), (16, 1, 4), (16, 2, 8), (2, 1, 2), (8, 8, 8)])
+def test_processes_of_a_stage_share_the_gpus(cpus, gpus, processes):
+    assert local.num_processes(cpus, gpus) == processes
 
 
 def test_a_mistake_in_a_process_arrives_as_it_is(masks, tmp_path):

@@ -298,7 +298,7 @@ OPTIONS = [
     Case("crf", start(options=("--crf", "simplecrf"), command=RUN), 2, ("invalid value for '--crf'", "'pydensecrf'")),
     Case("no workers", start(options=("--workers", "0")), 2, ("'0' is neither a number of workers nor MIN:MAX",)),
     Case("workers from more to fewer", start(options=("--workers", "4:2")), 2, ("'4:2' is neither a number of workers nor MIN:MAX",)),
-    Case("workers of a process", start(options=("--workers", "2")), 2, ("--backend local is one process",)),
+    Case("elastic workers without Ray", start(options=("--workers", "1:2")), 2, ("elastic workers need --backend ray",)),
     Case("label without a value", start(options=("--trainers-on", "market")), 2, ("--trainers-on 'market' is no label of nodes; write KEY=VALUE",)),
     Case("label twice", start(options=("--inference-on", "a=b", "--inference-on", "a=c"), command=RUN), 2, ("names the label a twice",)),
     Case("label that no shell means", start(options=("--trainers-on", "a=b;c")), 2, ("--trainers-on 'a=b;c' is no label of nodes",)),

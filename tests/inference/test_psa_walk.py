@@ -66,3 +66,13 @@ def test_an_image_of_any_size_gets_maps_with_a_background(recipe, images, rows, 
     assert found.values.shape == (len(labels) + 1, *map_size(*size))
     assert found.values.min() >= 0
     assert found.values.max() <= 1.001
+
+
+def test_the_walk_in_torch_gives_the_maps_of_the_compiled_one(recipe, images, rows, maps):
+    net = AffinityNet(Psa(backbone=Backbone(name="timm:test_resnet", weights="none")))
+    both = [
+        recipe.model_copy(update={"psa_walk": recipe.psa_walk.model_copy(update={"implementation": implementation})})
+        for implementation in ("native", "torch")
+    ]
+    native, by_torch = (PsaWalkStage(settings, images, maps, net)(rows["odd"]).values for settings in both)
+    np.testing.assert_allclose(by_torch.astype(np.float32), native.astype(np.float32), atol=1e-3)

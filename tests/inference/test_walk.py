@@ -38,6 +38,15 @@ def test_the_ratio_of_the_classes_scores_is_kept(recipe, images, rows, boundary_
     np.testing.assert_allclose(dog, cat / 4, atol=1e-3)
 
 
+def test_the_walk_in_torch_gives_the_maps_of_the_compiled_one(recipe, images, rows, maps, boundary_net):
+    both = [
+        recipe.model_copy(update={"walk": recipe.walk.model_copy(update={"implementation": implementation})})
+        for implementation in ("native", "torch")
+    ]
+    native, by_torch = (WalkStage(settings, images, maps, boundary_net)(rows["odd"]).values for settings in both)
+    np.testing.assert_allclose(by_torch.astype(np.float32), native.astype(np.float32), atol=1e-3)
+
+
 def test_maps_of_zeros_stay_zeros(recipe, images, rows, boundary_net, tmp_path):
     empty = save_maps(Folder(tmp_path), images, {"even": np.zeros((2, 12, 16))})
     assert not WalkStage(recipe, images, empty, boundary_net)(rows["even"]).values.any()

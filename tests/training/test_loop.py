@@ -17,7 +17,10 @@ from vwl.errors import VwlError
 from vwl.storage.folder import Folder
 from vwl.training import checkpoint, loop
 from vwl.training.loop import Callbacks, TrainResult
+from vwl.training.numerics import Numerics
 from vwl.training.task import Forward, Sample, Task
+
+FLOAT64 = Numerics(precision="float64")
 
 
 class Slope(Task):
@@ -175,7 +178,7 @@ class TestSteps:
         result = run(tmp_path, Slope(num_steps=5))
         scored = [entry for entry in metrics(tmp_path) if "val_slope" in entry]
         assert [(entry["step"], entry["epoch"]) for entry in scored] == [(2, 0), (4, 1), (5, 2)]
-        assert result == TrainResult(True, 5, {"val_slope": line(tmp_path)[0]}, [])
+        assert result == TrainResult(True, 5, {"val_slope": line(tmp_path)[0]}, [], FLOAT64)
 
     def test_on_step_is_called_before_the_first_step_and_after_each_with_its_metrics(self, tmp_path):
         calls = []
@@ -309,7 +312,7 @@ class TestResume:
         (whole / "weights.pt").unlink()
         result = run(whole, task)
         assert task.drawn == []
-        assert result == TrainResult(True, 10, {"val_slope": line(whole)[0]}, [])
+        assert result == TrainResult(True, 10, {"val_slope": line(whole)[0]}, [], FLOAT64)
 
 
 class TestTheFourTrainings:

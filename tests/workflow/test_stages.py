@@ -135,3 +135,12 @@ def test_the_settings_of_soft_maps_do_not_hold_the_threshold(section):
     recipe = Recipe()
     other = recipe.model_copy(update={section: getattr(recipe, section).model_copy(update={"background_threshold": "auto"})})
     assert STAGES[section].settings(recipe) == STAGES[section].settings(other)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(refiner="psa")])
+def test_which_code_walks_is_no_setting_of_runs_from_before_unless_it_is_chosen(recipe):
+    section = "psa_walk" if recipe.refiner == "psa" else "walk"
+    chosen = recipe.model_copy(update={section: getattr(recipe, section).model_copy(update={"implementation": "torch"})})
+    before, now = STAGES["walk"].settings(recipe), STAGES["walk"].settings(chosen)
+    assert "implementation" not in before
+    assert now == {**before, "implementation": "torch"}

@@ -65,7 +65,7 @@ def run(
         stages: names of stages to run, in order; default: all of the recipe. The stages that they read must be done.
         workers: data-parallel training workers: their number, or a `vwl.Layout` with CPUs, GPUs, micro-batch and precision.
         gpus_per_worker: 0 or 1, where `workers` is a number.
-        backend: `ray`, or `local`: this machine's processes, without Ray; trainings are then in this process.
+        backend: `ray`, or `local`: this machine's processes, without Ray.
         address: Ray cluster; default: RAY_ADDRESS, else a local Ray is started and stopped.
         overwrite: replace the recipe of an existing run; stages that depend on a changed key run again.
         reuse: another run, whose finished stages with the same settings and data are copied. A new run has its recipe and data by
@@ -96,8 +96,8 @@ def run(
     if backend not in ("ray", "local"):
         raise VwlError(f"the backend '{backend}' is neither ray nor local")
     layout = layout_of(workers, gpus_per_worker)
-    if backend == "local" and layout.workers > 1:
-        raise VwlError(f"the backend local trains in this process; leave workers={layout.workers} out, or use the backend ray")
+    if backend == "local" and layout.min_workers is not None:
+        raise VwlError("elastic workers (min_workers) need the backend ray; give one number of workers")
     if backend == "local" and (layout.trainers_on or layout.inference_on):
         raise VwlError("--trainers-on and --inference-on choose nodes of a Ray cluster; leave them out, or use the backend ray")
     if tracker is not None:

@@ -1,13 +1,22 @@
-"""How a training is distributed: workers, devices, micro-batches.
+"""How a training is distributed: workers, devices, micro-batches, loader processes, arithmetic of the GPU.
 
 The layout changes how long a training takes and not its result: the recipe fixes the global batch, each worker takes an equal share of
-it in micro-batches, and every loss is a global sum divided by a global count.
+it in micro-batches, and every loss is a global sum divided by a global count. Only `precision`, `tf32`, `cudnn` and `gradient_reduce`
+change rounding.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from vwl.config.node_labels import Selector
 from vwl.errors import VwlError
+
+Tf32 = Literal["none", "convolutions", "all"]
+Cudnn = Literal["heuristics", "benchmark", "deterministic"]
+GradientReduce = Literal["float32", "bf16"]
+_MOST_LOADERS = 8
+"""Loader processes of a GPU worker that are started unless another number is given."""
+_GPU_SYNC_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,11 @@ class Layout:
         min_workers: elastic training: go on with this many workers or more while the cluster has fewer than `workers`; None: not elastic.
         trainers_on: labels of the nodes of a cluster where training workers may run; empty: all.
         inference_on: labels of the nodes where inference may run.
+        loader_workers: processes of each worker that read and augment images; 0: two threads. None: chosen for the device.
+        sync_steps: steps after which losses and stop requests are read on the host, which waits for the GPU; None: chosen for the device.
+        tf32: which float32 arithmetic of a GPU is done in TF32: `none`, `convolutions` (PyTorch's default) or `all`, matrix products too.
+        cudnn: how cuDNN chooses algorithms: `heuristics` (PyTorch's default), `benchmark` (times them first) or `deterministic`.
+        gradient_reduce: in what the gradients of workers are added up: `float32`, or `bf16`, which halves the traffic.
     """
 
     workers: int = 1
@@ -37,6 +51,23 @@ class Layout:
     min_workers: int | None = None
     trainers_on: Selector = field(default_factory=dict)
     inference_on: Selector = field(default_factory=dict)
+    loader_workers: int | None = None
+    sync_steps: int | None = None
+    tf32: Tf32 = "convolutions"
+    cudnn: Cudnn = "heuristics"
+    gradient_reduce: GradientReduce = "float32"
+
+    @property
+    def num_loaders(self) -> int:
+        """Loader processes of each worker: as set; else none on CPUs, which the network needs, and beside a GPU one a CPU but one."""
+        if self.loader_workers is not None:
+            return self.loader_workers
+        return min(self.cpus_per_worker - 1, _MOST_LOADERS) if self.gpus_per_worker else 0
+
+    @property
+    def steps_between_reads(self) -> int:
+        """Steps after which losses are read: as set; else each step on CPUs, where it costs nothing, and ten beside a GPU."""
+        return self.sync_steps or (_GPU_SYNC_STEPS if self.gpus_per_worker else 1)
 
     def split_batch(self, batch_size: int) -> tuple[int, int]:
         """Return (micro-batch size, micro-batches per step) of each worker for a global batch.

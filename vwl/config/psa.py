@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from vwl.config.sections import Backbone, CrfKernels, Crop, Optimiser, Positive, Section
+from vwl.config.sections import Backbone, CrfKernels, Crop, Optimiser, Positive, Section, WalkImplementation
 from vwl.constants import MAP_STRIDE
 
 
@@ -70,6 +70,9 @@ class PsaWalk(Section):
     """Steps of the walk; 2^8 in PSA."""
     tolerance: float = Field(1e-5, gt=0)
     """Largest error of the Chebyshev series that computes the walk, relative to the maximum of the map."""
+    implementation: WalkImplementation = "auto"
+    """`native` (NumPy and numba, CPU) or `torch` (GPU or CPU): maps equal within 1e-4 of their maximum. `auto` is `torch` where the
+    process has a GPU, else `native`."""
     alpha: float = Field(16.0, gt=0)
     """Exponent of the background's score, (1 - the largest score) ** alpha, which walks like the classes; no threshold is needed then."""
     long_side: Positive | None = None

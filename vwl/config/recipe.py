@@ -26,6 +26,7 @@ from vwl.config.sections import (
     Section,
     Threshold,
     Tile,
+    WalkImplementation,
     not_empty,
     ordered,
 )
@@ -203,6 +204,9 @@ class Walk(Section):
     normalise_at: Literal["stride4", "full_size"] = "stride4"
     """Maps are divided by their maximum after the walk: the maximum at stride 4, or at `full_size`, after enlargement to the size of the
     image (published IRNet)."""
+    implementation: WalkImplementation = "auto"
+    """`native` (NumPy and numba, CPU) or `torch` (GPU or CPU): maps equal within 1e-4 of their maximum. `auto` is `torch` where the
+    process has a GPU, else `native`."""
     background_threshold: Threshold = 0.25
     """Score of the background in the masks, as `cam.background_threshold`."""
 
@@ -294,6 +298,8 @@ class Recipe(Section):
 ADDED: dict[str, dict[str, Any]] = {
     "cam": {"method": "weights", "advcam": AdvCam().model_dump(mode="json")},
     "segmenter": {"negatives": "include"},
+    "walk": {"implementation": "auto"},
+    "psa_walk": {"implementation": "auto"},
 }
 """Keys that were added to sections after runs had been made, with the value that gives the results of before."""
 

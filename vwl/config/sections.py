@@ -27,6 +27,7 @@ Tile = Annotated[int, Field(ge=128, multiple_of=32)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Threshold = Fraction | Literal["auto", "auto-by-class"]
+WalkImplementation = Literal["auto", "native", "torch"]
 Scale = Annotated[float, Field(gt=0, le=16)]
 Scales = Annotated[tuple[Scale, ...], AfterValidator(not_empty)]
 

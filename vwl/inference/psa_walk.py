@@ -9,12 +9,15 @@ from vwl.constants import MAP_STRIDE, map_size
 from vwl.data.index import Index, Row
 from vwl.data.transforms import long_side_scale, normalise, resize, scaled_size
 from vwl.inference.stage import Stage
+from vwl.inference.walk import uses_torch
+from vwl.maps import random_walk_torch
 from vwl.maps.affinity import feature_affinities
 from vwl.maps.cam import upsample, with_power_background
 from vwl.maps.random_walk import walk_by_affinities
 from vwl.models.folding import for_inference
 from vwl.models.psa import AFFINITY_STRIDE, AffinityNet
 from vwl.storage.score_maps import MapReader, ScoreMap
+from vwl.training.distributed import device
 
 
 class PsaWalkStage(Stage):
@@ -47,7 +50,11 @@ class PsaWalkStage(Stage):
         classes, scores = with_power_background(cam.classes, upsample(cam.values, cam.height, cam.width), self.settings.alpha)
         s = self.settings
         pairs = feature_affinities(self.features(image), s.radius)
-        values = walk_by_affinities(pooled(scores), pairs, s.radius, s.exponent, s.steps, s.tolerance)
+        maps, settings = pooled(scores), (s.radius, s.exponent, s.steps, s.tolerance)
+        if uses_torch(s.implementation):
+            values = random_walk_torch.walk_by_affinities(maps, pairs, *settings, device())
+        else:
+            values = walk_by_affinities(maps, pairs, *settings)
         height, width = map_size(cam.height, cam.width)
         factor = AFFINITY_STRIDE // MAP_STRIDE
         enlarged = F.interpolate(torch.from_numpy(values)[None], scale_factor=factor, mode="bilinear", align_corners=False)[0]

@@ -10,11 +10,18 @@ from vwl.data.index import Index, Row
 from vwl.data.transforms import long_side_scale, resize, scaled_size
 from vwl.inference.stage import Stage, hflip_pair
 from vwl.inference.tiles import tiled
+from vwl.maps import random_walk_torch
 from vwl.maps.cam import upsample
 from vwl.maps.random_walk import walk
 from vwl.models.folding import for_inference
 from vwl.models.irnet import BoundaryNet
 from vwl.storage.score_maps import MapReader, ScoreMap
+from vwl.training.distributed import device
+
+
+def uses_torch(implementation: str) -> bool:
+    """Return whether the walk is computed by torch: as the recipe says; `auto`: where this process has a GPU."""
+    return implementation == "torch" or (implementation == "auto" and torch.cuda.is_available())
 
 
 class WalkStage(Stage):
@@ -52,7 +59,8 @@ class WalkStage(Stage):
             return cam
         edge = self.boundaries(np.asarray(self.index.read_image(row)))
         s = self.settings
-        values = walk(cam.values.astype(np.float32), edge, s.radius, s.exponent, s.steps, s.tolerance)
+        maps, settings = cam.values.astype(np.float32), (s.radius, s.exponent, s.steps, s.tolerance)
+        values = random_walk_torch.walk(maps, edge, *settings, device()) if uses_torch(s.implementation) else walk(maps, edge, *settings)
         largest = values.max(axis=(1, 2))
         if s.normalise_at == "full_size":  # one class at a time, so that a large image needs less memory
             largest = np.array([upsample(own[None], cam.height, cam.width).max() for own in values])

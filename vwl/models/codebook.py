@@ -85,7 +85,8 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def count_usage(self, assignments: torch.Tensor) -> None:
         """Add the pixels of `assignments` (any shape, int64) to `usage`."""
-        self.usage += torch.bincount(assignments[assignments >= 0], minlength=len(self.usage))
+        slots = self._slots(assignments)
+        self.usage += self.usage.new_zeros(len(self.usage) + 1).scatter_add_(0, slots, torch.ones_like(slots))[:-1]
 
     @torch.no_grad()
     def assigned_sums(self, features: torch.Tensor, assignments: torch.Tensor) -> torch.Tensor:
@@ -98,9 +99,12 @@ class Codebook(nn.Module):
             assignments: Y (B, h, w) int64, -1 for none.
         """
         pixels = features.detach().permute(0, 2, 3, 1).flatten(0, 2).to(self.codewords.dtype)
-        assigned = assignments.flatten() >= 0
-        pixels = torch.cat([pixels, pixels.new_ones(len(pixels), 1)], dim=1)[assigned]
-        return pixels.new_zeros(len(self.codewords), pixels.shape[1]).index_add_(0, assignments.flatten()[assigned], pixels)
+        pixels = torch.cat([pixels, pixels.new_ones(len(pixels), 1)], dim=1)
+        return pixels.new_zeros(len(self.codewords) + 1, pixels.shape[1]).index_add_(0, self._slots(assignments), pixels)[:-1]
+
+    def _slots(self, assignments: torch.Tensor) -> torch.Tensor:
+        """Return the codeword of each pixel (N,), and k for those without one: to leave them out, the host would wait for a GPU."""
+        return assignments.flatten().remainder(len(self.codewords) + 1)
 
     @torch.no_grad()
     def update(self, sums: torch.Tensor) -> None:

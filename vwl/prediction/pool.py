@@ -7,14 +7,13 @@ import mmap
 import os
 import signal
 import tempfile
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.reduction import DupFd
 from typing import Any
 
@@ -27,6 +26,7 @@ from vwl.model_file.models import SegmentationModel, model_from
 from vwl.prediction import images
 from vwl.prediction.images import Job, Output
 from vwl.prediction.results import PredictionLine
+from vwl.training.processes import end_with_parent
 
 _IMAGES_PER_PROCESS = 8
 """Images that are worth starting a process for, which takes seconds."""
@@ -192,7 +192,7 @@ def _start(file: _UnnamedFile, output: Output) -> None:
     global _model, _output
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     torch.set_num_threads(1)
     _output = output
@@ -202,14 +202,6 @@ def _start(file: _UnnamedFile, output: Output) -> None:
         _model = found
     except VwlError as error:
         _model = error
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent has been killed, which cannot end it."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _process(part: Chunk) -> list[PredictionLine]:

@@ -9,28 +9,30 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from vwl.config.layout import Layout
-from vwl.data.sampler import generator, global_batch, share, steps_per_epoch
+from vwl.data.sampler import generator, global_batch, steps_per_epoch
 from vwl.errors import VwlError
 from vwl.models.weights import weight_reports
 from vwl.storage.folder import Folder
 from vwl.training import checkpoint
 from vwl.training.distributed import all_reduce, device, rank, world_size
+from vwl.training.loader import Reading, read_ahead
+from vwl.training.metrics_file import drop_later_lines
+from vwl.training.numerics import Numerics, arithmetic, numerics_of
+from vwl.training.schedule import Schedule
 from vwl.training.task import Sample, Task
 from vwl.training.tensorboard import TensorBoard
 
 Metrics = dict[str, float]
-_LOADER_THREADS = 2
-"""Threads of a worker that read and augment images."""
 WEIGHTS = "weights.pt"
 """Name of the file of a finished training's weights."""
 LOG_EVERY = 10
@@ -60,6 +62,7 @@ class TrainResult:
         step: steps done.
         scores: of the last evaluation on held-out images, e.g. `val_map`.
         pretrained: one line for each weights file that was loaded into the network at the start.
+        numerics: device and arithmetic of this worker.
         notes: lines for the user on the result.
     """
 
@@ -67,6 +70,7 @@ class TrainResult:
     step: int
     scores: dict[str, float]
     pretrained: list[str]
+    numerics: Numerics
     notes: list[str] = field(default_factory=list)
 
 
@@ -85,26 +89,40 @@ def train(task: Task, layout: Layout, folder: Folder, fingerprint: str, callback
             recipe.
     """
     callbacks = callbacks or Callbacks()
-    trainer = _Trainer(task, layout, folder, fingerprint)
-    pretrained = [str(report) for report in weight_reports(task.model)]
-    if trainer.saved_step is None:
-        if rank() == 0:
-            callbacks.on_step(0, task.num_steps, {})
-        trainer.start()
-    while trainer.step < task.num_steps:
-        if trainer.any_worker(callbacks.should_stop()):
-            trainer.save()
-            return TrainResult(False, trainer.step, trainer.scores, pretrained)
-        metrics = trainer.one_step()
-        if trainer.step % trainer.epoch_steps == 0 or trainer.step == task.num_steps:
-            trainer.evaluate()
-        if trainer.step % layout.checkpoint_steps == 0 or trainer.step == task.num_steps:
-            trainer.save()
-        if rank() == 0:
-            callbacks.on_step(trainer.step, task.num_steps, metrics)
-    if rank() == 0:
+    numerics = numerics_of(layout, device())
+    with arithmetic(numerics):
+        trainer = _Trainer(task, layout, folder, fingerprint)
+        pretrained = [str(report) for report in weight_reports(task.model)]
+        if trainer.saved_step is None:
+            if rank() == 0:
+                callbacks.on_step(0, task.num_steps, {})
+            trainer.start()
+        with closing(read_ahead(task, trainer.reading())) as trainer.samples:
+            finished = _all_steps(trainer, callbacks)
+    if finished and rank() == 0:
         checkpoint.save(folder, WEIGHTS, {"model": task.model.state_dict(), "fingerprint": fingerprint})
-    return TrainResult(True, trainer.step, trainer.scores, pretrained, task.notes())
+    return TrainResult(finished, trainer.step, trainer.scores, pretrained, numerics, task.notes() if finished else [])
+
+
+def _all_steps(trainer: "_Trainer", callbacks: Callbacks) -> bool:
+    """Do the remaining steps and save; false if any worker was asked to stop before the last."""
+    schedule = trainer.schedule
+    while trainer.step < schedule.num_steps:
+        if not trainer.unread and trainer.any_worker(callbacks.should_stop()):
+            trainer.save()
+            return False
+        trainer.one_step()
+        if not schedule.reads_losses(trainer.step):
+            continue
+        done = trainer.read_losses()
+        if schedule.evaluates(trainer.step):
+            trainer.evaluate()
+        if schedule.saves(trainer.step):
+            trainer.save()
+        if rank() == 0:
+            for step, metrics in done:
+                callbacks.on_step(step, schedule.num_steps, metrics)
+    return True
 
 
 class _Trainer:
@@ -113,15 +131,18 @@ class _Trainer:
     def __init__(self, task: Task, layout: Layout, folder: Folder, fingerprint: str) -> None:
         self.task, self.layout, self.folder, self.fingerprint = task, layout, folder, fingerprint
         self.device = device()
+        self.samples: Iterator[list[Sample]] = iter(())
+        self.unread: list[dict[str, torch.Tensor]] = []
         layout.split_batch(task.batch_size)  # refuses what does not divide
         self.micro_batch = layout.micro_batch_size(task.batch_size, world_size())
         self.epoch_steps = steps_per_epoch(task.num_samples, task.batch_size)
+        self.schedule = Schedule(task.num_steps, self.epoch_steps, layout.checkpoint_steps, layout.steps_between_reads, LOG_EVERY)
         self.step = 0
         self.saved_step: int | None = None
         self.scores: Metrics = {}
         self.last_metrics: Metrics = {}
-        dtype = torch.float64 if layout.precision == "float64" else torch.float32
-        task.model.to(device=self.device, dtype=dtype).to(memory_format=torch.channels_last)
+        self.dtype = torch.float64 if layout.precision == "float64" else torch.float32
+        task.model.to(device=self.device, dtype=self.dtype).to(memory_format=torch.channels_last)
         self.groups = task.parameter_groups()
         self.optimiser = torch.optim.SGD(self.groups, momentum=task.optimiser.momentum)
         self.initial_lrs = [group["lr"] for group in self.groups]
@@ -129,12 +150,17 @@ class _Trainer:
         if world_size() > 1:
             # Every worker builds and updates the same buffers; a broadcast would hide one that does not.
             self.forward = DistributedDataParallel(task.model, forward_sync_buffers=False)
+            if layout.gradient_reduce == "bf16":
+                self.forward.register_comm_hook(None, bf16_compress_hook)
         self._resume()  # after DDP, which copies worker 0's buffers: accumulated counts differ between workers
         if layout.compile:
             self.forward.compile()
         self.board = TensorBoard(folder, self.step)
-        self.samples = _read_ahead(task, self.step, self.micro_batch, _LOADER_THREADS, dtype)
         self.clock, self.waited, self.images = time.perf_counter(), 0.0, 0
+
+    def reading(self) -> Reading:
+        """Return what the loader is to read."""
+        return Reading(self.step, self.micro_batch, self.layout.num_loaders, self.dtype, pinned=self.device.type == "cuda")
 
     def _resume(self) -> None:
         state = checkpoint.load_last(self.folder / "checkpoints")
@@ -152,7 +178,7 @@ class _Trainer:
                 count.copy_(state["accumulated_counts"][name] if rank() == 0 else torch.zeros_like(count))
         if rank() == 0:
             (self.folder / "checkpoints").sweep()
-            _drop_later_lines(self.folder, -1 if state is None else self.step)
+            drop_later_lines(self.folder, -1 if state is None else self.step)
 
     def save(self) -> None:
         """Write a checkpoint of the state after `self.step` steps."""
@@ -184,8 +210,8 @@ class _Trainer:
         """Return whether the flag is set on any worker."""
         return bool(all_reduce(torch.tensor([float(flag)], device=self.device)).item())
 
-    def one_step(self) -> Metrics:
-        """Do one optimiser step and return its metrics."""
+    def one_step(self) -> None:
+        """Do one optimiser step; nothing in it waits for the device. `read_losses` tells how it went."""
         task = self.task
         torch.manual_seed(int(generator(task.seed, "step", self.step).integers(2**63)))
         began = time.perf_counter()
@@ -209,15 +235,31 @@ class _Trainer:
                 torch.autograd.backward(loss * world_size())
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0) + value.detach().double()
-        values = all_reduce(torch.stack([*totals.values()])).tolist()
-        self._check_finite(dict(zip(totals, values, strict=True)))
+        self.unread.append(totals)
         if task.optimiser.clip_norm is not None:
             nn.utils.clip_grad_norm_([p for g in self.groups for p in g["params"]], task.optimiser.clip_norm)
         self.optimiser.step()
         task.update_codebook()
         self.step += 1
         self.images += task.batch_size
-        return self._log(dict(zip(totals, values, strict=True)))
+
+    def read_losses(self) -> list[tuple[int, Metrics]]:
+        """Return the steps since the last call and their metrics, and log the newest.
+
+        Raises:
+            VwlError: a loss is not finite; the message names the first such step.
+        """
+        unread, self.unread = self.unread, []
+        values = all_reduce(torch.stack([torch.stack([*totals.values()]) for totals in unread])).tolist()
+        steps = [
+            (self.step - len(unread) + number, dict(zip(totals, terms, strict=True)))
+            for number, (totals, terms) in enumerate(zip(unread, values, strict=True), 1)
+        ]
+        for step, terms in steps:
+            self._check_finite(step, terms)
+        *earlier, (_, newest) = steps
+        metrics = [(step, {**self.last_metrics, "loss": sum(terms.values())}) for step, terms in earlier]
+        return [*metrics, (self.step, self._log(newest))]
 
     def _sync(self, last: bool) -> Any:
         ddp = self.forward
@@ -231,20 +273,20 @@ class _Trainer:
         for group, rate in zip(self.optimiser.param_groups, self.initial_lrs, strict=True):
             group["lr"] = rate * decay
 
-    def _check_finite(self, terms: dict[str, float]) -> None:
+    def _check_finite(self, step: int, terms: dict[str, float]) -> None:
         if all(math.isfinite(value) for value in terms.values()):
             return
-        _, numbers = global_batch(self.task.seed, self.step, self.task.num_samples, self.task.batch_size)
+        _, numbers = global_batch(self.task.seed, step - 1, self.task.num_samples, self.task.batch_size)
         ids = ", ".join(self.task.image_ids[n] for n in numbers)
         shown = ", ".join(f"{name} {value:g}" for name, value in terms.items())
         raise VwlError(
-            f"{self.task.name}: the loss is not finite at step {self.step + 1} ({shown}); images of the batch: {ids}; "
+            f"{self.task.name}: the loss is not finite at step {step} ({shown}); images of the batch: {ids}; "
             f"lower {self.task.name}.optimiser.learning_rate"
         )
 
     def _log(self, terms: dict[str, float]) -> Metrics:
         total = sum(terms.values())
-        if self.step % LOG_EVERY and self.step != self.task.num_steps:
+        if not self.schedule.logs(self.step):
             return {**self.last_metrics, "loss": total}
         codebook_metrics = self.task.codebook_metrics()
         seconds = time.perf_counter() - self.clock
@@ -275,39 +317,3 @@ class _Trainer:
         if rank() == 0:
             self.folder.append("metrics.jsonl", json.dumps(line) + "\n")
             self.board.add(line)
-
-
-def _step_of(line: str) -> int | None:
-    """Return the step of a line of metrics.jsonl; none if the line is damaged, e.g. cut off."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _drop_later_lines(folder: Folder, step: int) -> None:
-    if not folder.exists("metrics.jsonl"):
-        return
-    lines = folder.read("metrics.jsonl").decode(errors="replace").splitlines()
-    kept = [line for line in lines if (logged := _step_of(line)) is not None and logged <= step]
-    folder.write("metrics.jsonl", "".join(f"{line}\n" for line in kept).encode())
-
-
-def _read_ahead(task: Task, first_step: int, micro_batch: int, threads: int, dtype: torch.dtype) -> Iterator[list[Sample]]:
-    """Yield this worker's micro-batches of each step; the next step's are read in threads meanwhile."""
-
-    def order(step: int) -> list[list[Future[Sample]]]:
-        epoch, batch = global_batch(task.seed, step, task.num_samples, task.batch_size)
-        return [[pool.submit(task.sample, int(n), epoch) for n in part] for part in share(batch, rank(), world_size(), micro_batch)]
-
-    with ThreadPoolExecutor(threads, thread_name_prefix="samples") as pool:
-        upcoming = order(first_step)
-        for step in range(first_step, task.num_steps):
-            current, upcoming = upcoming, (order(step + 1) if step + 1 < task.num_steps else [])
-            yield [_stack([future.result() for future in part], dtype) for part in current]
-
-
-def _stack(samples: list[Sample], dtype: torch.dtype) -> Sample:
-    stacked = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
-    stacked = {k: v.to(dtype) if v.is_floating_point() else v for k, v in stacked.items()}
-    return {k: v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v for k, v in stacked.items()}

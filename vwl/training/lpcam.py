@@ -4,7 +4,6 @@ It runs as a training without steps, so that the images are shared by the worker
 beginning: it is a forward pass over some images of each class.
 """
 
-
 import numpy as np
 import torch
 

@@ -48,7 +48,8 @@ class Task(ABC):
 
     def counts(self, batch: Sample) -> torch.Tensor:
         """Return a micro-batch's part of the counts that losses are divided by; by default its number of images."""
-        return torch.tensor([float(len(next(iter(batch.values()))))], dtype=torch.float64)
+        first = next(iter(batch.values()))
+        return torch.full((1,), float(len(first)), dtype=torch.float64, device=first.device)
 
     @abstractmethod
     def losses(self, forward: Forward, batch: Sample, counts: torch.Tensor, part: float) -> dict[str, torch.Tensor]:

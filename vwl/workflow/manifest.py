@@ -10,6 +10,7 @@ from vwl.errors import Damaged, VwlError
 from vwl.storage.checked import read_checked, write_checked
 from vwl.storage.folder import Folder
 from vwl.storage.record import read_record
+from vwl.training.numerics import Numerics
 
 NAME = "manifest.json"
 
@@ -58,6 +59,7 @@ class Manifest:
         seconds: working time, summed over interruptions.
         images: number it was made from.
         steps, training_scores, pretrained: of a training: steps done, scores on held-out images, weights files loaded at the start.
+        numerics: of a training: device, precision, TF32 and cuDNN settings of its last start.
         failed: reason by id of each image that could not be processed.
         threshold, threshold_chosen: the background's score, and how it was chosen; none if the stage has none.
         class_thresholds: background score by class name, where each class has its own.
@@ -90,6 +92,7 @@ class Manifest:
     steps: int | None = None
     training_scores: dict[str, float] | None = None
     pretrained: list[str] | None = None
+    numerics: Numerics | None = None
     failed: dict[str, str] = field(default_factory=dict)
     threshold: float | None = None
     threshold_chosen: str | None = None

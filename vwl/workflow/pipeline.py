@@ -196,6 +196,7 @@ def _train(run: Run, manifest: Manifest, engine: Engine, layout: Layout, on_prog
         training_scores=result.scores,
         pretrained=result.pretrained,
         notes=result.notes or None,
+        numerics=result.numerics,
     )
 
 

@@ -43,6 +43,8 @@ def check_start(run: Run, stages: Sequence[str], layout: Layout, backend: str, f
     layouts = {stage: _training_layout(run, stage, layout, fit_workers) for stage in trainings}
     if trainings and backend == "local" and layout.gpus_per_worker and not torch.cuda.is_available():
         raise VwlError("--gpus-per-worker 1: this machine has no GPU that torch can use; leave the option out to train on the CPU")
+    if trainings and backend == "local" and layout.gpus_per_worker and layout.workers > (gpus := torch.cuda.device_count()):
+        raise VwlError(f"{layout.workers} workers need a GPU each and this machine has {gpus}; lower --workers")
     if trainings:
         rows = training_rows(run.index)
         if "classifier" in trainings:

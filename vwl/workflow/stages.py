@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vwl.config.networks import cam_network, classifier_stage
-from vwl.config.recipe import PsaWalk, Recipe, Walk, hashed_settings
+from vwl.config.recipe import Recipe, hashed_settings
 from vwl.data.index import Index, Rows
 from vwl.data.rows import joined
 from vwl.training.build import TRAIN_SPLIT
@@ -37,8 +37,10 @@ def _cam_settings(recipe: Recipe) -> dict[str, Any]:
     return {**hashed_settings(recipe, "cam"), "background_threshold": 0.0}
 
 
-def _walk_settings(recipe: Recipe) -> Walk | PsaWalk:
-    return recipe.psa_walk if recipe.refiner == "psa" else recipe.walk.model_copy(update={"background_threshold": 0.0})
+def _walk_settings(recipe: Recipe) -> dict[str, Any]:
+    if recipe.refiner == "psa":
+        return hashed_settings(recipe, "psa_walk")
+    return {**hashed_settings(recipe, "walk"), "background_threshold": 0.0}
 
 
 def _masks_settings(recipe: Recipe) -> Any:
