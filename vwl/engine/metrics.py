@@ -4,13 +4,13 @@ Processes set them by the names below; Ray adds the prefix `ray_`, and `_total` 
 folder, with the bucket on S3) and `stage`. deploy/grafana/vwl.json shows them.
 """
 
+from collections.abc import Mapping
 from functools import cache
 
 from ray.util.metrics import Counter, Gauge
 
 from vwl.engine.base import OnProgress, Progress
 from vwl.storage.folder import Folder
-from vwl.training.loop import Metrics
 
 TRAINING_GAUGES = {
     "loss": ("vwl_training_loss", "Loss of the newest step, summed over its terms."),
@@ -48,7 +48,7 @@ class StageMetrics:
     def __init__(self, run: str, stage: str) -> None:
         self._tags = {"run": run, "stage": stage}
 
-    def set_training(self, metrics: Metrics) -> None:
+    def set_training(self, metrics: Mapping[str, float]) -> None:
         """Set the gauges of a training from a line of metrics.jsonl; keys that it lacks are left alone."""
         for key, (name, description) in TRAINING_GAUGES.items():
             if key in metrics:

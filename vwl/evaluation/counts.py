@@ -1,6 +1,6 @@
 """What is counted in score maps and masks: scores for Otsu's thresholds, and pixels by true and predicted class."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -123,7 +123,7 @@ class _Truth:
     """The ground truth of a data set, without its rows, which travel with the parts."""
 
     def __init__(self, index: Index) -> None:
-        self._index = replace(index, rows=())
+        self._index = index.without_rows()
         self.num_classes = len(index.classes)
 
     def of(self, row: Row, prediction: np.ndarray) -> np.ndarray:

@@ -119,12 +119,12 @@ def stored_score(run: Run, stage: str, split: str) -> dict[str, Any]:
     if manifest is not None and manifest.state == "done" and split in {score.split for score in manifest.scores}:
         folder, name = run.stage_folder(stage), f"scores-{split}.json"
         try:
-            score = json.loads(folder.read(name)) if folder.exists(name) else None
+            score: Any = json.loads(folder.read(name)) if folder.exists(name) else None
         except ValueError:
             score = None
         if not is_score_file(score, len(run.index.classes)):
             raise VwlError(f"{folder.uri_of(name)} is missing or damaged; make it again with: vwl infer {stage} --run {run.folder}")
-        return score
+        return dict(score)
     available = [f"{line.stage} on {line.split}" for line in score_table(run)]
     raise VwlError(
         f"{run.folder} has no score of {stage} on {split}: {_why_unscored(run, stage, split, manifest)}; "
