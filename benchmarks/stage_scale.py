@@ -104,7 +104,7 @@ def write_table(path: Path, num_rows: int) -> None:
 
 def drive(folder: Path, ray: bool) -> dict[str, float]:
     """Open a run and schedule all shards of its stage on Ray, or run them one after the other in this process."""
-    before, begin = resident(), time.perf_counter()
+    before, begin, cpu = resident(), time.perf_counter(), time.process_time()
     run = Run.start(str(folder / "run"), load_recipe("demo"), str(folder / "index.parquet"))
     opened = time.perf_counter()
     run.start_stage(STAGE)
@@ -112,7 +112,7 @@ def drive(folder: Path, ray: bool) -> dict[str, float]:
     started = time.perf_counter()
     seen: list[tuple[float, int]] = []
     (folder / "memory").mkdir()
-    cpu = time.process_time()
+    cpu = time.process_time() - cpu
     spec = TinySpec(STAGE, run.recipe, run.index_path, run.folder, index=run.index.without_rows(), memory=str(folder / "memory"))
     found = {"images_per_shard": len(todo[0].rows), "shards": len(todo), "open_s": opened - begin, "start_stage_s": started - opened}
     if not ray:
