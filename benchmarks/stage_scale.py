@@ -28,6 +28,7 @@ from vwl.config.files import load_recipe
 from vwl.data.index import Row
 from vwl.data.rows import image_ids
 from vwl.engine import map as ray_map
+from vwl.engine.base import Progress
 from vwl.engine.session import session
 from vwl.inference.build import InferenceSpec, ProcessShard
 from vwl.inference.runner import Shard, process, unfinished
@@ -111,6 +112,12 @@ def drive(folder: Path, ray: bool) -> dict[str, float]:
     todo = unfinished(run.shards(STAGE), run.stage_folder(STAGE))
     started = time.perf_counter()
     seen: list[tuple[float, int]] = []
+
+    def follow(progress: Progress) -> None:
+        seen.append((time.perf_counter(), progress.done))
+        if len(seen) % 1000 == 2:
+            print(f"{time.perf_counter() - begin:,.0f} s: {len(seen) - 1} shards, driver {resident() - before} MiB", file=sys.stderr)
+
     (folder / "memory").mkdir()
     cpu = time.process_time() - cpu
     spec = TinySpec(STAGE, run.recipe, run.index_path, run.folder, index=run.index.without_rows(), memory=str(folder / "memory"))
@@ -122,7 +129,7 @@ def drive(folder: Path, ray: bool) -> dict[str, float]:
         return found | {"start_cpu_s": cpu, "driver_mib": peak_resident() - before}
     with session(None, cpus=CORES):
         connected, cpu_connected = time.perf_counter(), time.process_time()
-        ray_map.run_shards(spec, todo, 0, lambda progress: seen.append((time.perf_counter(), progress.done)))
+        ray_map.run_shards(spec, todo, 0, follow)
         cpu_scheduling = time.process_time() - cpu_connected
     at = [when for when, done in seen if done]
     actors = [json.loads(path.read_text()) for path in (folder / "memory").iterdir()]
