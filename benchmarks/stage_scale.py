@@ -28,6 +28,7 @@ from vwl.config.files import load_recipe
 from vwl.data.index import Row
 from vwl.data.rows import image_ids
 from vwl.engine import map as ray_map
+from vwl.engine.base import Progress
 from vwl.engine.session import session
 from vwl.inference.build import InferenceSpec, ProcessShard
 from vwl.inference.runner import Shard, process, unfinished
@@ -104,15 +105,21 @@ def write_table(path: Path, num_rows: int) -> None:
 
 def drive(folder: Path, ray: bool) -> dict[str, float]:
     """Open a run and schedule all shards of its stage on Ray, or run them one after the other in this process."""
-    before, begin = resident(), time.perf_counter()
+    before, begin, cpu = resident(), time.perf_counter(), time.process_time()
     run = Run.start(str(folder / "run"), load_recipe("demo"), str(folder / "index.parquet"))
     opened = time.perf_counter()
     run.start_stage(STAGE)
     todo = unfinished(run.shards(STAGE), run.stage_folder(STAGE))
     started = time.perf_counter()
     seen: list[tuple[float, int]] = []
+
+    def follow(progress: Progress) -> None:
+        seen.append((time.perf_counter(), progress.done))
+        if len(seen) % 1000 == 2:
+            print(f"{time.perf_counter() - begin:,.0f} s: {len(seen) - 1} shards, driver {resident() - before} MiB", file=sys.stderr)
+
     (folder / "memory").mkdir()
-    cpu = time.process_time()
+    cpu = time.process_time() - cpu
     spec = TinySpec(STAGE, run.recipe, run.index_path, run.folder, index=run.index.without_rows(), memory=str(folder / "memory"))
     found = {"images_per_shard": len(todo[0].rows), "shards": len(todo), "open_s": opened - begin, "start_stage_s": started - opened}
     if not ray:
@@ -122,7 +129,7 @@ def drive(folder: Path, ray: bool) -> dict[str, float]:
         return found | {"start_cpu_s": cpu, "driver_mib": peak_resident() - before}
     with session(None, cpus=CORES):
         connected, cpu_connected = time.perf_counter(), time.process_time()
-        ray_map.run_shards(spec, todo, 0, lambda progress: seen.append((time.perf_counter(), progress.done)))
+        ray_map.run_shards(spec, todo, 0, follow)
         cpu_scheduling = time.process_time() - cpu_connected
     at = [when for when, done in seen if done]
     actors = [json.loads(path.read_text()) for path in (folder / "memory").iterdir()]
