@@ -51,6 +51,7 @@ class NodeProcesses:
             "RAY_AUTH_MODE": "token" if token else "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",  # else a busy machine starves them
+            "RAY_memory_monitor_refresh_ms": "0",  # else Ray ends processes for the memory that other programs of this machine take
             "RAY_raylet_start_wait_time_s": "300",
             "OMP_NUM_THREADS": "1",
         } | ({"RAY_AUTH_TOKEN": self.token} if self.token else {})

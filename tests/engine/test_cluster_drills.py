@@ -160,7 +160,7 @@ def where_processes_were(cluster: NodeProcesses, driver: subprocess.Popen) -> se
         for name, node in zip(("head", "on-demand", "spot"), cluster.nodes, strict=True):
             titles = [command_of(process) for process in processes_of(node.pid)]
             seen |= {(name, kind) for title in titles for text, kind in kinds.items() if text in title}
-        time.sleep(0.05)
+        time.sleep(0.3)
     said = driver.communicate()[1]
     assert driver.returncode == 0, said
     return seen

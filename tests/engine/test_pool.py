@@ -1,8 +1,8 @@
-"""How stages are laid over CPUs and GPUs, and what is done about processes that die; the pool itself is drilled in test_cluster_drills.py."""
+"""How stages are laid over CPUs and GPUs; the pool itself is drilled in test_cluster_drills.py."""
 
 import pytest
 
-from vwl.engine.pool import MAX_BEGINNINGS, MAX_DEATHS_AT_START, CrashWatch, actors, plan_pool, split_cpus
+from vwl.engine.pool import actors, plan_pool, split_cpus
 
 
 @pytest.mark.parametrize(
@@ -49,35 +49,3 @@ def test_networks_and_others_share_the_cpus(cpus, gpus, wanted):
 def test_a_pool_starts_with_what_fits_and_may_grow(cpus, gpus, num_shards, max_processes, wanted):
     pool = plan_pool(cpus, gpus, num_shards, max_processes)
     assert (pool.least, pool.most, pool.gpu_share) == wanted
-
-
-def test_processes_that_die_one_after_the_other_while_they_load_end_the_stage():
-    watch = CrashWatch("cam")
-    watch.building("a", "10.0.0.1 aaaaaa")
-    for _ in range(MAX_DEATHS_AT_START - 1):
-        assert watch.building("a", "10.0.0.2 bbbbbb") == ""
-    assert watch.building("a", "10.0.0.1 aaaaaa").startswith(
-        "cam: 6 processes in a row died while they loaded the stage, the last on node 10.0.0.2"
-    )
-
-
-def test_processes_that_load_at_the_same_time_are_not_dead():
-    watch = CrashWatch("cam")
-    assert [watch.building(str(number), "node") for number in range(100)] == [""] * 100
-
-
-def test_a_process_that_has_loaded_ends_the_row():
-    watch = CrashWatch("cam")
-    for number in range(10 * MAX_DEATHS_AT_START):
-        assert watch.building("a", "node") == ""
-        if number % (MAX_DEATHS_AT_START - 1) == 0:
-            watch.built("b")
-
-
-def test_a_shard_that_no_process_survives_ends_the_stage_and_others_do_not():
-    watch = CrashWatch("crf")
-    assert [watch.begin(7, "10.0.0.1 aaaaaa") for _ in range(MAX_BEGINNINGS)] == [""] * MAX_BEGINNINGS
-    assert watch.begin(7, "10.0.0.2 bbbbbb").startswith(
-        "crf: 8 processes died in shard 7, the last on node 10.0.0.1 aaaaaa; is there enough memory"
-    )
-    assert watch.begin(8, "10.0.0.1 aaaaaa") == ""

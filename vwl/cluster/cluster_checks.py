@@ -115,7 +115,7 @@ def _resources(node: dict[str, Any], leaving: Collection[str]) -> Finding:
     has = node["Resources"]
     store = has.get("object_store_memory", 0) / 2**30
     found = f"{has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs, {has.get('memory', 0) / 2**30:.1f} GiB, object store {store:.2f} GiB"
-    if labels := describe({key: value for key, value in node.get("Labels", {}).items() if not key.startswith("ray.io/")}):
+    if labels := describe({key: value for key, value in sorted(node.get("Labels", {}).items()) if not key.startswith("ray.io/")}):
         found += f", labels {labels}"
     if node["NodeID"] in leaving:
         return Finding(f"node {_name(node)}", "warning", f"{found}, is about to leave", "nothing new is started on it")

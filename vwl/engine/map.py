@@ -10,9 +10,10 @@ from ray.data.exceptions import ExecutionTimeoutError
 
 from vwl.config.node_labels import describe
 from vwl.engine.base import OnProgress, Progress
+from vwl.engine.crash_watch import start_watch
 from vwl.engine.metrics import FAILED, IMAGES, STARTS, StageMetrics, with_progress
 from vwl.engine.nodes import check_selected
-from vwl.engine.pool import inference_nodes, plan_pool, split_cpus, start_watch
+from vwl.engine.pool import inference_nodes, plan_pool, split_cpus
 from vwl.engine.session import cluster_cpus, cluster_gpus
 from vwl.engine.shared_folder import check_shared
 from vwl.engine.stored_rows import StoredRows, StoredShard

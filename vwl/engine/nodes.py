@@ -53,7 +53,7 @@ def check_selected(on: Selector, option: str) -> None:
     """
     if not on or nodes(on):
         return
-    others = {text for node in nodes() if (text := describe({k: v for k, v in node.labels.items() if not k.startswith("ray.io/")}))}
+    others = {text for node in nodes() if (text := describe({k: v for k, v in sorted(node.labels.items()) if not k.startswith("ray.io/")}))}
     have = f"their labels: {'; '.join(sorted(others)[:5])}" if others else "they have none"
     raise VwlError(
         f"no node of the cluster has the labels {describe(on)} of {option} ({have}); "

@@ -9,13 +9,15 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from vwl.config.layout import Layout
 from vwl.config.networks import batch_size
 from vwl.engine.base import OnProgress, Progress
-from vwl.engine.board import BoardCallbacks, Leaving, start_board
+from vwl.engine.board import Leaving, start_board
+from vwl.engine.callbacks import BoardCallbacks
 from vwl.engine.metrics import STARTS, StageMetrics, run_of, with_progress
 from vwl.engine.resources import busy_slots_message, check_worker_slots, worker_resources
 from vwl.engine.shared_folder import check_shared
@@ -30,6 +32,8 @@ _COLLECTIVE_VARIABLE = "VWL_COLLECTIVE_TIMEOUT_S"
 """Environment variable that replaces it."""
 _MAX_FAILURES = 10
 """Failures of workers after which Ray Train gives up; each costs the steps since the last checkpoint."""
+_DEATHS = (OutOfMemoryError, RayActorError)
+"""What Ray raises where a process has died."""
 _STOP_SECONDS = 120
 """Time that workers have to save and return after Ctrl-C."""
 
@@ -60,7 +64,7 @@ def fit(spec: TrainSpec, layout: Layout, on_progress: OnProgress) -> TrainResult
         result = _train(spec, layout, board, on_progress)
         if result is not None and result.finished:
             return result
-        leaving = ray.get(board.take_leaving.remote())
+        leaving = _answer(spec.stage, board.take_leaving.remote())
         if result is None or leaving is None:
             raise Interrupted(f"{spec.stage} stopped")
         message, step, num_steps = _leaving_message(leaving, result.step), result.step, max(num_steps, result.step)
@@ -107,11 +111,11 @@ def _train(spec: TrainSpec, layout: Layout, board: Any, on_progress: OnProgress)
         # The loop asks before each step, saves, and returns.
         board.stop.remote()
         thread.join(_STOP_SECONDS)
-    error = ray.get(board.error.remote())
+    error = _answer(spec.stage, board.error.remote())
     if error:
         raise VwlError(error)
     if "error" in outcome:
-        raise outcome["error"]
+        raise _without_traceback(spec.stage, outcome["error"])
     result: TrainResult | None = outcome.get("result")
     return result
 
@@ -119,11 +123,34 @@ def _train(spec: TrainSpec, layout: Layout, board: Any, on_progress: OnProgress)
 def _report_until_end(thread: threading.Thread, board: Any, stage: str, on_progress: OnProgress) -> None:
     while True:
         alive = thread.is_alive()
-        for step, num_steps, metrics in ray.get(board.drain.remote()):
+        for step, num_steps, metrics in _answer(stage, board.drain.remote()):
             on_progress(Progress(stage, step, num_steps, metrics=metrics))
         if not alive:
             return
         time.sleep(0.3)
+
+
+def _answer(stage: str, answer: Any) -> Any:
+    """Return what the board answers.
+
+    Raises:
+        VwlError: its process died.
+    """
+    try:
+        return ray.get(answer)
+    except _DEATHS as error:
+        raise _without_traceback(stage, error) from None
+
+
+def _without_traceback(stage: str, error: Exception) -> Exception:
+    """Return one line for the deaths of processes, and any other exception, a bug, as it is."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", None) or {-1: error}
+    if not all(isinstance(failure, _DEATHS) for failure in failures.values()):
+        return error
+    worker, failure = min(failures.items())
+    who = "the process that coordinates the workers" if worker < 0 else f"worker {worker}"
+    why = "out of memory" if isinstance(failure, OutOfMemoryError) else " ".join(str(failure).split())[:160]
+    return VwlError(f"{stage}: {who} died ({why}); start the command again to go on from the last checkpoint")
 
 
 def _worker(config: dict[str, Any]) -> TrainResult | None:
