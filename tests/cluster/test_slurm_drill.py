@@ -95,7 +95,7 @@ class Jobs:
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
     folder = tmp_path_factory.mktemp("shared")
     write_index(tiny_scenes(folder / "scenes", 8, 4), str(folder / "index.parquet"))
-    (folder / "tiny.yaml").write_text(to_yaml(load_recipe("demo", [*TINY, "classifier.epochs=120"])))
+    (folder / "tiny.yaml").write_text(to_yaml(load_recipe("demo", [*TINY, "classifier.epochs=60"])))
     nodes = ["gpu.count=2", "gpu.gpus=0", "gpu.cpus=1", f"gpu.memory_gib={MEMORY_GIB}"]
     overrides = [*nodes, f"slurm.venv={Path(sys.executable).parents[1]}", f"shared={folder}"]
     (folder / "vwl.sbatch").write_text(render("slurm", load_deployment(None, overrides))["vwl.sbatch"])
@@ -132,8 +132,8 @@ def test_a_job_takes_both_nodes_and_leaves_nothing_behind(jobs, undisturbed):
     jobs.wait_until_nodes_are_empty()
 
 
-def test_a_run_at_its_time_limit_saves_is_requeued_and_does_all_stages_with_the_losses_of_an_undisturbed_one(jobs, undisturbed):
-    number = jobs.submit(*jobs.command("run", "limited"))
+def test_a_job_at_its_time_limit_saves_is_requeued_and_ends_with_the_losses_of_an_undisturbed_one(jobs, undisturbed):
+    number = jobs.submit(*jobs.command("train classifier", "limited"))
     jobs.wait_until_checkpoint(number, "limited")
     limit = int(jobs.cluster.job(number)["RunTime"].split(":")[1]) + 6  # minutes; Slurm signals five minutes before it
     jobs.cluster.update(number, TimeLimit=str(limit))
@@ -151,8 +151,6 @@ def test_a_run_at_its_time_limit_saves_is_requeued_and_does_all_stages_with_the_
     assert losses(jobs.folder / "limited") == losses(jobs.folder / "undisturbed")
     expected = weights(jobs.folder / "undisturbed")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(jobs.folder / "limited").items())
-    there = Run.open(str(jobs.folder / "limited"))
-    assert all(there.is_done(stage) for stage in STAGES)
 
 
 def test_a_signal_before_ray_has_started_requeues_the_job_as_well(jobs):
@@ -170,3 +168,10 @@ def test_a_job_without_a_command_says_how_the_script_is_used(jobs):
     job = jobs.wait_until_end(number)
     assert (job["JobState"], job["ExitCode"]) == ("FAILED", "2:0")
     assert re.search(r"usage: sbatch \S+ COMMAND\.\.\.", jobs.log(number))
+
+
+def test_a_run_does_all_its_stages(jobs, undisturbed):
+    number = jobs.submit(*jobs.command("run", "undisturbed"))
+    assert jobs.wait_until_end(number)["JobState"] == "COMPLETED", jobs.log(number)
+    there = Run.open(str(jobs.folder / "undisturbed"))
+    assert all(there.is_done(stage) for stage in STAGES)

@@ -35,7 +35,7 @@ def run_shards(
         VwlError: the cluster's nodes do not share the run folder, the stage cannot be built, or its results cannot be written.
     """
     check_shared(spec.run)
-    on_progress = with_progress(on_progress, spec.run.path)
+    on_progress, stage_metrics = with_progress(on_progress, spec.run.path), StageMetrics(spec.run.path, spec.stage)
     on = inference_nodes()
     check_selected(on, "--inference-on")
     cpus, gpus = cluster_cpus(on), cluster_gpus(on) if spec.stage in NETWORK_STAGES else 0
@@ -66,6 +66,7 @@ def run_shards(
                     raise VwlError(str(error))
             images_done += int(batch["images"].sum())
             failed += int(batch["failed"].sum())
+            stage_metrics.count(FAILED, int(batch["failed"].sum()))
             on_progress(Progress(spec.stage, images_done, total, f"{failed} failed" if failed else ""))
     except ExecutionTimeoutError:
         raise VwlError(_no_progress(spec.stage, context.execution_no_progress_timeout_s)) from None
@@ -127,5 +128,4 @@ class _Actor:
                 message = str(error)
             images += len(shard.rows)
         self._metrics.count(IMAGES, images)
-        self._metrics.count(FAILED, failed)
         return {"images": [images], "failed": [failed], "error": [message]}

@@ -28,11 +28,11 @@ PROGRESS_GAUGES = {
 }
 """Set by the driver."""
 COUNTERS = {
-    IMAGES: "Images that inference actors have finished, failed ones among them.",
-    FAILED: "Images that could not be processed.",
+    IMAGES: "Images that inference actors have finished, failed ones among them; without the last ones of an actor.",
+    FAILED: "Images that could not be processed; counted by the driver.",
     STARTS: "Starts of training workers and inference actors; those after the first of each follow a failure.",
 }
-"""Counted by training workers and inference actors."""
+"""Counted by training workers and inference actors, except failures: an actor may end before its last counts are exported."""
 _TAGS = ("run", "stage")
 
 
