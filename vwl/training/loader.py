@@ -161,7 +161,7 @@ class _Samples(Dataset[Sample | VwlError]):
     def __getitem__(self, request: _Request) -> Sample | VwlError:
         """Return a micro-batch; a user's error is returned, because torch would add its traceback to the message."""
         if self._task is None:
-            self._task = ForkingPickler.loads(self._pickled.numpy())
+            self._task = ForkingPickler.loads(self._pickled.numpy().tobytes())
         try:
             return stacked([self._task.sample(number, epoch) for number, epoch in request], self._dtype)
         except VwlError as error:
