@@ -1,8 +1,9 @@
-"""Training: Ray Train and the plain loop, two workers and two threads, and the share of the visual words in a step.
+"""Training: Ray Train and the plain loop, two workers and two threads, loaders, and the share of the visual words in a step.
 
 The same short training (EfficientNet-Lite0, memory bank, generated scenes) runs alternately in four layouts. Images per second are
-those that the loop logs, without the first lines (start, first batches). Parity: in float64, where training does not amplify rounding
-errors visibly, all layouts have the same losses at every step.
+those that the loop logs, without the first lines (start, first batches). On a machine that others use as well, the CPU time of an
+image is the fairer figure: it is that of the process of the loop, and in the table of the loaders that of its loader processes too.
+Parity: in float64, where training does not amplify rounding errors visibly, all layouts have the same losses at every step.
 """
 
 import argparse
@@ -10,10 +11,11 @@ import json
 import statistics
 import tempfile
 import time
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 from _paired import Line, show
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +30,7 @@ from vwl.storage.folder import Folder
 from vwl.training.build import TrainSpec
 
 BATCH, LOG_EVERY, PARITY_STEPS = 8, 10, 6
+LOADERS = {"2 threads": 0, "1 process": 1, "2 processes": 2}
 KEYS = ["classifier.crop=160", "classifier.resize=[160,224]", f"classifier.batch_size={BATCH}", "classifier.codebook.num_codewords=256"]
 LAYOUTS = {
     "plain loop, 1 thread": (local, Layout(cpus_per_worker=1, micro_batch=4, checkpoint_steps=10**6)),
@@ -37,21 +40,51 @@ LAYOUTS = {
 }
 
 
+@dataclass(frozen=True)
+class Speed:
+    """Of one training: images per second, share of the time in which a step waited for images, CPU seconds of an image."""
+
+    images: float
+    wait: float
+    cpu: float
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--part", choices=["all", "loaders", "ray"], default="all")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, session(None, cpus=2):
+    with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         index, _ = prepare_scenes(folder / "scenes", num_train=options.steps * BATCH, num_val=0)
         write_index(index, folder / "index.parquet")
         write_index(replace(index, rows=index.rows[: PARITY_STEPS * BATCH]), folder / "few.parquet")
-        speeds: dict[str, list[float]] = {name: [] for name in LAYOUTS}
-        for number in range(options.repeats):
+        if options.part != "ray":
+            print_speeds("loaders of the plain loop, 1 thread (medians)", loaders(folder, options.repeats))
+        if options.part != "loaders":
+            compare_with_ray(folder, options.repeats)
+
+
+def loaders(folder: Path, repeats: int) -> dict[str, list[Speed]]:
+    """Train with each loader in turn, in this process; before Ray is started, whose processes would be counted."""
+    found: dict[str, list[Speed]] = {name: [] for name in LOADERS}
+    plain = LAYOUTS["plain loop, 1 thread"][1]
+    for number in range(repeats):
+        for name, processes in LOADERS.items():
+            layout = replace(plain, loader_workers=processes)
+            found[name].append(speed(trained(local, layout, folder, f"loader{processes}-{number}", count_children=True)))
+    return found
+
+
+def compare_with_ray(folder: Path, repeats: int) -> None:
+    """Train in all layouts in turn, and show Ray against the plain loop."""
+    with session(None, cpus=2):
+        speeds: dict[str, list[Speed]] = {name: [] for name in LAYOUTS}
+        for number in range(repeats):
             for name, (engine, layout) in LAYOUTS.items():
                 lines = trained(engine, layout, folder, f"{list(LAYOUTS).index(name)}-{number}")
-                speeds[name].append(statistics.median(line["images_per_second"] for line in lines[1:]))
+                speeds[name].append(speed(lines))
         shares = word_shares(folder)
         losses = {name: float64_losses(engine, layout, folder, name) for name, (engine, layout) in LAYOUTS.items()}
     print_details(speeds, shares)
@@ -61,19 +94,60 @@ def main() -> None:
     plain, ray_one, threads, workers = speeds.values()
     lines = [
         line("training: plain loop, Ray Train with one worker", plain, ray_one, "0.97", parity),
+        cpu_line("training, CPU of an image: plain loop, Ray Train", plain, ray_one, "0.97", parity),
         line("training: one worker of 2 threads, two of one", threads, workers, "0.95", parity),
     ]
     show(f"Training, EfficientNet-Lite0, batch {BATCH}, memory bank", lines, spread <= 1e-9)
 
 
-def line(what: str, first: list[float], second: list[float], wanted: str, parity: str) -> Line:
+def speed(lines: list[dict[str, float]]) -> Speed:
+    """Return the speed that the lines of a training show after its first."""
+    images = BATCH * (lines[-1]["step"] - lines[0]["step"])
+    cpu = (lines[-1]["cpu_seconds"] - lines[0]["cpu_seconds"]) / images
+    rest = lines[1:]
+    return Speed(*(statistics.median(line[key] for line in rest) for key in ("images_per_second", "data_wait_share")), cpu)
+
+
+def line(what: str, first: list[Speed], second: list[Speed], wanted: str, parity: str) -> Line:
     """Return a line with the images per second of two layouts and the median ratio of paired repetitions."""
-    ratio = statistics.median(b / a for a, b in zip(first, second, strict=True))
-    return Line(what, *(f"{statistics.median(speeds):.2f} images/s" for speeds in (first, second)), ratio, wanted, parity)
+    ratio = statistics.median(b.images / a.images for a, b in zip(first, second, strict=True))
+    return Line(what, *(f"{median(speeds, 'images'):.2f} images/s" for speeds in (first, second)), ratio, wanted, parity)
 
 
-def trained(engine, layout: Layout, folder: Path, name: str) -> list[dict[str, float]]:
-    spec = TrainSpec("classifier", recipe(), str(folder / "index.parquet"), Folder(folder / name), None, name)
+def cpu_line(what: str, first: list[Speed], second: list[Speed], wanted: str, parity: str) -> Line:
+    """Return a line with the CPU time of an image of two layouts and the median ratio of paired repetitions."""
+    ratio = statistics.median(a.cpu / b.cpu for a, b in zip(first, second, strict=True))
+    return Line(what, *(f"{1000 * median(speeds, 'cpu'):.1f} ms" for speeds in (first, second)), ratio, wanted, parity)
+
+
+def median(speeds: list[Speed], name: str) -> float:
+    return statistics.median(getattr(speed, name) for speed in speeds)
+
+
+class CpuFolder(Folder):
+    """A folder that adds the CPU seconds of the process that trains to its metrics, and optionally those of the processes below it."""
+
+    def __init__(self, uri: Path, count_children: bool) -> None:
+        super().__init__(uri)
+        self.count_children = count_children
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**super().__getstate__(), "count_children": self.count_children}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.count_children = state["count_children"]
+        super().__setstate__(state)
+
+    def append(self, name: str, text: str) -> None:
+        seconds = time.process_time()
+        for child in psutil.Process().children(recursive=True) if self.count_children else ():
+            with suppress(psutil.NoSuchProcess):
+                seconds += sum(child.cpu_times()[:2])
+        super().append(name, json.dumps({**json.loads(text), "cpu_seconds": seconds}) + "\n")
+
+
+def trained(engine, layout: Layout, folder: Path, name: str, count_children: bool = False) -> list[dict[str, float]]:
+    spec = TrainSpec("classifier", recipe(), str(folder / "index.parquet"), CpuFolder(folder / name, count_children), None, name)
     engine.fit(spec, layout, lambda *_: None)
     return [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
 
@@ -150,13 +224,20 @@ def timed_worker(config: dict[str, str]) -> dict[str, float]:
     return {kind: (before[-1][kind] - before[LOG_EVERY][kind]) / whole for kind in spent}
 
 
-def print_details(speeds: dict[str, list[float]], shares: dict[str, float]) -> None:
-    table = Table(title="images a second (median of repetitions)", box=None)
-    for column in ("layout", "images/s", "all repetitions"):
+def print_speeds(title: str, speeds: dict[str, list[Speed]]) -> None:
+    table = Table(title=title, box=None)
+    for column in ("layout", "images/s", "all repetitions", "data wait", "CPU of an image"):
         table.add_column(column, justify="left" if column == "layout" else "right")
     for name, found in speeds.items():
-        table.add_row(name, f"{statistics.median(found):.2f}", " ".join(f"{speed:.2f}" for speed in found))
-    Console().print(table)
+        every = " ".join(f"{speed.images:.2f}" for speed in found)
+        table.add_row(
+            name, f"{median(found, 'images'):.2f}", every, f"{median(found, 'wait'):.1%}", f"{1000 * median(found, 'cpu'):.1f} ms"
+        )
+    Console(width=120).print(table)
+
+
+def print_details(speeds: dict[str, list[Speed]], shares: dict[str, float]) -> None:
+    print_speeds("images a second (medians)", speeds)
     for kind, share in shares.items():
         print(f"share of a step in the {kind}: {share:.2%}{' (aim: under 3 %)' if 'all-reduce' in kind else ''}")
 

@@ -79,14 +79,15 @@ def fit_in_processes(spec: TrainSpec, layout: Layout, on_step: OnStep, stop: thr
 def _follow(stage: str, workers: list[tuple[Any, Connection]], on_step: OnStep, stop: threading.Event, stop_workers: Any) -> TrainResult:
     """Pass on progress until all workers have returned, and return worker 0's result."""
     results: dict[int, TrainResult] = {}
-    ranks = {here: rank for rank, (_, here) in enumerate(workers)}
+    ends = [here for _, here in workers]
+    ranks: dict[Any, int] = {here: rank for rank, here in enumerate(ends)}
     while len(results) < len(workers):
         if stop.is_set():
             stop_workers.set()
-        for here in wait([here for here, rank in ranks.items() if rank not in results], timeout=_POLL_SECONDS):
-            rank = ranks[here]  # type: ignore[index]
+        for here in wait([here for rank, here in enumerate(ends) if rank not in results], timeout=_POLL_SECONDS):
+            rank = ranks[here]
             try:
-                message = here.recv()  # type: ignore[union-attr]
+                message = ends[rank].recv()
             except EOFError:
                 raise VwlError(f"{stage}: {_lost(rank, workers)}") from None
             if isinstance(message, _Step):

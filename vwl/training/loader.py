@@ -153,21 +153,22 @@ class _Samples(Dataset[Sample | VwlError]):
 
     def __init__(self, task: Task, dtype: torch.dtype) -> None:
         # In shared memory: through a pipe, a process would be started only when the one before has read its copy.
-        self._pickled = torch.frombuffer(bytearray(ForkingPickler.dumps(without_networks(task))), dtype=torch.uint8).share_memory_()
+        pickled = torch.frombuffer(bytearray(ForkingPickler.dumps(without_networks(task))), dtype=torch.uint8)
+        self._pickled: torch.Tensor = pickled.share_memory_()  # type: ignore[no-untyped-call]
         self._dtype = dtype
         self._task: Task | None = None
 
     def __getitem__(self, request: _Request) -> Sample | VwlError:
         """Return a micro-batch; a user's error is returned, because torch would add its traceback to the message."""
         if self._task is None:
-            self._task = ForkingPickler.loads(self._pickled.numpy())
+            self._task = ForkingPickler.loads(self._pickled.numpy().tobytes())
         try:
             return stacked([self._task.sample(number, epoch) for number, epoch in request], self._dtype)
         except VwlError as error:
             return error
 
 
-def _unchanged(batch: Sample | VwlError) -> Sample | VwlError:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
