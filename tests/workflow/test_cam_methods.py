@@ -12,6 +12,7 @@ from vwl.config.files import overridden
 from vwl.config.networks import batch_size, cam_network
 from vwl.config.recipe import Recipe, hashed_settings
 from vwl.errors import VwlError
+from vwl.report.html.sections.curves import curves_section
 from vwl.storage.score_maps import MapReader
 from vwl.tuning.trials import Trial
 from vwl.workflow.model_export import model_of_run
@@ -50,6 +51,8 @@ def test_the_maps_are_of_the_last_network_of_the_recipe(tiny_run, tmp_path, over
     row = run.stage_rows("cam")[0]
     found, plain = (MapReader(folder / "cam").read(row.image_id) for folder in (run.folder, tiny_run.folder))
     assert np.array_equal(found.values, plain.values) == (not overrides)
+    titles = [group.title for group in curves_section(run).content.groups]
+    assert titles[: len(before_cam)] == [{"recam": "ReCAM", "lpcam": "LPCAM"}.get(stage, "Classifier") for stage in before_cam]
 
 
 @pytest.mark.parametrize("stage", ["classifier", "cam", "crf", "walk", "segment"])

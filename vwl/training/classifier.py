@@ -35,11 +35,11 @@ class ClassifierTask(Task):
     | word label y_word, Eqs. 2-4 | `Codebook.forward` |
     | pooled features f_gap and f_hp, Eqs. 9 and 10 | `Classifier.forward` |
     | if learning-based (VWL-L): word feature f_word, Eq. 5 | `Codebook.forward` |
-    | -- loss, Eq. 15 (Eq. 12 and, as L_aux, Eqs. 13 and 14) | `losses` |
+    | -- loss, Eq. 15 (Eq. 12 and, as L_aux, Eqs. 13 and 14) | `terms` |
     | -- optimise E and C | `vwl.training.loop`; C is a parameter |
-    | else memory bank (VWL-M): loss, Eq. 12 | `losses` |
+    | else memory bank (VWL-M): loss, Eq. 12 | `terms` |
     | -- optimise E | `vwl.training.loop`; C is a buffer |
-    | -- reconstruct C', Eq. 6 | sums of features: `losses`; over workers: `start_codebook_reduce`; means: `Codebook.update` |
+    | -- reconstruct C', Eq. 6 | sums of features: `terms`; over workers: `start_codebook_reduce`; means: `Codebook.update` |
     | -- C <- rho C' + (1 - rho) C, Eq. 7 | `update_codebook` |
 
     Each L_cls in these losses is Eq. 11 (`vwl.models.losses.soft_margin`). Eq. 6 takes the features of this step's forward pass, before E
@@ -107,11 +107,14 @@ class ClassifierTask(Task):
         return targets
 
     def losses(self, forward: Forward, batch: Sample, counts: torch.Tensor, part: float) -> dict[str, torch.Tensor]:
-        """Return the shares of L_cls(p_img), L_cls(p_word), L_cls(p_w2i) and L_decov; their sum is Eq. 12 or, with all four, Eq. 15."""
+        """Return the shares of the losses, see `terms`."""
         return self.terms(forward(batch["images"], self._valid(batch)), batch, counts, part)
 
     def terms(self, output: Any, batch: Sample, counts: torch.Tensor, part: float) -> dict[str, torch.Tensor]:
-        """Return the shares of the losses of a micro-batch from the network's output, a `ClassifierOutput`."""
+        """Return the shares of L_cls(p_img), L_cls(p_word), L_cls(p_w2i) and L_decov; their sum is Eq. 12 or, with all four, Eq. 15.
+
+        `output` is the network's, a `ClassifierOutput`; the others are those of `losses`.
+        """
         targets = batch["targets"]
 
         def share(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -27,6 +27,7 @@ _NAMES = {
     "images_per_second": "images per second",
     "data_wait_share": "share of time waiting for data",
 }
+_TITLES = {"recam": "ReCAM", "lpcam": "LPCAM", "irnet": "IRNet", "psa": "PSA"}
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,8 @@ def curves_section(run: Run) -> Section:
         if entries:
             manifest = run.manifest(stage)
             took = "" if manifest is None else f"{duration(manifest.seconds)} of working time"
-            groups.append(
-                ChartGroup(
-                    stage.capitalize().replace("Irnet", "IRNet").replace("Psa", "PSA"), took, _charts(stage, entries), _probe(entries)
-                )
-            )
+            title = _TITLES.get(stage, stage.capitalize())
+            groups.append(ChartGroup(title, took, _charts(stage, entries), _probe(entries)))
     return Section(
         "curves", "Training", Curves(groups), {"charts_curves": chart_data([chart for group in groups for chart in group.charts])}
     )
