@@ -47,7 +47,9 @@ def test_a_row_has_recipe_versions_epochs_and_times(table, done_search):
     assert set(dict(row["stage_seconds"])) == {"classifier", "cam"}
     assert row["seconds"] >= sum(dict(row["stage_seconds"]).values()) - 1
     assert [(epoch["epoch"], "val_map" in dict(epoch["metrics"])) for epoch in row["epochs"]] == [(1, True)]
-    assert row["in"] == [{"space": "words", "setting": "4", "keys": json.dumps({"classifier.codebook.num_codewords": 4})}]
+    keys = json.dumps({"classifier.codebook.num_codewords": 4})
+    assert row["in"] == [{"space": "words", "setting": "4", "keys": keys, "column": None}]
+    assert dict(row["stage_images"])["cam"] == 12
 
 
 def test_a_trial_of_two_searches_is_one_row(done_search):

@@ -73,7 +73,7 @@ def _cell(search: Search, entry: Entry) -> Row:
         "space": search.space.name,
         "setting": entry.setting.label,
         "keys": json.dumps(entry.setting.overrides, sort_keys=True),
-        "column": entry.setting.column,
+        "column": entry.setting.column or None,
     }
 
 
