@@ -46,7 +46,7 @@ SECTIONS: dict[str, tuple[Page, ...]] = {
         _page("Recipes", "recipes.md", "the recipes and every setting"),
         _page("Searches", "searches.md", "tables over seeds on Ray Tune"),
         _page("Seeds of other methods", "seeds.md", "score maps of IRN, PSA, SEAM, CLIP-ES ..."),
-        _page("Other class activation maps", "cam-methods.md", "ReCAM and LPCAM on the same classifier"),
+        _page("Other class activation maps", "cam-methods.md", "ReCAM, LPCAM and AdvCAM on the same classifier"),
         _page("Scores", "scores.md", "the paper's figures and what was measured here"),
     ),
     "Results": (
