@@ -109,8 +109,8 @@ def run(
     Examples:
       vwl tune run table5a --data voc.parquet --run runs/tables --seeds 3
       vwl tune run --resume runs/tables
-      vwl tune run table1 --data voc.parquet --run runs/tables --seeds 3 --import IRN=irn/result/cam
-      vwl tune run table2 --data voc.parquet --run runs/tables --weights coco=deeplab_coco.pth
+      vwl tune run table1 --data voc.parquet --run runs/t1 --import IRN=irn/cam
+      vwl tune run table2 --data voc.parquet --run runs/t2 --weights coco=coco.pth
     """
     from vwl.api.tune import TrialResources, resume_tune
     from vwl.api.tune import tune as run_tune

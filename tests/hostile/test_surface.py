@@ -130,7 +130,7 @@ STARTS = [
     Case("AdvCAM of prototypes", start("cam.advcam.steps=5", "cam.method=lpcam"), 1, ("advcam.steps = 5 needs method: weights",)),
     Case("maps of no folder", start(command=("tune", "run", "table1"), options=("--import", "IRN={folder}/no")), 1, ("there is no folder",)),
     Case("maps in a space of values", start(command=("tune", "run", "table5a"), options=("--import", "IRN=x")), 1, ("table5a has no rows",)),
-    Case("weights that no row takes", start(command=("tune", "run", "table2"), options=("--weights", "voc=x")), 1, ("it takes coco",)),
+    Case("weights that no row takes", start(command=("tune", "run", "table2"), options=("--weights", "voc=x")), 1, ("no row of the space table2 takes them; did you mean 'coco'?",)),
     Case("micro-batches that do not divide", start(options=("--micro-batch", "3"), command=RUN), 1, ("micro-batches of 3",)),
     Case("a GPU where there is none", start(options=("--gpus-per-worker", "1")), 1, ("--gpus-per-worker 1: this machine has no GPU",)),
     Case("a GPU where there is none, run", start(options=("--gpus-per-worker", "1"), command=RUN), 1, ("this machine has no GPU",)),

@@ -83,13 +83,14 @@ def with_overrides(run: Run, *overrides: str) -> Run:
 
 
 def run_streamed(run: Run, engine: Engine, strict: bool = False) -> list[tuple[str, int, int]]:
+    """Return the progress (stage, done, total) of the stages themselves, without that of their scoring."""
     seen: list[tuple[str, int, int]] = []
     run_stages(
         run,
         STREAMED,
         engine,
         Layout(),
-        lambda progress: seen.append((progress.stage, progress.done, progress.total)),
+        lambda progress: None if progress.part else seen.append((progress.stage, progress.done, progress.total)),
         lambda _: None,
         strict=strict,
     )
