@@ -14,6 +14,8 @@ from tests.trainings import BATCH, KINDS, make_data, metrics, weights
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1600)]
 STEPS = 20
 RELATIVE = {"float64": 1e-9, "float32": 1e-4}
+COUNTED = {"float64": 0.0, "float32": 0.05}
+"""Percentage points by which scores of maps may differ: in float32 a rounding moves some pixels across the threshold."""
 OTHERS = [
     (workers, micro, precision) for workers, layouts in LAYOUTS.items() for micro, precision in layouts if (workers, micro) != (1, BATCH)
 ]
@@ -36,11 +38,16 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
-def assert_same_training(one: Path, other: Path, relative: float) -> None:
-    lines, others = metrics(one), metrics(other)
+def counted(line: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in line.items() if name.startswith("val_cam_")}
+
+
+def assert_same_training(one: Path, other: Path, precision: str) -> None:
+    lines, others, relative = metrics(one), metrics(other), RELATIVE[precision]
     assert len(lines) == len(others) >= STEPS
     for line, expected in zip(lines, others, strict=True):
-        assert line == pytest.approx(expected, rel=relative)
+        assert line == pytest.approx(expected | (counted(line) if COUNTED[precision] else {}), rel=relative)
+        assert counted(line) == pytest.approx(counted(expected), rel=relative, abs=COUNTED[precision])
     state, expected_state = weights(one), weights(other)
     assert state.keys() == expected_state.keys()
     for name, value in state.items():
@@ -55,7 +62,7 @@ def assert_same_training(one: Path, other: Path, relative: float) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_layout_gives_the_losses_and_weights_of_one_worker_with_the_whole_batch(trained, kind, workers, micro_batch, precision):
     layout = folder_of(trained, kind, workers, micro_batch, precision)
-    assert_same_training(layout, folder_of(trained, kind, 1, BATCH, precision), RELATIVE[precision])
+    assert_same_training(layout, folder_of(trained, kind, 1, BATCH, precision), precision)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,5 +85,5 @@ def test_the_trainings_compared_do_learn(trained, kind):
 def test_a_memory_bank_that_is_not_summed_over_workers_gives_other_codewords(trained):
     whole = folder_of(trained, "classifier-M", 1, BATCH, "float64")
     with pytest.raises(AssertionError):
-        assert_same_training(trained / "bank-not-summed", whole, RELATIVE["float32"])
+        assert_same_training(trained / "bank-not-summed", whole, "float32")
     assert not torch.allclose(weights(trained / "bank-not-summed")["codebook.codewords"], weights(whole)["codebook.codewords"], rtol=1e-3)
