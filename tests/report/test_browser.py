@@ -130,13 +130,13 @@ def test_the_slider_shows_each_stage(open_page):
     opened = open_page("run")
     slider = opened.page.locator("#stage")
     names, layers = [], []
-    for number in range(6):
+    for number in range(7):
         slider.fill(str(number))
         names.append(opened.page.locator("#stage-name").inner_text())
         layers.append(opened.layer())
     assert names == ["Image", "CAM", "CRF", "Random walk", "Pseudo masks", "Segmentation", "Ground truth"]
     assert layers[0] is None
-    assert len(set(layers[1:])) == 5
+    assert len(set(layers[1:])) == 6
 
 
 def test_the_slider_moves_by_keys(open_page):
@@ -191,7 +191,7 @@ def test_the_viewer_is_used_by_keys_alone(open_page):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Escape")
     assert not page.locator("#viewer").is_visible()
-    assert page.evaluate("document.activeElement.querySelector('b').textContent") == ids[1]
+    page.wait_for_function("id => document.activeElement.querySelector('b')?.textContent === id", arg=ids[1])  # after the dialog's event
 
 
 def test_full_pictures_are_larger_than_thumbnails(open_page):

@@ -151,7 +151,7 @@ def test_why_nothing_was_scored(copied):
     delete_stages(copied, *SCORED)
     assert why_unscored(copied) == f"none of the stages cam, crf, walk, segment is done; run: vwl run --run {copied.folder}"
     bare = Run(copied.folder, copied.recipe, without_masks(copied.index), copied.index_path)
-    assert why_unscored(bare).startswith(f"{copied.index_path} has no ground truth for labelled images of train or val; ")
+    assert why_unscored(bare).startswith(f"{copied.index_path} has no ground truth for labelled images of train or val, and training needs none; ")
 
 
 def test_a_split_without_ground_truth_is_the_reason_why_it_has_no_score(copied):
